@@ -1,0 +1,1 @@
+//! The node agent: mounts what the node's pods need and takes it down again

@@ -1,0 +1,158 @@
+//! PersistentVolumeClaim: what a developer asks for.
+
+use serde::{Deserialize, Serialize};
+
+use crate::names;
+use crate::volume::{WireStorage, class, non_empty};
+use crate::{AccessModes, ClassName, LabelSelector, Meta, Name, Quantity, VolumeMode};
+
+/// A PersistentVolumeClaim.
+#[derive(Clone, Debug, PartialEq, Deserialize)]
+#[serde(from = "Wire")]
+pub struct Claim {
+    /// Name, annotations, versions.
+    pub meta: Meta,
+    /// How much is asked for; `None` when absent or unreadable (the API server admits neither).
+    pub request: Option<Quantity>,
+    /// How it will be used.
+    pub access_modes: AccessModes,
+    /// A file system or a raw block device.
+    pub volume_mode: VolumeMode,
+    /// The class after the legacy annotation was taken into account (N4); `None` for no class.
+    pub class: Option<ClassName>,
+    /// Whether a class was named at all: `""` names "no class" and is never given the default one
+    /// (B10.1), while a claim that says nothing is.
+    pub class_is_set: bool,
+    /// The VolumeAttributesClass; `None` when nil or empty.
+    pub attributes_class: Option<ClassName>,
+    /// Which volumes may be taken; `None` for any.
+    pub selector: Option<LabelSelector>,
+    /// The volume that was chosen, by the user or by the binder.
+    pub volume_name: Option<Name>,
+    /// Where in its life it is.
+    pub phase: ClaimPhase,
+    /// What the status says it got.
+    pub status_capacity: Option<Quantity>,
+    /// What the status says about access.
+    pub status_access_modes: AccessModes,
+    /// The attributes class that the status says is in force.
+    pub status_attributes_class: Option<ClassName>,
+}
+
+impl Claim {
+    /// Whether binding was completed once (B8): then a missing volume is a loss, not a wait.
+    #[must_use]
+    pub fn bind_completed(&self) -> bool {
+        self.meta.annotations.has(names::BIND_COMPLETED)
+    }
+}
+
+/// A claim's phase (N6).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(from = "Box<str>")]
+pub enum ClaimPhase {
+    /// Not bound. Also what an empty or unknown phase reads as.
+    #[default]
+    Pending,
+    /// Bound to a volume.
+    Bound,
+    /// Was bound, and its volume is gone or belongs to another claim.
+    Lost,
+}
+
+impl From<Box<str>> for ClaimPhase {
+    fn from(text: Box<str>) -> Self {
+        match &*text {
+            "Bound" => Self::Bound,
+            "Lost" => Self::Lost,
+            _ => Self::Pending,
+        }
+    }
+}
+
+impl ClaimPhase {
+    /// The value as the API writes it.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Pending => "Pending",
+            Self::Bound => "Bound",
+            Self::Lost => "Lost",
+        }
+    }
+}
+
+/// A claim as the API writes it.
+#[derive(Deserialize)]
+struct Wire {
+    metadata: Meta,
+    #[serde(default)]
+    spec: Spec,
+    #[serde(default)]
+    status: Status,
+}
+
+#[derive(Default, Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct Spec {
+    #[serde(default)]
+    resources: Resources,
+    #[serde(default)]
+    access_modes: AccessModes,
+    #[serde(default)]
+    volume_mode: VolumeMode,
+    storage_class_name: Option<Box<str>>,
+    volume_attributes_class_name: Option<Box<str>>,
+    selector: Option<LabelSelector>,
+    volume_name: Option<Box<str>>,
+}
+
+#[derive(Default, Deserialize)]
+struct Resources {
+    #[serde(default)]
+    requests: WireStorage,
+}
+
+#[derive(Default, Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct Status {
+    #[serde(default)]
+    phase: ClaimPhase,
+    #[serde(default)]
+    capacity: WireStorage,
+    #[serde(default)]
+    access_modes: AccessModes,
+    current_volume_attributes_class_name: Option<Box<str>>,
+}
+
+impl From<Wire> for Claim {
+    fn from(
+        Wire {
+            metadata: meta,
+            spec,
+            status,
+        }: Wire,
+    ) -> Self {
+        Self {
+            class: class(&meta, spec.storage_class_name.as_deref()),
+            class_is_set: spec.storage_class_name.is_some()
+                || meta.annotations.has(names::BETA_STORAGE_CLASS),
+            attributes_class: non_empty(spec.volume_attributes_class_name.as_deref()),
+            request: spec.resources.requests.storage,
+            access_modes: spec.access_modes,
+            volume_mode: spec.volume_mode,
+            selector: spec.selector,
+            volume_name: spec
+                .volume_name
+                .filter(|n| !n.is_empty())
+                .map(|n| (&*n).into()),
+            phase: status.phase,
+            status_capacity: status.capacity.storage,
+            status_access_modes: status.access_modes,
+            status_attributes_class: non_empty(
+                status.current_volume_attributes_class_name.as_deref(),
+            ),
+            meta,
+        }
+    }
+}

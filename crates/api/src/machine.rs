@@ -1,0 +1,402 @@
+//! The shape of a role: a state machine without I/O.
+//!
+//! A [`Machine`] takes one [`Input`] at a time, updates what it knows and returns [`Effect`]s. A
+//! runtime (or a simulator, or a test) executes the effects and feeds what came of them back. The
+//! machine has no clock, no randomness and no I/O: the same inputs give the same effects in the
+//! same order.
+//!
+//! What holds between a machine and whoever runs it:
+//! - A machine decides nothing before every kind it watches was [`Input::Listed`] once (B2).
+//! - After a [`Effect::Write`] or [`Effect::Destroy`] of an object, the machine emits no other for
+//!   that object until [`Input::Finished`] came for it. Different objects go in parallel.
+//! - Before `Finished`, the runner feeds what the write returned, or what it read live after a
+//!   refusal, as [`Input::Seen`] or [`Input::Deleted`].
+//! - An effect may be executed and its result lost (the process died, another one took the lease):
+//!   the next machine finds out from the objects. Hence every effect is idempotent and carries its
+//!   precondition.
+
+use std::collections::BTreeMap;
+use std::collections::btree_map::Entry;
+use std::fmt;
+use std::sync::Arc;
+use std::time::Duration;
+
+use crate::{Kind, Meta, Name, Namespace, NodeName, Object, ObjectKey, ResourceVersion, Uid};
+
+/// A moment of the runner's own clock: time since it started. Never goes back.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Moment(pub Duration);
+
+impl std::ops::Add<Duration> for Moment {
+    type Output = Self;
+    fn add(self, later: Duration) -> Self {
+        Self(self.0.saturating_add(later))
+    }
+}
+
+/// A role's decisions.
+pub trait Machine {
+    /// Work that only this role does, e.g. a mount; [`std::convert::Infallible`] when there is none.
+    type Task;
+    /// What came of a task.
+    type Report;
+    /// What a timer is for.
+    type Alarm;
+
+    /// The objects this machine has to be told about.
+    fn watches(&self) -> Vec<Watch>;
+
+    /// Takes one input and says what is to be done. Takes microseconds.
+    fn handle(
+        &mut self,
+        now: Moment,
+        input: Input<Self::Report, Self::Alarm>,
+    ) -> Vec<Effect<Self::Task, Self::Alarm>>;
+}
+
+/// Objects that a machine has to be told about.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Watch {
+    /// The kind.
+    pub kind: Kind,
+    /// Which of them.
+    pub scope: Scope,
+}
+
+/// Which objects of a kind are watched.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Scope {
+    /// All of them.
+    All,
+    /// The pods of one node.
+    OnNode(NodeName),
+    /// The one object of this name.
+    Named(Name),
+}
+
+/// Something a machine learns.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Input<R, A> {
+    /// All objects of a watch, from a consistent list: whatever else the machine knew of that kind
+    /// is gone, and older versions than it knew are believed (an API restored from a backup).
+    Listed(Kind, Vec<Object>),
+    /// An object as it is now, from a watch, a write or a live read.
+    Seen(Object),
+    /// An object that is no more.
+    Deleted(ObjectKey, Uid),
+    /// A write or destruction ended; what it left was fed before this.
+    Finished(ObjectKey, Outcome),
+    /// A task ended.
+    Report(R),
+    /// A timer went off.
+    Alarm(A),
+}
+
+/// How a write or destruction ended.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Outcome {
+    /// It took effect.
+    Done,
+    /// The object is no longer there, or another one has its name.
+    Gone,
+    /// The object changed since it was read; the newer one was fed.
+    Conflict,
+    /// The evidence for a destruction did not hold when it was read again; what was found was fed.
+    Spared,
+    /// The API refused for good (forbidden, invalid): the same write will not succeed later.
+    Refused(String),
+    /// The write may be sent again: the API could not be reached or failed, retries included.
+    Failed(String),
+}
+
+/// Something to be done.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Effect<T, A> {
+    /// Change an object.
+    Write(Write),
+    /// Something that loses data or takes it from a user when the reason is wrong. Its evidence is
+    /// read live directly before.
+    Destroy(Destroy),
+    /// Tell the user.
+    Event(Event),
+    /// Work of this role.
+    Task(T),
+    /// Give [`Input::Alarm`] after this long.
+    Wake(Duration, A),
+}
+
+/// The object that an effect is meant for, as it was when the decision fell.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Target {
+    /// Where it lives.
+    pub key: ObjectKey,
+    /// Which one it is.
+    pub uid: Uid,
+    /// The version that was decided on.
+    pub version: ResourceVersion,
+}
+
+impl Target {
+    /// The object as it was read.
+    #[must_use]
+    pub fn of(kind: Kind, meta: &Meta) -> Self {
+        Self {
+            key: ObjectKey {
+                kind,
+                namespace: meta.namespace.clone(),
+                name: meta.name.clone(),
+            },
+            uid: meta.uid.clone(),
+            version: meta.resource_version,
+        }
+    }
+}
+
+/// Which half of an object a write changes; the API ignores the other (V11).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Part {
+    /// Metadata and spec.
+    Main,
+    /// The status.
+    Status,
+}
+
+/// A change of one object, valid only for the version it was decided on.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Write {
+    /// The write's name in traces, logs and metrics, e.g. `reserve-volume`.
+    pub step: &'static str,
+    /// The object.
+    pub target: Target,
+    /// The half that changes.
+    pub part: Part,
+    /// A JSON merge patch (RFC 7386) without the preconditions: whoever executes it adds the
+    /// target's uid and version.
+    pub patch: serde_json::Value,
+}
+
+/// A change that is executed only while its reasons still hold.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Destroy {
+    /// The step's name in traces, logs and metrics, e.g. `release-volume`.
+    pub step: &'static str,
+    /// The object.
+    pub target: Target,
+    /// What is done to it.
+    pub action: Destruction,
+    /// What must still be true; each is read live. May not be empty.
+    pub evidence: Vec<Evidence>,
+}
+
+/// What a [`Destroy`] does.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Destruction {
+    /// Applies a merge patch, as [`Write`] does.
+    Patch(Part, serde_json::Value),
+    /// Deletes the object, with no time for it to end by itself.
+    Delete,
+}
+
+/// A reason for a destruction, in a form that can be read again.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Evidence {
+    /// No claim of this uid exists at this place.
+    ClaimGone(ObjectKey, Uid),
+    /// The claim exists and names another volume than this.
+    ClaimElsewhere(ObjectKey, Uid, Name),
+    /// No pod of this uid exists at this place, or deletion was asked for and none of its
+    /// containers is reported running.
+    PodEnded(ObjectKey, Uid),
+}
+
+/// A message for the user, shown by `kubectl describe` on the object it is about.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Event {
+    /// The object.
+    pub about: ObjectKey,
+    /// Which one.
+    pub uid: Uid,
+    /// Whether something is wrong.
+    pub severity: Severity,
+    /// A reason users know, from N10.
+    pub reason: &'static str,
+    /// What happened and what to do.
+    pub message: String,
+}
+
+/// Whether an event tells of trouble.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Severity {
+    /// All is well.
+    Normal,
+    /// The user may have to act.
+    Warning,
+}
+
+impl Severity {
+    /// The value as the API writes it.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Normal => "Normal",
+            Self::Warning => "Warning",
+        }
+    }
+}
+
+/// An object that a [`Cache`] can hold.
+pub trait Cached {
+    /// Its metadata.
+    fn meta(&self) -> &Meta;
+}
+
+macro_rules! cached {
+    ($($kind:ident),*) => {$(
+        impl Cached for crate::$kind {
+            fn meta(&self) -> &Meta {
+                &self.meta
+            }
+        }
+    )*};
+}
+cached!(Volume, Claim, StorageClass, Node, Pod);
+
+/// A namespaced (or not) name, as a key.
+pub type Place = (Option<Namespace>, Name);
+
+/// What a machine knows of one kind, kept by the rules that make a watch safe: an older version
+/// never replaces a newer one (B3), except where a consistent list says so.
+#[derive(Clone, Debug)]
+pub struct Cache<T> {
+    objects: BTreeMap<Place, Arc<T>>,
+    listed: bool,
+}
+
+impl<T> Default for Cache<T> {
+    fn default() -> Self {
+        Self {
+            objects: BTreeMap::new(),
+            listed: false,
+        }
+    }
+}
+
+/// One difference that an input made to a [`Cache`].
+#[derive(Clone, Debug, PartialEq)]
+pub enum Change<T> {
+    /// The object is new, or replaces an earlier one of the same uid.
+    Set {
+        /// What was known before, if anything.
+        old: Option<Arc<T>>,
+        /// What is known now.
+        new: Arc<T>,
+    },
+    /// The object is gone.
+    Removed(Arc<T>),
+}
+
+impl<T: Cached> Cache<T> {
+    /// Whether a consistent list was taken in: before that, an absent object means nothing.
+    #[must_use]
+    pub fn is_listed(&self) -> bool {
+        self.listed
+    }
+
+    /// How many objects are known.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.objects.len()
+    }
+
+    /// Whether no object is known.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.objects.is_empty()
+    }
+
+    /// The object at a place.
+    #[must_use]
+    pub fn get(&self, place: &Place) -> Option<&Arc<T>> {
+        self.objects.get(place)
+    }
+
+    /// All objects in the order of their places.
+    pub fn iter(&self) -> impl Iterator<Item = &Arc<T>> {
+        self.objects.values()
+    }
+
+    /// Takes in an object as it is now. Returns what changed, in order: nothing for a version that
+    /// is not newer than the known one, and a removal first where another uid takes the place.
+    pub fn see(&mut self, new: Arc<T>) -> Vec<Change<T>> {
+        let meta = new.meta();
+        match self
+            .objects
+            .entry((meta.namespace.clone(), meta.name.clone()))
+        {
+            Entry::Vacant(place) => {
+                place.insert(new.clone());
+                vec![Change::Set { old: None, new }]
+            }
+            Entry::Occupied(mut place) => {
+                let known = place.get().meta();
+                if meta.resource_version <= known.resource_version {
+                    return Vec::new();
+                }
+                let same = meta.uid == known.uid;
+                let old = place.insert(new.clone());
+                if same {
+                    vec![Change::Set {
+                        old: Some(old),
+                        new,
+                    }]
+                } else {
+                    vec![Change::Removed(old), Change::Set { old: None, new }]
+                }
+            }
+        }
+    }
+
+    /// Takes in that an object is no more; nothing changes when another one has its place.
+    pub fn remove(&mut self, place: &Place, uid: &Uid) -> Option<Change<T>> {
+        if self.objects.get(place)?.meta().uid != *uid {
+            return None;
+        }
+        self.objects.remove(place).map(Change::Removed)
+    }
+
+    /// Takes in a consistent list: it is the truth, whatever versions were known. Returns what
+    /// changed, removals first.
+    pub fn replace(&mut self, list: impl IntoIterator<Item = Arc<T>>) -> Vec<Change<T>> {
+        self.listed = true;
+        let mut before = std::mem::take(&mut self.objects);
+        let mut set = Vec::new();
+        let mut removed = Vec::new();
+        for new in list {
+            let place = (new.meta().namespace.clone(), new.meta().name.clone());
+            match before.remove(&place) {
+                Some(old) if old.meta().uid != new.meta().uid => {
+                    removed.push(Change::Removed(old));
+                    set.push(Change::Set {
+                        old: None,
+                        new: new.clone(),
+                    });
+                }
+                Some(old) if old.meta().resource_version == new.meta().resource_version => {}
+                old => set.push(Change::Set {
+                    old,
+                    new: new.clone(),
+                }),
+            }
+            self.objects.insert(place, new);
+        }
+        removed.extend(before.into_values().map(Change::Removed));
+        removed.extend(set);
+        removed
+    }
+}
+
+impl fmt::Display for Target {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} {}", self.key.kind.name(), self.key)
+    }
+}

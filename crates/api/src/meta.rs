@@ -1,0 +1,258 @@
+//! Names, versions and the metadata every object carries.
+
+use std::borrow::Borrow;
+use std::collections::BTreeSet;
+use std::fmt;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use jiff::Timestamp;
+use serde::{Deserialize, Deserializer, Serialize};
+
+use crate::Labels;
+
+macro_rules! text {
+    ($(#[$doc:meta])* $name:ident, shared = $shared:literal) => {
+        $(#[$doc])*
+        #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
+        #[serde(transparent)]
+        pub struct $name(Arc<str>);
+
+        impl $name {
+            /// The text.
+            #[must_use]
+            pub fn as_str(&self) -> &str {
+                &self.0
+            }
+        }
+
+        impl From<&str> for $name {
+            fn from(text: &str) -> Self {
+                Self(if $shared { share(text) } else { text.into() })
+            }
+        }
+
+        impl From<String> for $name {
+            fn from(text: String) -> Self {
+                Self::from(text.as_str())
+            }
+        }
+
+        impl<'de> Deserialize<'de> for $name {
+            fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+                struct Text;
+                impl serde::de::Visitor<'_> for Text {
+                    type Value = $name;
+                    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                        f.write_str("a string")
+                    }
+                    fn visit_str<E: serde::de::Error>(self, text: &str) -> Result<$name, E> {
+                        Ok(text.into())
+                    }
+                }
+                deserializer.deserialize_str(Text)
+            }
+        }
+
+        impl Borrow<str> for $name {
+            fn borrow(&self) -> &str {
+                &self.0
+            }
+        }
+
+        impl fmt::Display for $name {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str(&self.0)
+            }
+        }
+
+        impl fmt::Debug for $name {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                fmt::Debug::fmt(&*self.0, f)
+            }
+        }
+
+        impl PartialEq<str> for $name {
+            fn eq(&self, other: &str) -> bool {
+                *self.0 == *other
+            }
+        }
+
+        impl PartialEq<&str> for $name {
+            fn eq(&self, other: &&str) -> bool {
+                *self.0 == **other
+            }
+        }
+    };
+}
+
+text! {
+    /// An object's name, unique within its kind and namespace.
+    Name, shared = false
+}
+text! {
+    /// A namespace's name. Few different ones exist, so equal ones share their bytes.
+    Namespace, shared = true
+}
+text! {
+    /// A StorageClass's or VolumeAttributesClass's name; never empty where bitts reads a class.
+    /// Equal ones share their bytes.
+    ClassName, shared = true
+}
+text! {
+    /// A node's name. Equal ones share their bytes.
+    NodeName, shared = true
+}
+text! {
+    /// What tells an object from a later one of the same name.
+    Uid, shared = false
+}
+
+/// One allocation for each different text among the names that repeat.
+///
+/// The set only grows; it holds class, node and namespace names, of which a cluster has few.
+fn share(text: &str) -> Arc<str> {
+    static SHARED: Mutex<BTreeSet<Arc<str>>> = Mutex::new(BTreeSet::new());
+    let mut shared = SHARED.lock().unwrap_or_else(PoisonError::into_inner);
+    if let Some(known) = shared.get(text) {
+        return known.clone();
+    }
+    let new: Arc<str> = text.into();
+    shared.insert(new.clone());
+    new
+}
+
+/// The version of an object in the API's history.
+///
+/// Kubernetes lets clients compare two versions of one kind as numbers (B3); an object that was
+/// never stored has version 0.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct ResourceVersion(pub u64);
+
+impl fmt::Display for ResourceVersion {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
+impl<'de> Deserialize<'de> for ResourceVersion {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let text = <std::borrow::Cow<'de, str>>::deserialize(deserializer)?;
+        if text.is_empty() {
+            return Ok(Self(0));
+        }
+        text.parse().map(Self).map_err(|_| {
+            serde::de::Error::custom(format!("resourceVersion {text:?} is not a number"))
+        })
+    }
+}
+
+/// The annotations of an object, of which only those in a `kubernetes.io` or `bitts` domain are
+/// kept: what users attach for themselves is nothing that a role reads.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Annotations(Box<[(Arc<str>, Box<str>)]>);
+
+impl Annotations {
+    /// The value of an annotation.
+    #[must_use]
+    pub fn get(&self, name: &str) -> Option<&str> {
+        self.0
+            .iter()
+            .find(|(key, _)| &**key == name)
+            .map(|(_, value)| &**value)
+    }
+
+    /// Whether the annotation is there; for most of them the value means nothing (N4).
+    #[must_use]
+    pub fn has(&self, name: &str) -> bool {
+        self.get(name).is_some()
+    }
+}
+
+impl<'de> Deserialize<'de> for Annotations {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Known;
+        impl<'de> serde::de::Visitor<'de> for Known {
+            type Value = Annotations;
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("a map of annotations")
+            }
+            fn visit_unit<E>(self) -> Result<Annotations, E> {
+                Ok(Annotations::default())
+            }
+            fn visit_map<A: serde::de::MapAccess<'de>>(
+                self,
+                mut map: A,
+            ) -> Result<Annotations, A::Error> {
+                let mut known = Vec::new();
+                while let Some(key) = map.next_key::<std::borrow::Cow<'de, str>>()? {
+                    let domain = key.split('/').next().unwrap_or_default();
+                    // kubectl's own copy of the manifest is the largest annotation there is.
+                    let wanted = domain.ends_with("kubernetes.io") || domain.contains("bitts");
+                    if wanted && domain != "kubectl.kubernetes.io" {
+                        known.push((share(&key), map.next_value::<Box<str>>()?));
+                    } else {
+                        map.next_value::<serde::de::IgnoredAny>()?;
+                    }
+                }
+                known.sort();
+                Ok(Annotations(known.into()))
+            }
+        }
+        deserializer.deserialize_any(Known)
+    }
+}
+
+impl<'a> FromIterator<(&'a str, &'a str)> for Annotations {
+    fn from_iter<I: IntoIterator<Item = (&'a str, &'a str)>>(iter: I) -> Self {
+        let mut all: Vec<_> = iter
+            .into_iter()
+            .map(|(k, v)| (share(k), v.into()))
+            .collect();
+        all.sort();
+        Self(all.into())
+    }
+}
+
+/// The metadata that roles read.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Meta {
+    /// The object's name.
+    pub name: Name,
+    /// The namespace; `None` for volumes, classes and nodes.
+    #[serde(default)]
+    pub namespace: Option<Namespace>,
+    /// Empty in a manifest that the API has not seen yet.
+    #[serde(default = "no_uid")]
+    pub uid: Uid,
+    /// The version that was read; a write that depends on it carries it.
+    #[serde(default)]
+    pub resource_version: ResourceVersion,
+    /// When the object was created.
+    #[serde(default)]
+    pub creation_timestamp: Option<Timestamp>,
+    /// Set once deletion was asked for and finalizers still hold the object.
+    #[serde(default)]
+    pub deletion_timestamp: Option<Timestamp>,
+    /// All labels.
+    #[serde(default)]
+    pub labels: Labels,
+    /// The annotations in Kubernetes' and bitts' own domains.
+    #[serde(default)]
+    pub annotations: Annotations,
+    /// Who has to agree before the object disappears.
+    #[serde(default)]
+    pub finalizers: Box<[Box<str>]>,
+}
+
+fn no_uid() -> Uid {
+    Uid::from("")
+}
+
+impl Meta {
+    /// Whether deletion was asked for.
+    #[must_use]
+    pub fn is_deleting(&self) -> bool {
+        self.deletion_timestamp.is_some()
+    }
+}

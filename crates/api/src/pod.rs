@@ -1,0 +1,188 @@
+//! Pod: who uses claims.
+
+use serde::{Deserialize, Serialize};
+
+use crate::{Meta, Name, NodeName};
+
+/// A Pod, as far as volumes care: where it runs, whether it still does, and its volumes.
+#[derive(Clone, Debug, PartialEq, Deserialize)]
+#[serde(from = "Wire")]
+pub struct Pod {
+    /// Name and uid.
+    pub meta: Meta,
+    /// The node it was scheduled to; `None` while it waits for one.
+    pub node: Option<NodeName>,
+    /// Where in its life it is.
+    pub phase: PodPhase,
+    /// Whether some container is reported running, whatever the phase says.
+    pub has_running_container: bool,
+    /// Its volumes, in order.
+    pub volumes: Box<[PodVolume]>,
+}
+
+impl Pod {
+    /// Whether none of its containers can run any more: it succeeded or failed, or it is being
+    /// deleted and no container is reported running (A9).
+    #[must_use]
+    pub fn is_terminated(&self) -> bool {
+        matches!(self.phase, PodPhase::Succeeded | PodPhase::Failed)
+            || (self.meta.is_deleting() && !self.has_running_container)
+    }
+
+    /// The names of the claims it uses, those of generic ephemeral volumes included.
+    pub fn claims(&self) -> impl Iterator<Item = &Name> {
+        self.volumes.iter().filter_map(|v| match &v.source {
+            PodVolumeSource::Claim { name, .. } => Some(name),
+            PodVolumeSource::Other(_) => None,
+        })
+    }
+}
+
+/// One entry of a pod's `spec.volumes`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PodVolume {
+    /// The name that the pod's containers use.
+    pub name: Box<str>,
+    /// What it refers to.
+    pub source: PodVolumeSource,
+}
+
+/// What a pod's volume refers to.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum PodVolumeSource {
+    /// A claim in the pod's namespace.
+    Claim {
+        /// The claim's name; for a generic ephemeral volume `<pod>-<volume>`.
+        name: Name,
+        /// Mounted read-only for every container.
+        read_only: bool,
+        /// Made for this pod alone and owned by it.
+        ephemeral: bool,
+    },
+    /// Any other type, by its field name in the API.
+    Other(Box<str>),
+}
+
+/// A pod's phase.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub enum PodPhase {
+    /// Accepted, not all containers started.
+    #[default]
+    Pending,
+    /// At least one container runs.
+    Running,
+    /// All containers ended well.
+    Succeeded,
+    /// All containers ended, one of them badly.
+    Failed,
+    /// The node cannot be asked; also any value this version does not know.
+    #[serde(other)]
+    Unknown,
+}
+
+#[derive(Deserialize)]
+struct Wire {
+    metadata: Meta,
+    #[serde(default)]
+    spec: Spec,
+    #[serde(default)]
+    status: Status,
+}
+
+#[derive(Default, Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct Spec {
+    node_name: Option<Box<str>>,
+    #[serde(default)]
+    volumes: Vec<WireVolume>,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct WireVolume {
+    name: Box<str>,
+    persistent_volume_claim: Option<WireClaimSource>,
+    ephemeral: Option<serde::de::IgnoredAny>,
+    #[serde(flatten)]
+    other: crate::volume::OtherSource,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct WireClaimSource {
+    claim_name: Name,
+    #[serde(default)]
+    read_only: bool,
+}
+
+#[derive(Default, Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct Status {
+    #[serde(default)]
+    phase: PodPhase,
+    #[serde(default)]
+    container_statuses: Vec<ContainerStatus>,
+    #[serde(default)]
+    init_container_statuses: Vec<ContainerStatus>,
+    #[serde(default)]
+    ephemeral_container_statuses: Vec<ContainerStatus>,
+}
+
+#[derive(Deserialize)]
+struct ContainerStatus {
+    #[serde(default)]
+    state: State,
+}
+
+#[derive(Default, Deserialize)]
+struct State {
+    running: Option<serde::de::IgnoredAny>,
+}
+
+impl From<Wire> for Pod {
+    fn from(
+        Wire {
+            metadata: meta,
+            spec,
+            status,
+        }: Wire,
+    ) -> Self {
+        let source = |v: &mut WireVolume| match (&v.persistent_volume_claim, v.ephemeral.is_some())
+        {
+            (Some(claim), _) => PodVolumeSource::Claim {
+                name: claim.claim_name.clone(),
+                read_only: claim.read_only,
+                ephemeral: false,
+            },
+            (None, true) => PodVolumeSource::Claim {
+                name: format!("{}-{}", meta.name, v.name).into(),
+                read_only: false,
+                ephemeral: true,
+            },
+            (None, false) => PodVolumeSource::Other(v.other.0.take().unwrap_or_default()),
+        };
+        let volumes = spec
+            .volumes
+            .into_iter()
+            .map(|mut v| PodVolume {
+                source: source(&mut v),
+                name: v.name,
+            })
+            .collect();
+        Self {
+            node: spec
+                .node_name
+                .filter(|n| !n.is_empty())
+                .map(|n| (&*n).into()),
+            phase: status.phase,
+            has_running_container: status
+                .container_statuses
+                .iter()
+                .chain(&status.init_container_statuses)
+                .chain(&status.ephemeral_container_statuses)
+                .any(|c| c.state.running.is_some()),
+            volumes,
+            meta,
+        }
+    }
+}

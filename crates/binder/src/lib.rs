@@ -1,0 +1,1 @@
+//! The binder: which claim gets which volume, phases and reclaim

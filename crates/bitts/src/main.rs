@@ -1,0 +1,2 @@
+//! The bitts binary.
+fn main() {}

@@ -1,0 +1,1 @@
+//! Runs a role's machine on a cluster: watches, effects, events, leadership, health

@@ -1,0 +1,1 @@
+//! The same tests on bitts-apiserver and on a real kube-apiserver
