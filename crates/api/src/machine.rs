@@ -184,7 +184,8 @@ pub struct Destroy {
     pub target: Target,
     /// What is done to it.
     pub action: Destruction,
-    /// What must still be true; each is read live. May not be empty.
+    /// What must still be true of other objects; each is read live. The target itself always is:
+    /// it must still have its uid and version.
     pub evidence: Vec<Evidence>,
 }
 
@@ -204,6 +205,8 @@ pub enum Evidence {
     ClaimGone(ObjectKey, Uid),
     /// The claim exists and names another volume than this.
     ClaimElsewhere(ObjectKey, Uid, Name),
+    /// No scheduled pod of the claim's namespace refers to the claim, whatever its phase (X3, X4).
+    ClaimUnused(ObjectKey),
     /// No pod of this uid exists at this place, or deletion was asked for and none of its
     /// containers is reported running.
     PodEnded(ObjectKey, Uid),
