@@ -4,9 +4,7 @@ use std::env;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use kube::config::{
-    InClusterError, InferConfigError, KubeConfigOptions, Kubeconfig, KubeconfigError,
-};
+use kube::config::{InferConfigError, KubeConfigOptions, Kubeconfig, KubeconfigError};
 use kube::{Client, Config};
 
 const CONNECT: Duration = Duration::from_secs(5);
@@ -33,15 +31,10 @@ pub enum ConnectError {
     },
     /// Neither a kubeconfig nor a pod's service account.
     #[error(
-        "no cluster to talk to: no kubeconfig in $KUBECONFIG or ~/.kube/config ({kubeconfig}), and \
-         not in a pod ({in_cluster}). Give --kubeconfig FILE, or set KUBECONFIG"
+        "no cluster to talk to: no kubeconfig in $KUBECONFIG or ~/.kube/config, and not in a pod \
+         ({0}). Give --kubeconfig FILE, or set KUBECONFIG"
     )]
-    NoCluster {
-        /// Why there is no kubeconfig.
-        kubeconfig: Box<KubeconfigError>,
-        /// Why there is no service account.
-        in_cluster: Box<InClusterError>,
-    },
+    NoCluster(#[source] Box<InferConfigError>),
     /// The configuration does not make a client: a certificate does not parse, for one.
     #[error(
         "no connection to {server} can be set up: {source}. Check the certificates and proxy of the kubeconfig"
@@ -107,16 +100,9 @@ async fn configuration(kubeconfig: Option<&Path>) -> Result<Config, ConnectError
     {
         return from_file("KUBECONFIG", &path).await;
     }
-    Config::infer().await.map_err(|error| {
-        let InferConfigError {
-            in_cluster,
-            kubeconfig,
-        } = error;
-        ConnectError::NoCluster {
-            kubeconfig: Box::new(kubeconfig),
-            in_cluster,
-        }
-    })
+    Config::infer()
+        .await
+        .map_err(|source| ConnectError::NoCluster(Box::new(source)))
 }
 
 async fn from_file(named_by: &'static str, path: &Path) -> Result<Config, ConnectError> {
