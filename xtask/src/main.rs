@@ -1,2 +1,43 @@
-//! cargo xtask
-fn main() {}
+//! `cargo xtask`: what is automated, one file a command.
+
+mod bench;
+mod contract;
+mod files;
+mod rust_text;
+mod test;
+mod workspace;
+
+use std::process::ExitCode;
+
+use anyhow::Result;
+use clap::{Parser, Subcommand};
+
+use crate::workspace::Workspace;
+
+/// Automation of the bitts workspace.
+#[derive(Parser)]
+#[command(name = "cargo xtask", bin_name = "cargo xtask")]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Run everything that must pass: formatting, lints, every test, every feature alone, docs.
+    Test(test::Args),
+    /// Write docs/coverage.md: where the code names each rule of docs/contract.md, which test shows it.
+    Contract(contract::Args),
+    /// Run the benches of the binder.
+    Bench(bench::Args),
+}
+
+fn main() -> Result<ExitCode> {
+    let cli = Cli::parse();
+    let workspace = Workspace::load()?;
+    match cli.command {
+        Command::Test(args) => test::run(&workspace, args),
+        Command::Contract(args) => contract::run(&workspace, args).map(|()| ExitCode::SUCCESS),
+        Command::Bench(args) => bench::run(args).map(|()| ExitCode::SUCCESS),
+    }
+}

@@ -1,0 +1,50 @@
+//! What the compiler, clippy, rustfmt and rustdoc say.
+
+use anyhow::Result;
+use xshell::{Shell, cmd};
+
+use super::Report;
+use crate::workspace::Workspace;
+
+pub(super) fn fmt() -> Result<Report> {
+    let sh = Shell::new()?;
+    cmd!(sh, "cargo fmt --all --check").run()?;
+    Ok(Report::default())
+}
+
+pub(super) fn clippy() -> Result<Report> {
+    let sh = Shell::new()?;
+    cmd!(
+        sh,
+        "cargo clippy --workspace --all-targets --locked -- --deny warnings"
+    )
+    .run()?;
+    Ok(Report::default())
+}
+
+/// Building the workspace as a whole switches on every feature that any crate asks for, so a crate
+/// that forgot one is found out only by itself.
+pub(super) fn alone(workspace: &Workspace) -> Result<Report> {
+    let sh = Shell::new()?;
+    let mut builds = 0;
+    for (name, package) in &workspace.packages {
+        for features in package.feature_sets() {
+            let features = features.join(",");
+            // Clippy and not check: it refuses warnings without rebuilding the dependencies.
+            cmd!(sh, "cargo clippy --package {name} --no-default-features --features {features} --locked -- --deny warnings")
+                .run()?;
+            builds += 1;
+        }
+    }
+    Ok(Report {
+        note: format!("{builds} builds"),
+        ..Report::default()
+    })
+}
+
+pub(super) fn docs() -> Result<Report> {
+    let sh = Shell::new()?;
+    let _warnings = sh.push_env("RUSTDOCFLAGS", "--deny warnings");
+    cmd!(sh, "cargo doc --workspace --no-deps --locked").run()?;
+    Ok(Report::default())
+}

@@ -1,0 +1,74 @@
+//! Programs that builds and tests need and that Debian has packages for.
+
+use anyhow::{Context as _, Result};
+use xshell::{Shell, cmd};
+
+use super::{Report, Skip};
+
+struct Program {
+    name: &'static str,
+    package: &'static str,
+    needed_for: &'static str,
+}
+
+const PROGRAMS: [Program; 2] = [
+    Program {
+        name: "cc",
+        package: "gcc",
+        needed_for: "building the TLS library",
+    },
+    Program {
+        name: "unshare",
+        package: "util-linux",
+        needed_for: "tests of mounts",
+    },
+];
+
+pub(super) fn install() -> Result<Report> {
+    let sh = Shell::new()?;
+    let missing: Vec<&Program> = PROGRAMS
+        .iter()
+        .filter(|program| !is_there(&sh, program.name))
+        .collect();
+    if missing.is_empty() {
+        return Ok(Report {
+            note: "all there".to_owned(),
+            ..Report::default()
+        });
+    }
+    if is_root(&sh)? && is_there(&sh, "apt-get") {
+        let packages = missing.iter().map(|program| program.package);
+        let _quiet = sh.push_env("DEBIAN_FRONTEND", "noninteractive");
+        cmd!(sh, "apt-get update --quiet").run()?;
+        cmd!(
+            sh,
+            "apt-get install --yes --quiet --no-install-recommends {packages...}"
+        )
+        .run()
+        .context("a package could not be installed")?;
+        return Ok(Report::default());
+    }
+    let skipped = missing.iter().map(
+        |Program {
+             name,
+             package,
+             needed_for,
+         }| Skip {
+            reason: format!("{needed_for}: no `{name}` here; as root `apt-get install {package}`"),
+            excused: false,
+        },
+    );
+    Ok(Report {
+        note: String::new(),
+        skipped: skipped.collect(),
+    })
+}
+
+fn is_there(sh: &Shell, program: &str) -> bool {
+    let find = cmd!(sh, "sh -c 'command -v \"$0\"' {program}");
+    find.quiet().ignore_stdout().ignore_stderr().run().is_ok()
+}
+
+fn is_root(sh: &Shell) -> Result<bool> {
+    Ok(cmd!(sh, "id --user").quiet().read()? == "0")
+}

@@ -1,0 +1,126 @@
+//! Rules for sources that neither the compiler nor clippy knows.
+
+use anyhow::{Result, bail};
+
+use super::Report;
+use crate::files::{self, File};
+use crate::rust_text::{Piece, split};
+use crate::workspace::Workspace;
+
+/// More than this and a file holds more than one idea.
+const LONGEST: usize = 900;
+/// Names that say nothing of what lives there.
+const EMPTY_NAMES: [&str; 4] = ["common", "helpers", "manager", "utils"];
+/// The crate that asks the kernel, and with it may start programs; tests may too.
+const STARTS_PROGRAMS: [&str; 2] = ["crates/mount/", "xtask/"];
+/// Folders of the machines that write these files, which mean nothing elsewhere.
+const MACHINE_PATHS: [&str; 3] = ["/root/", "/home/", "../shared"];
+
+pub(super) fn check(workspace: &Workspace) -> Result<Report> {
+    let files = files::with_extension(
+        &workspace.root,
+        &["rs", "md", "toml", "yaml", "yml", "json"],
+    )?;
+    let found: Vec<String> = files.iter().flat_map(complaints).collect();
+    if found.is_empty() {
+        return Ok(Report {
+            note: format!("{} files", files.len()),
+            ..Report::default()
+        });
+    }
+    bail!("{}", found.join("\n"))
+}
+
+fn complaints(file: &File) -> Vec<String> {
+    let mut found = Vec::new();
+    let mut complain = |line: usize, what: &str| {
+        found.push(format!("{}:{}: {what}", file.path, line + 1));
+    };
+    // This file has to name what it looks for.
+    if file.path == "xtask/src/test/source.rs" {
+        return found;
+    }
+    for (line, text) in file.text.lines().enumerate() {
+        for path in MACHINE_PATHS.iter().filter(|path| text.contains(**path)) {
+            complain(line, &format!("names {path}, a folder of one machine"));
+        }
+    }
+    if file.path.ends_with("Cargo.toml") && file.path != "Cargo.toml" && !inherits_lints(&file.text)
+    {
+        complain(
+            0,
+            "does not inherit the lints of the workspace: [lints] workspace = true",
+        );
+    }
+    if !file.path.ends_with(".rs") {
+        return found;
+    }
+    let lines = file.text.lines().count();
+    if lines > LONGEST {
+        complain(
+            lines,
+            &format!("is longer than {LONGEST} lines: it holds more than one idea"),
+        );
+    }
+    let mut names = file.path.trim_end_matches(".rs").split('/');
+    if names.any(|name| EMPTY_NAMES.contains(&name)) {
+        complain(0, "has a name that does not say what lives there");
+    }
+    let mut in_tests = file.is_test() || STARTS_PROGRAMS.iter().any(|at| file.path.starts_with(at));
+    for span in split(&file.text)
+        .iter()
+        .filter(|span| span.piece == Piece::Code)
+    {
+        in_tests |= span.text.contains("#[cfg(test)]");
+        if span.text.contains("#[ignore]") {
+            complain(span.line, "does not say why: #[ignore = \"reason\"]");
+        }
+        if !in_tests && span.text.contains("process::") && span.text.contains("Command") {
+            complain(
+                span.line,
+                "starts a program: what the kernel is asked for belongs in bitts-mount",
+            );
+        }
+    }
+    found
+}
+
+fn inherits_lints(manifest: &str) -> bool {
+    manifest.contains("[lints]\nworkspace = true")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn complaints_of(path: &str, text: &str) -> Vec<String> {
+        complaints(&File {
+            path: path.to_owned(),
+            text: text.to_owned(),
+        })
+    }
+
+    #[test]
+    fn what_breaks_a_rule_is_named_with_its_line() {
+        let ignored = complaints_of("crates/x/src/lib.rs", "fn a() {}\n#[ignore]\nfn b() {}\n");
+        let said = "crates/x/src/lib.rs:2: does not say why: #[ignore = \"reason\"]";
+        assert_eq!(ignored, [said]);
+        let starts = complaints_of("crates/x/src/lib.rs", "use std::process::{Command, id};");
+        assert_eq!(starts.len(), 1);
+        assert_eq!(complaints_of("crates/x/src/utils.rs", "").len(), 1);
+        assert_eq!(complaints_of("docs/a.md", "see /root/x").len(), 1);
+        assert_eq!(complaints_of("crates/x/Cargo.toml", "[package]\n").len(), 1);
+        assert_eq!(
+            complaints_of("crates/x/src/lib.rs", &"//\n".repeat(LONGEST + 1)).len(),
+            1
+        );
+    }
+
+    #[test]
+    fn comments_reasons_and_tests_are_no_offence() {
+        let fine = "// not #[ignore]\n#[ignore = \"needs a disk\"]\nfn a() {}\n";
+        assert!(complaints_of("crates/x/src/lib.rs", fine).is_empty());
+        let in_a_test = "#[cfg(test)]\nmod tests {\n    use std::process::Command;\n}\n";
+        assert!(complaints_of("crates/x/src/lib.rs", in_a_test).is_empty());
+    }
+}
