@@ -1,5 +1,7 @@
 //! Rules for sources that neither the compiler nor clippy knows.
 
+use std::path::Path;
+
 use anyhow::{Result, bail};
 
 use super::Report;
@@ -21,7 +23,12 @@ pub(super) fn check(workspace: &Workspace) -> Result<Report> {
         &workspace.root,
         &["rs", "md", "toml", "yaml", "yml", "json"],
     )?;
-    let found: Vec<String> = files.iter().flat_map(complaints).collect();
+    let mut found: Vec<String> = files.iter().flat_map(complaints).collect();
+    found.extend(
+        files
+            .iter()
+            .flat_map(|file| dead_links(&workspace.root, file)),
+    );
     if found.is_empty() {
         return Ok(Report {
             note: format!("{} files", files.len()),
@@ -85,6 +92,25 @@ fn complaints(file: &File) -> Vec<String> {
     found
 }
 
+/// Links of a page to files that are not there.
+fn dead_links(root: &Path, file: &File) -> Vec<String> {
+    if !file.path.ends_with(".md") {
+        return Vec::new();
+    }
+    let folder = root.join(&file.path);
+    let folder = folder.parent().unwrap_or(root);
+    let targets = file
+        .text
+        .split("](")
+        .skip(1)
+        .filter_map(|after| after.split(')').next());
+    targets
+        .filter_map(|target| target.split('#').next())
+        .filter(|path| !path.is_empty() && !path.contains(':') && !folder.join(path).exists())
+        .map(|path| format!("{}: links to {path}, which is not there", file.path))
+        .collect()
+}
+
 fn inherits_lints(manifest: &str) -> bool {
     manifest.contains("[lints]\nworkspace = true")
 }
@@ -114,6 +140,19 @@ mod tests {
             complaints_of("crates/x/src/lib.rs", &"//\n".repeat(LONGEST + 1)).len(),
             1
         );
+    }
+
+    #[test]
+    fn links_lead_to_files() {
+        let page = |text: &str| File {
+            path: "docs/a.md".to_owned(),
+            text: text.to_owned(),
+        };
+        let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
+        let fine = "[a](contract.md#b1) [b](#c) [c](https://x.org/y) [d](../README.md)";
+        assert!(dead_links(&root, &page(fine)).is_empty());
+        let dead = dead_links(&root, &page("see [a](b.md#c)"));
+        assert_eq!(dead, ["docs/a.md: links to b.md, which is not there"]);
     }
 
     #[test]
