@@ -156,8 +156,9 @@ fn summary(done: &[Done], left_out: &[Step], strict: bool) -> bool {
         );
         println!("{}", line.trim_end());
     }
-    for step in left_out {
-        println!("-       {step:<10}            left out by --only or --skip");
+    if !left_out.is_empty() {
+        let names: Vec<String> = left_out.iter().map(Step::to_string).collect();
+        println!("left out by --only or --skip: {}", names.join(", "));
     }
     let skips = || {
         done.iter()
