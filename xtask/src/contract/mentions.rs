@@ -8,8 +8,8 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 
+use super::COVERAGE;
 use super::rules::Rule;
-use super::{CONTRACT, COVERAGE};
 use crate::files::File;
 use crate::rust_text::{Piece, Span, split};
 
@@ -46,7 +46,7 @@ impl Mentions {
     /// Takes in one file.
     pub(crate) fn collect(&mut self, file: &File) {
         let path = file.path.as_str();
-        if path.starts_with("xtask/") || path == CONTRACT || path == COVERAGE {
+        if path.starts_with("xtask/") || path == COVERAGE {
             return;
         }
         if path.ends_with(".rs") {
@@ -58,7 +58,8 @@ impl Mentions {
             for line in file.text.lines() {
                 let line = line.trim_start_matches([' ', '-']);
                 if let Some(id) = line.strip_prefix("id:") {
-                    self.add_row(id.trim().trim_matches(['"', '\'']), &file.place(None));
+                    let id = id.split('#').next().unwrap_or_default().trim();
+                    self.add_row(id.trim_matches(['"', '\'']), &file.place(None));
                 }
             }
         }
@@ -269,7 +270,7 @@ mod tests {
         assert_eq!(rust.oracle.keys().collect::<Vec<_>>(), ["14-5-1"]);
         let yaml = collect(
             "crates/x/tests/rows.yaml",
-            "- id: 1-1\n  given: 3-4\n- id: \"1-2\"\n",
+            "- id: 1-1\n  given: 3-4\n- id: \"1-2\" # so\n",
         );
         assert_eq!(yaml.oracle.keys().collect::<Vec<_>>(), ["1-1", "1-2"]);
     }

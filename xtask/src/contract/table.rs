@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
 
 use super::rules::{Contract, LETTERS, Rule, group};
-use super::{Mentions, Place};
+use super::{Mentions, Place, why_moot};
 
 const HEAD: &str = "\
 # How far each rule is
@@ -94,10 +94,9 @@ pub(crate) fn render(contract: &Contract, mentions: &Mentions) -> String {
         let (shown, open): (Vec<&str>, Vec<&str>) = rows
             .map(String::as_str)
             .partition(|id| mentions.oracle.contains_key(*id));
-        row(
-            &mut page,
-            [name, &or_dash(shown.join(", ")), &or_dash(open.join(", "))],
-        );
+        let open: Vec<String> = open.into_iter().map(with_reason).collect();
+        let (shown, open) = (or_dash(shown.join(", ")), or_dash(open.join(", ")));
+        row(&mut page, [name, &shown, &open]);
     }
     let files = mentions
         .oracle
@@ -145,6 +144,10 @@ fn places(places: Option<&BTreeSet<&Place>>) -> String {
             tests => format!("`{file}`: {}", tests.join(", ")),
         });
     or_dash(files.collect::<Vec<_>>().join("<br>"))
+}
+
+fn with_reason(row: &str) -> String {
+    why_moot(row).map_or_else(|| row.to_owned(), |why| format!("{row} ({why})"))
 }
 
 fn or_dash(text: String) -> String {
