@@ -1,1 +1,37 @@
-//! Linux mounts as a library: mount table, bind mounts, safe paths, private roots
+//! Linux mounts as a library: mount table, bind mounts, safe paths, private roots.
+//!
+//! Everything works on open directories, never on paths that somebody could swap in between: a
+//! volume's path is resolved once to a file descriptor ([`path`]), the mount point is made and
+//! entered one checked name at a time ([`dir`]), and the bind mount joins the two descriptors
+//! ([`bind`]). What is mounted where comes from the kernel ([`table`]), and so does who still holds
+//! it ([`holders`]). Nothing here removes a file or a directory that is not empty.
+//!
+//! It needs Linux 5.8 or newer and knows nothing of Kubernetes. There is no unsafe code.
+//!
+//! ```
+//! use bitts_mount::dir::{Component, Dir};
+//! use bitts_mount::path::Root;
+//! use bitts_mount::table::MountTable;
+//!
+//! // What is mounted at /proc?
+//! let table = MountTable::read()?;
+//! assert_eq!(table.at("/proc".as_ref()).map(|m| &*m.fs_type), Some("proc"));
+//!
+//! // The same question by descriptor, which no rename can confuse.
+//! let proc = Root::open("/".as_ref())?.resolve("/proc".as_ref())?;
+//! assert!(proc.dir.identity()?.is_mount_point);
+//!
+//! // Names that come from elsewhere are checked before they become part of a path.
+//! assert!(Component::new("../etc").is_err());
+//! # Ok::<(), Box<dyn std::error::Error>>(())
+//! ```
+
+pub mod bind;
+pub mod dir;
+mod error;
+pub mod holders;
+pub mod path;
+pub mod sandbox;
+pub mod table;
+
+pub use error::SystemError;

@@ -1,0 +1,310 @@
+//! Open directories, entered one checked name at a time and never through a link.
+
+use std::fmt;
+use std::io;
+use std::os::fd::{AsFd, AsRawFd as _, BorrowedFd, OwnedFd};
+use std::path::{Path, PathBuf};
+
+use rustix::fs::{AtFlags, CWD, Mode, OFlags, ResolveFlags};
+use rustix::io::Errno;
+use rustix::mount::UnmountFlags;
+
+use crate::SystemError;
+use crate::table::{self, Identity};
+
+/// One name of a path: not empty, not `.` or `..`, without `/`.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Component(String);
+
+/// A name that cannot be part of a path.
+#[derive(Debug, thiserror::Error)]
+#[error(
+    "{0:?} cannot be the name of a directory: it must not be empty, `.` or `..` or contain `/`"
+)]
+pub struct NameError(String);
+
+impl Component {
+    /// Checks a name.
+    ///
+    /// # Errors
+    /// When the name would lead elsewhere than one directory down.
+    pub fn new(name: &str) -> Result<Self, NameError> {
+        let bad = name.is_empty()
+            || name == "."
+            || name == ".."
+            || name.len() > 255
+            || name.contains(['/', '\0']);
+        if bad {
+            return Err(NameError(name.to_owned()));
+        }
+        Ok(Self(name.to_owned()))
+    }
+
+    /// The name.
+    #[must_use]
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl fmt::Display for Component {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+/// What became of a directory that was to be removed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Removal {
+    /// It is gone.
+    Removed,
+    /// There was none.
+    Absent,
+    /// Something is in it: left as it is.
+    NotEmpty,
+    /// Something is mounted there: left as it is.
+    MountPoint,
+}
+
+/// An open directory. It stays the same directory whatever is renamed or mounted over its path.
+#[derive(Debug)]
+pub struct Dir {
+    fd: OwnedFd,
+    path: PathBuf,
+}
+
+impl AsFd for Dir {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.fd.as_fd()
+    }
+}
+
+const HANDLE: OFlags = OFlags::PATH.union(OFlags::DIRECTORY).union(OFlags::CLOEXEC);
+
+impl Dir {
+    /// Opens a directory that the operator named; links on the way are followed.
+    ///
+    /// # Errors
+    /// When it does not exist or is no directory.
+    pub fn open(path: &Path) -> Result<Self, SystemError> {
+        let fd = rustix::fs::openat(CWD, path, HANDLE, Mode::empty())
+            .map_err(|e| SystemError::new(format!("opening {}", path.display()), e))?;
+        Ok(Self {
+            fd,
+            path: path.to_owned(),
+        })
+    }
+
+    pub(crate) fn from_parts(fd: OwnedFd, path: PathBuf) -> Self {
+        Self { fd, path }
+    }
+
+    /// The path it was opened by, for messages.
+    #[must_use]
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// What tells this directory from every other.
+    ///
+    /// # Errors
+    /// As [`table::identity`].
+    pub fn identity(&self) -> Result<Identity, SystemError> {
+        table::identity_at(&self.fd, "").map_err(|e| self.failed("looking at", e))
+    }
+
+    /// Opens the directory of this name within this one, or what is mounted there; `None` when
+    /// there is none.
+    ///
+    /// # Errors
+    /// When it is a link or no directory.
+    pub fn child(&self, name: &Component) -> Result<Option<Self>, SystemError> {
+        let resolve =
+            ResolveFlags::BENEATH | ResolveFlags::NO_SYMLINKS | ResolveFlags::NO_MAGICLINKS;
+        match rustix::fs::openat2(&self.fd, name.as_str(), HANDLE, Mode::empty(), resolve) {
+            Ok(fd) => Ok(Some(Self {
+                fd,
+                path: self.path.join(name.as_str()),
+            })),
+            Err(Errno::NOENT) => Ok(None),
+            Err(Errno::LOOP) => {
+                let link = io::Error::other("it is a symbolic link where a directory must be");
+                Err(self.failed_at("opening", name, link))
+            }
+            Err(e) => Err(self.failed_at("opening", name, e)),
+        }
+    }
+
+    /// Opens the directory of this name, making it (mode 0750) where there is none.
+    ///
+    /// # Errors
+    /// When it cannot be made, or something else has the name.
+    pub fn make_child(&self, name: &Component) -> Result<Self, SystemError> {
+        match rustix::fs::mkdirat(&self.fd, name.as_str(), Mode::from_raw_mode(0o750)) {
+            Ok(()) | Err(Errno::EXIST) => {}
+            Err(e) => return Err(self.failed_at("making", name, e)),
+        }
+        self.child(name)?
+            .ok_or_else(|| self.failed_at("opening", name, Errno::NOENT))
+    }
+
+    /// Whether something is mounted at this name; `false` when nothing has the name.
+    ///
+    /// # Errors
+    /// As [`table::identity`].
+    pub fn is_mount_point(&self, name: &Component) -> Result<bool, SystemError> {
+        match table::identity_at(&self.fd, name.as_str()) {
+            Ok(identity) => Ok(identity.is_mount_point),
+            Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(false),
+            Err(e) => Err(self.failed_at("looking at", name, e)),
+        }
+    }
+
+    /// The names of the directories in this one, sorted; other files are left out, and so are
+    /// names that are not UTF-8.
+    ///
+    /// # Errors
+    /// When the directory cannot be read.
+    pub fn children(&self) -> Result<Vec<Component>, SystemError> {
+        let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
+        let read = rustix::fs::openat(&self.fd, ".", flags, Mode::empty())
+            .and_then(rustix::fs::Dir::new)
+            .map_err(|e| self.failed("reading", e))?;
+        let mut names = Vec::new();
+        for entry in read {
+            let entry = entry.map_err(|e| self.failed("reading", e))?;
+            let name = entry.file_name().to_str().map(Component::new);
+            if let Ok(Ok(name)) = name
+                && self.is_directory(&name, entry.file_type())?
+            {
+                names.push(name);
+            }
+        }
+        names.sort();
+        Ok(names)
+    }
+
+    /// Some file systems do not tell the type in a listing.
+    fn is_directory(
+        &self,
+        name: &Component,
+        told: rustix::fs::FileType,
+    ) -> Result<bool, SystemError> {
+        if told != rustix::fs::FileType::Unknown {
+            return Ok(told == rustix::fs::FileType::Directory);
+        }
+        match rustix::fs::statat(&self.fd, name.as_str(), AtFlags::SYMLINK_NOFOLLOW) {
+            Ok(stat) => Ok(rustix::fs::FileType::from_raw_mode(stat.st_mode)
+                == rustix::fs::FileType::Directory),
+            Err(Errno::NOENT) => Ok(false),
+            Err(e) => Err(self.failed_at("looking at", name, e)),
+        }
+    }
+
+    /// Unmounts what is mounted at this name: only the topmost mount, only when nothing uses it,
+    /// and never what a link of that name leads to.
+    ///
+    /// # Errors
+    /// When nothing is mounted there, or it is in use ([`io::ErrorKind::ResourceBusy`]).
+    pub fn unmount(&self, name: &Component) -> Result<(), SystemError> {
+        // umount(2) takes no descriptor, but a path that starts at one.
+        let path = format!("/proc/self/fd/{}/{name}", self.fd.as_raw_fd());
+        rustix::mount::unmount(path, UnmountFlags::NOFOLLOW)
+            .map_err(|e| self.failed_at("unmounting", name, e))
+    }
+
+    /// Removes the directory of this name when it is empty and nothing is mounted there.
+    ///
+    /// # Errors
+    /// When the kernel refuses for another reason than that.
+    pub fn remove(&self, name: &Component) -> Result<Removal, SystemError> {
+        if self.is_mount_point(name)? {
+            return Ok(Removal::MountPoint);
+        }
+        match rustix::fs::unlinkat(&self.fd, name.as_str(), AtFlags::REMOVEDIR) {
+            Ok(()) => Ok(Removal::Removed),
+            Err(Errno::NOENT) => Ok(Removal::Absent),
+            Err(Errno::NOTEMPTY | Errno::EXIST) => Ok(Removal::NotEmpty),
+            Err(Errno::BUSY) => Ok(Removal::MountPoint),
+            Err(e) => Err(self.failed_at("removing", name, e)),
+        }
+    }
+
+    fn failed(&self, verb: &str, error: impl Into<io::Error>) -> SystemError {
+        SystemError::new(format!("{verb} {}", self.path.display()), error)
+    }
+
+    fn failed_at(&self, verb: &str, name: &Component, error: impl Into<io::Error>) -> SystemError {
+        let path = self.path.join(name.as_str());
+        SystemError::new(format!("{verb} {}", path.display()), error)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::os::unix::fs::{PermissionsExt as _, symlink};
+
+    fn name(text: &str) -> Component {
+        Component::new(text).unwrap()
+    }
+
+    #[test]
+    fn names_that_lead_elsewhere_are_refused() {
+        for bad in ["", ".", "..", "a/b", "/", "a\0b", &"x".repeat(256)] {
+            assert!(Component::new(bad).is_err(), "{bad:?}");
+        }
+        for good in ["cqh", "...", "a b", "0f3b-11", "kubernetes.io~local-volume"] {
+            assert_eq!(Component::new(good).unwrap().as_str(), good);
+        }
+    }
+
+    #[test]
+    fn makes_and_removes_only_what_is_empty() {
+        let temp = tempfile::tempdir().unwrap();
+        let dir = Dir::open(temp.path()).unwrap();
+        let made = dir.make_child(&name("a")).unwrap();
+        let mode = temp
+            .path()
+            .join("a")
+            .metadata()
+            .unwrap()
+            .permissions()
+            .mode();
+        assert_eq!(
+            mode & 0o027,
+            0o020 & mode,
+            "nobody else may look in: {mode:o}"
+        );
+        std::fs::write(temp.path().join("a/file"), "x").unwrap();
+        assert_eq!(made.path(), temp.path().join("a"));
+        assert_eq!(dir.remove(&name("a")).unwrap(), Removal::NotEmpty);
+        std::fs::remove_file(temp.path().join("a/file")).unwrap();
+        assert_eq!(dir.remove(&name("a")).unwrap(), Removal::Removed);
+        assert_eq!(dir.remove(&name("a")).unwrap(), Removal::Absent);
+        assert!(dir.child(&name("a")).unwrap().is_none());
+    }
+
+    #[test]
+    fn links_and_files_are_not_entered() {
+        let temp = tempfile::tempdir().unwrap();
+        symlink("/etc", temp.path().join("link")).unwrap();
+        std::fs::write(temp.path().join("file"), "x").unwrap();
+        std::fs::create_dir(temp.path().join("sub")).unwrap();
+        let dir = Dir::open(temp.path()).unwrap();
+        let error = dir.child(&name("link")).unwrap_err().to_string();
+        assert!(error.contains("symbolic link"), "{error}");
+        assert!(dir.make_child(&name("link")).is_err());
+        assert!(dir.child(&name("file")).is_err());
+        assert!(dir.remove(&name("link")).is_err());
+        assert!(temp.path().join("link").is_symlink());
+        assert_eq!(dir.children().unwrap(), [name("sub")]);
+    }
+
+    #[test]
+    fn a_mount_point_is_not_removed() {
+        let root = Dir::open("/".as_ref()).unwrap();
+        assert!(root.is_mount_point(&name("proc")).unwrap());
+        assert_eq!(root.remove(&name("proc")).unwrap(), Removal::MountPoint);
+    }
+}

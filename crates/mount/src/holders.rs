@@ -1,0 +1,268 @@
+//! Who still uses a mount: the evidence that is asked for before one is taken away.
+//!
+//! All of it is read from `/proc`, so this process must see the processes of the whole node: in a
+//! container it needs the host's pid namespace.
+
+use std::fmt;
+use std::io;
+use std::path::{Path, PathBuf};
+
+use rustix::fs::{AtFlags, CWD, StatxFlags};
+
+use crate::SystemError;
+use crate::dir::Dir;
+use crate::table::{self, Mount, MountId, MountTable};
+
+/// A process that keeps a mount, or a pod, in use.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Holder {
+    /// The process.
+    pub pid: i32,
+    /// Its name.
+    pub command: String,
+    /// How it does.
+    pub how: Holding,
+}
+
+/// How a process keeps something in use.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Holding {
+    /// It runs in this cgroup, whose path names the pod.
+    Cgroup(String),
+    /// Its mount namespace has a copy of the mount that stays when this one goes.
+    Copy(PathBuf),
+    /// It has something open on the mount, or works or is rooted in it.
+    Open(PathBuf),
+    /// What it does cannot be seen.
+    Hidden,
+}
+
+impl fmt::Display for Holder {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { pid, command, how } = self;
+        write!(f, "process {pid} ({command}) ")?;
+        match how {
+            Holding::Cgroup(path) => write!(f, "runs in cgroup {path}"),
+            Holding::Copy(point) => write!(f, "has a copy of the mount at {}", point.display()),
+            Holding::Open(file) => write!(f, "uses {}", file.display()),
+            Holding::Hidden => f.write_str("may use it, and this process may not look"),
+        }
+    }
+}
+
+/// The processes that run in a cgroup named after this uid, which the kubelet and all container
+/// runtimes put into the path of a pod's cgroups: as it is, or with `_` for `-` (systemd). Both
+/// cgroup versions.
+///
+/// # Errors
+/// When `/proc` cannot be read.
+pub fn in_cgroup_of(uid: &str) -> Result<Vec<Holder>, SystemError> {
+    let escaped = uid.replace('-', "_");
+    let mut found = Vec::new();
+    for pid in processes()? {
+        // A process that ended meanwhile holds nothing.
+        let Ok(cgroups) = std::fs::read_to_string(format!("/proc/{pid}/cgroup")) else {
+            continue;
+        };
+        found.extend(cgroup_named(&cgroups, uid, &escaped).map(|path| Holder {
+            pid,
+            command: command(pid),
+            how: Holding::Cgroup(path.to_owned()),
+        }));
+    }
+    Ok(found)
+}
+
+/// The first path among `ID:CONTROLLERS:PATH` lines that has one of the names in it.
+fn cgroup_named<'a>(lines: &'a str, uid: &str, escaped: &str) -> Option<&'a str> {
+    lines
+        .lines()
+        .filter_map(|line| line.splitn(3, ':').nth(2))
+        .find(|path| path.contains(uid) || path.contains(escaped))
+}
+
+/// The other processes that use what is mounted at this open directory: that have it open, work or
+/// are rooted in it, or have a copy of the mount at its path in a mount namespace of their own
+/// that would outlive it.
+///
+/// # Errors
+/// When nothing is mounted at the directory, or `/proc` cannot be read.
+pub fn of_mount(mounted: &Dir) -> Result<Vec<Holder>, SystemError> {
+    let table = MountTable::read()?;
+    let id = mounted.identity()?.mount;
+    let ours = table.get(id).ok_or_else(|| {
+        let absent = io::Error::from(io::ErrorKind::NotFound);
+        SystemError::new(
+            format!("finding the mount at {}", mounted.path().display()),
+            absent,
+        )
+    })?;
+    let parent = table.get(ours.parent);
+    let mut found = Vec::new();
+    for pid in processes()? {
+        // A process that ended meanwhile holds nothing.
+        let Ok(theirs) = MountTable::of_process(pid) else {
+            continue;
+        };
+        found.extend(holding(pid, ours, parent, &theirs).map(|how| Holder {
+            pid,
+            command: command(pid),
+            how,
+        }));
+    }
+    Ok(found)
+}
+
+fn holding(pid: i32, ours: &Mount, parent: Option<&Mount>, theirs: &MountTable) -> Option<Holding> {
+    let copies: Vec<_> = copies(ours, theirs).collect();
+    let staying = copies
+        .iter()
+        .find(|copy| !goes_along(parent, theirs.get(copy.parent)))
+        .map(|copy| Holding::Copy(copy.point.clone()));
+    if staying.is_some() {
+        return staying;
+    }
+    let mut mounts = vec![ours.id];
+    mounts.extend(copies.iter().map(|copy| copy.id));
+    match open_file(pid, &mounts) {
+        Ok(file) => file.map(Holding::Open),
+        // The table of mounts may be read of every process, its open files may not. One that does
+        // not see the mount at all has no way to it either.
+        Err(e) if e.kind() == io::ErrorKind::PermissionDenied => {
+            let sees = mounts.iter().any(|id| theirs.get(*id).is_some());
+            sees.then_some(Holding::Hidden)
+        }
+        Err(_) => None,
+    }
+}
+
+/// The same directory of the same file system, mounted at the same path (maybe below another root). A container sees the
+/// volume at another path, and so does a second pod that shares it: who of these runs for the pod
+/// in question is what its cgroup tells.
+fn copies<'a>(ours: &'a Mount, theirs: &'a MountTable) -> impl Iterator<Item = &'a Mount> {
+    theirs
+        .iter()
+        .filter(|m| m.id != ours.id && (m.device, &m.root) == (ours.device, &ours.root))
+        .filter(|m| {
+            m.point
+                .ends_with(ours.point.strip_prefix("/").unwrap_or(&ours.point))
+        })
+}
+
+/// Whether the kernel takes a copy away together with ours: it does when what the copy is mounted
+/// on is a peer of what ours is mounted on, or follows it.
+fn goes_along(our_parent: Option<&Mount>, their_parent: Option<&Mount>) -> bool {
+    let Some(group) = our_parent.and_then(|m| m.peers) else {
+        return false;
+    };
+    their_parent.is_some_and(|m| m.peers == Some(group) || m.follows == Some(group))
+}
+
+/// The first thing that a process has open on one of these mounts.
+fn open_file(pid: i32, mounts: &[MountId]) -> io::Result<Option<PathBuf>> {
+    let proc = PathBuf::from(format!("/proc/{pid}"));
+    for link in ["cwd", "root"].map(|name| proc.join(name)) {
+        if mounts.contains(&mount_of_link(&link)?) {
+            return std::fs::read_link(link).map(Some);
+        }
+    }
+    // The mount of an open file is told without asking its file system, which may hang.
+    for entry in std::fs::read_dir(proc.join("fdinfo"))?.flatten() {
+        let info = std::fs::read_to_string(entry.path()).unwrap_or_default();
+        if mount_in_fdinfo(&info).is_some_and(|id| mounts.contains(&id)) {
+            return std::fs::read_link(proc.join("fd").join(entry.file_name())).map(Some);
+        }
+    }
+    Ok(None)
+}
+
+fn mount_of_link(path: &Path) -> io::Result<MountId> {
+    let flags = AtFlags::STATX_DONT_SYNC | AtFlags::NO_AUTOMOUNT;
+    let stat = rustix::fs::statx(CWD, path, flags, StatxFlags::MNT_ID)?;
+    Ok(table::from_statx(&stat)?.mount)
+}
+
+fn mount_in_fdinfo(info: &str) -> Option<MountId> {
+    let number = info.lines().find_map(|line| line.strip_prefix("mnt_id:"))?;
+    number.trim().parse().ok().map(MountId)
+}
+
+/// The numbers of all other processes.
+fn processes() -> Result<Vec<i32>, SystemError> {
+    let own = std::process::id();
+    let entries =
+        std::fs::read_dir("/proc").map_err(|e| SystemError::new("listing processes", e))?;
+    let number = |entry: std::fs::DirEntry| entry.file_name().to_str()?.parse().ok();
+    Ok(entries
+        .flatten()
+        .filter_map(number)
+        .filter(|pid: &i32| pid.cast_unsigned() != own)
+        .collect())
+}
+
+fn command(pid: i32) -> String {
+    let name = std::fs::read_to_string(format!("/proc/{pid}/comm")).unwrap_or_default();
+    name.trim_end().to_owned()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn finds_a_pod_in_cgroup_paths_of_every_kind() {
+        let uid = "0f3b-11-22";
+        let named = |lines| cgroup_named(lines, uid, "0f3b_11_22");
+        let v1 = "4:memory:/kubepods/burstable/pod0f3b-11-22/abc\n1:cpu:/";
+        assert_eq!(named(v1), Some("/kubepods/burstable/pod0f3b-11-22/abc"));
+        let v2 = "0::/../../kubepods.slice/kubepods-pod0f3b_11_22.slice/cri-abc.scope";
+        assert!(named(v2).is_some());
+        assert_eq!(named("0::/kubepods/pod0f3b-11-23\n"), None);
+    }
+
+    #[test]
+    fn a_copy_counts_unless_it_goes_along() {
+        let mount = |id, parent, point: &str, root: &str| Mount {
+            id: MountId(id),
+            parent: MountId(parent),
+            device: table::Device { major: 8, minor: 1 },
+            root: root.into(),
+            point: point.into(),
+            fs_type: "ext4".into(),
+            read_only: false,
+            peers: None,
+            follows: None,
+        };
+        let ours = mount(2, 1, "/pods/u/v", "/data/pv");
+        let table = MountTable::from_mounts(vec![
+            mount(12, 11, "/pods/u/v", "/data/pv"),
+            mount(13, 11, "/host/pods/u/v", "/data/pv"),
+            mount(14, 11, "/data/pv", "/data/pv"),
+            mount(15, 11, "/pods/u/v", "/data/other"),
+        ]);
+        let ids: Vec<_> = copies(&ours, &table).map(|m| m.id.0).collect();
+        assert_eq!(ids, [12, 13]);
+
+        let shared = |peers, follows| Mount {
+            peers,
+            follows,
+            ..mount(1, 0, "/", "/")
+        };
+        let parent = shared(Some(7), None);
+        assert!(goes_along(Some(&parent), Some(&shared(Some(7), None))));
+        assert!(goes_along(Some(&parent), Some(&shared(None, Some(7)))));
+        assert!(!goes_along(Some(&parent), Some(&shared(Some(8), None))));
+        assert!(!goes_along(
+            Some(&shared(None, None)),
+            Some(&shared(None, None))
+        ));
+        assert!(!goes_along(Some(&parent), None));
+    }
+
+    #[test]
+    fn reads_the_mount_of_an_open_file() {
+        let info = "pos:\t0\nflags:\t02100000\nmnt_id:\t27\nino:\t12\n";
+        assert_eq!(mount_in_fdinfo(info), Some(MountId(27)));
+        assert_eq!(mount_in_fdinfo("pos:\t0\n"), None);
+    }
+}
