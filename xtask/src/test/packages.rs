@@ -18,9 +18,9 @@ const PROGRAMS: [Program; 2] = [
         needed_for: "building the TLS library",
     },
     Program {
-        name: "unshare",
+        name: "setpriv",
         package: "util-linux",
-        needed_for: "tests of mounts",
+        needed_for: "running the demo as a user who is not root",
     },
 ];
 
