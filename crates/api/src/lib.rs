@@ -36,6 +36,7 @@ pub mod node_selector;
 mod object;
 mod pod;
 pub mod quantity;
+mod requirement;
 mod storage_class;
 mod volume;
 

@@ -107,18 +107,38 @@ text! {
     Uid, shared = false
 }
 
-/// One allocation for each different text among the names that repeat.
-///
-/// The set only grows; it holds class, node and namespace names, of which a cluster has few.
-fn share(text: &str) -> Arc<str> {
-    static SHARED: Mutex<BTreeSet<Arc<str>>> = Mutex::new(BTreeSet::new());
-    let mut shared = SHARED.lock().unwrap_or_else(PoisonError::into_inner);
-    if let Some(known) = shared.get(text) {
-        return known.clone();
+/// One allocation for each different text among those that repeat: names of classes, nodes and
+/// namespaces, keys of labels and annotations. Texts that nobody holds any more are dropped when
+/// the set has doubled, so that a stream of ever new names cannot fill the memory.
+pub(crate) fn share(text: &str) -> Arc<str> {
+    static SHARED: Mutex<Shared> = Mutex::new(Shared {
+        texts: BTreeSet::new(),
+        sweep_at: 1024,
+    });
+    SHARED
+        .lock()
+        .unwrap_or_else(PoisonError::into_inner)
+        .get(text)
+}
+
+struct Shared {
+    texts: BTreeSet<Arc<str>>,
+    sweep_at: usize,
+}
+
+impl Shared {
+    fn get(&mut self, text: &str) -> Arc<str> {
+        if let Some(known) = self.texts.get(text) {
+            return known.clone();
+        }
+        if self.texts.len() >= self.sweep_at {
+            self.texts.retain(|text| Arc::strong_count(text) > 1);
+            self.sweep_at = 1024.max(self.texts.len() * 2);
+        }
+        let new: Arc<str> = text.into();
+        self.texts.insert(new.clone());
+        new
     }
-    let new: Arc<str> = text.into();
-    shared.insert(new.clone());
-    new
 }
 
 /// The version of an object in the API's history.
