@@ -1,6 +1,6 @@
 //! What the compiler, clippy, rustfmt and rustdoc say.
 
-use anyhow::Result;
+use anyhow::{Context as _, Result};
 use xshell::{Shell, cmd};
 
 use super::Report;
@@ -8,7 +8,9 @@ use crate::workspace::Workspace;
 
 pub(super) fn fmt() -> Result<Report> {
     let sh = Shell::new()?;
-    cmd!(sh, "cargo fmt --all --check").run()?;
+    cmd!(sh, "cargo fmt --all -- --check -l")
+        .run()
+        .context("`cargo fmt --all` mends these files")?;
     Ok(Report::default())
 }
 
