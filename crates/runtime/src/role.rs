@@ -2,6 +2,10 @@
 
 use bitts_api::machine::Machine;
 
+use crate::health::Stage;
+use crate::lease::{Candidate, Gate};
+use crate::metrics::OfRole;
+use crate::turn;
 use crate::{Host, RoleOptions, Worker};
 
 /// Why a role ended although nobody asked it to.
@@ -26,10 +30,13 @@ pub enum RuntimeError {
     },
 }
 
-/// Runs a role until the host shuts down.
+/// Runs a role until the host shuts down: waits for the lease if there is one, watches what the
+/// machine wants to know, executes what it decides, and at the end finishes what is under way and
+/// gives the lease back.
 ///
 /// # Errors
-/// When the lease is lost, or something panicked.
+/// When the lease is lost, or something panicked. The role is over then; the machine's successor
+/// finds out from the objects what was done.
 pub async fn run_role<M, W>(
     host: &Host,
     options: RoleOptions,
@@ -41,7 +48,63 @@ where
     M::Alarm: Send + 'static,
     W: Worker,
 {
-    let _ = (options, machine, worker);
-    host.shutdown().cancelled().await;
-    Ok(())
+    let _ended = Ended {
+        host,
+        role: options.name,
+    };
+    let Some(lease) = options.lease.clone() else {
+        set_leading(host, options.name, true);
+        return turn::run(host, &options, Gate::default(), machine, worker).await;
+    };
+    host.health().set_stage(options.name, Stage::Standby);
+    set_leading(host, options.name, false);
+    let name = lease.to_string();
+    tracing::info!(
+        role = options.name,
+        lease = name,
+        identity = lease.identity,
+        "waiting for the lease"
+    );
+    let candidate = Candidate::new(host.clone(), lease);
+    let Some(mut leader) = host
+        .shutdown()
+        .run_until_cancelled(candidate.acquire())
+        .await
+    else {
+        return Ok(());
+    };
+    tracing::info!(role = options.name, lease = name, "got the lease");
+    set_leading(host, options.name, true);
+    let gate = leader.gate();
+    let result = tokio::select! {
+        biased;
+        // Whatever is under way is dropped with the other branch.
+        reason = leader.keep() => Err(RuntimeError::LeaseLost { lease: name, reason }),
+        result = turn::run(host, &options, gate, machine, worker) => result,
+    };
+    if !matches!(result, Err(RuntimeError::LeaseLost { .. })) {
+        leader.release().await;
+    }
+    result
+}
+
+fn set_leading(host: &Host, role: &'static str, leading: bool) {
+    let of = OfRole { role };
+    host.metrics()
+        .leading
+        .get_or_create(&of)
+        .set(leading.into());
+}
+
+/// Notes that a role is over, however that comes about.
+struct Ended<'a> {
+    host: &'a Host,
+    role: &'static str,
+}
+
+impl Drop for Ended<'_> {
+    fn drop(&mut self) {
+        self.host.health().set_stage(self.role, Stage::Ended);
+        set_leading(self.host, self.role, false);
+    }
 }

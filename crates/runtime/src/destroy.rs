@@ -1,0 +1,116 @@
+//! Destructions: their reasons are read again from the API, not a cache, directly before.
+
+use bitts_api::machine::{Destroy, Evidence, Outcome};
+use bitts_api::{Claim, Kind, Object, ObjectKey, Pod, Uid};
+
+use crate::api::{self, Answer, Call, Caller, Failure};
+use crate::execute::{Ended, Fact, act, compare, live, unexpected};
+use crate::list::{PAGE, Page, page_path};
+
+/// Executes a destruction if everything that speaks for it still holds.
+pub(crate) async fn destroy(caller: &Caller, destroy: &Destroy) -> Ended {
+    let target = &destroy.target;
+    for evidence in &destroy.evidence {
+        match check(caller, evidence).await {
+            Ok(None) => {}
+            Ok(Some(found)) => {
+                tracing::info!(
+                    role = caller.role(), step = destroy.step, %target, ?evidence,
+                    "spared: the reason no longer holds"
+                );
+                return Ended::new(found, Outcome::Spared);
+            }
+            Err(failure) => return failure.into(),
+        }
+    }
+    // Last, so that as little as possible happens between this look and the act. The act carries
+    // the same precondition.
+    match live(caller, &target.key).await {
+        Ok(found) => match compare(target, found.as_ref()) {
+            Some(other) => other,
+            None => act(caller, target, (&destroy.action).into()).await,
+        },
+        Err(failure) => failure.into(),
+    }
+}
+
+/// `None` when the evidence holds; otherwise what was found in its place.
+async fn check(caller: &Caller, evidence: &Evidence) -> Result<Option<Vec<Fact>>, Failure> {
+    Ok(match evidence {
+        Evidence::ClaimGone(key, uid) => {
+            let found = live(caller, key).await?;
+            found
+                .filter(|o| o.uid() == uid)
+                .map(|o| vec![Fact::Seen(o)])
+        }
+        Evidence::ClaimElsewhere(key, uid, volume) => match live(caller, key).await? {
+            None => Some(vec![Fact::Deleted(key.clone(), uid.clone())]),
+            Some(Object::Claim(claim)) if is_elsewhere(&claim, uid, volume) => None,
+            Some(other) => Some(replaced(key, uid, other)),
+        },
+        Evidence::PodEnded(key, uid) => match live(caller, key).await? {
+            Some(Object::Pod(pod)) if pod.meta.uid == *uid && !has_ended(&pod) => {
+                Some(vec![Fact::Seen(Object::Pod(pod))])
+            }
+            _ => None,
+        },
+        Evidence::ClaimUnused(claim) => {
+            let users = users(caller, claim).await?;
+            (!users.is_empty()).then_some(users)
+        }
+    })
+}
+
+fn is_elsewhere(claim: &Claim, uid: &Uid, volume: &bitts_api::Name) -> bool {
+    claim.meta.uid == *uid
+        && claim
+            .volume_name
+            .as_ref()
+            .is_some_and(|name| name != volume)
+}
+
+fn has_ended(pod: &Pod) -> bool {
+    pod.meta.is_deleting() && !pod.has_running_container
+}
+
+/// The object of this uid, or that it is gone and another one is there.
+fn replaced(key: &ObjectKey, uid: &Uid, found: Object) -> Vec<Fact> {
+    if found.uid() == uid {
+        vec![Fact::Seen(found)]
+    } else {
+        vec![Fact::Deleted(key.clone(), uid.clone()), Fact::Seen(found)]
+    }
+}
+
+/// The scheduled pods that refer to a claim, whatever their phase (X3, X4).
+async fn users(caller: &Caller, claim: &ObjectKey) -> Result<Vec<Fact>, Failure> {
+    let pods = api::collection(Kind::Pod, claim.namespace.as_ref());
+    let mut users = Vec::new();
+    let mut next = None;
+    loop {
+        let path = page_path(&pods, "", Some(PAGE), next.as_deref());
+        let body = match caller.call(&Call::get(path)).await {
+            Answer::Ok(body) => body,
+            answer => return Err(unexpected("listing the pods that may use", claim, answer)),
+        };
+        let unreadable = |error: serde_json::Error| {
+            Failure::new(
+                "unreadable",
+                format!("the pods that may use {claim}: {error}"),
+            )
+        };
+        let page: Page<'_> = serde_json::from_slice(&body).map_err(unreadable)?;
+        for pod in page.items() {
+            // One that cannot be read may be a user.
+            let pod = Kind::Pod.read(pod.get().as_bytes()).map_err(unreadable)?;
+            if matches!(&pod, Object::Pod(p) if p.node.is_some() && p.claims().any(|c| *c == claim.name))
+            {
+                users.push(Fact::Seen(pod));
+            }
+        }
+        next = page.next();
+        if next.is_none() {
+            return Ok(users);
+        }
+    }
+}

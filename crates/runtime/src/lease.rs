@@ -1,0 +1,476 @@
+//! Which process runs a role: leader election on a `coordination.k8s.io` Lease.
+//!
+//! Clocks of different machines are never compared. A candidate counts a lease's time from when it
+//! saw the record change, on its own monotonic clock (as client-go does); the holder counts from
+//! before it sent the renewal that succeeded. So the holder always stops first.
+
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use http::{Method, StatusCode};
+use jiff::Timestamp;
+use serde::Deserialize;
+use serde_json::{Value, json};
+use tokio::time::{Instant, sleep, timeout_at};
+
+use crate::api::{Answer, Call, JSON, MERGE_PATCH, send};
+use crate::{Host, LeaseOptions};
+
+/// Giving a lease back must not hold up the end of a process for long.
+const RELEASE_PATIENCE: Duration = Duration::from_secs(2);
+
+/// Whether effects may be executed.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Gate(Option<Arc<Mutex<Instant>>>);
+
+impl Gate {
+    /// Open until the lease has to be renewed.
+    fn until(end: Instant) -> Self {
+        Self(Some(Arc::new(Mutex::new(end))))
+    }
+
+    /// For how long effects may be executed, as of `now`: [`Duration::MAX`] without a lease, `None`
+    /// when it is not held.
+    pub(crate) fn open_for(&self, now: Instant) -> Option<Duration> {
+        let Some(end) = &self.0 else {
+            return Some(Duration::MAX);
+        };
+        let end = *end.lock().unwrap_or_else(PoisonError::into_inner);
+        end.checked_duration_since(now)
+            .filter(|left| !left.is_zero())
+    }
+
+    fn end(&self) -> Instant {
+        match &self.0 {
+            Some(end) => *end.lock().unwrap_or_else(PoisonError::into_inner),
+            None => Instant::now(),
+        }
+    }
+
+    fn extend(&self, new: Instant) {
+        if let Some(end) = &self.0 {
+            *end.lock().unwrap_or_else(PoisonError::into_inner) = new;
+        }
+    }
+}
+
+/// The Lease object, as far as an election needs it.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+struct Record {
+    metadata: RecordMeta,
+    #[serde(default)]
+    spec: Spec,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct RecordMeta {
+    resource_version: String,
+    uid: String,
+}
+
+#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct Spec {
+    holder_identity: Option<String>,
+    lease_duration_seconds: Option<u32>,
+    lease_transitions: Option<u64>,
+}
+
+impl Record {
+    fn holder(&self) -> Option<&str> {
+        self.spec
+            .holder_identity
+            .as_deref()
+            .filter(|holder| !holder.is_empty())
+    }
+}
+
+/// What a candidate last saw, and when it first saw exactly that.
+#[derive(Clone, Debug)]
+struct Observed {
+    record: Record,
+    since: Instant,
+}
+
+impl Observed {
+    /// Whether the lease may be taken by `identity`.
+    fn is_free(&self, identity: &str, now: Instant, fallback: Duration) -> bool {
+        match self.record.holder() {
+            None => true,
+            // Our own try took effect although its answer was lost.
+            Some(holder) if holder == identity => true,
+            Some(_) => {
+                let lasts = match self.record.spec.lease_duration_seconds {
+                    Some(seconds) => Duration::from_secs(seconds.into()),
+                    None => fallback,
+                };
+                now.duration_since(self.since) >= lasts
+            }
+        }
+    }
+}
+
+/// A process that wants to run a role.
+pub(crate) struct Candidate {
+    host: Host,
+    options: LeaseOptions,
+    observed: Option<Observed>,
+}
+
+impl Candidate {
+    pub(crate) fn new(host: Host, options: LeaseOptions) -> Self {
+        Self {
+            host,
+            options,
+            observed: None,
+        }
+    }
+
+    /// Waits until the lease can be taken, and takes it.
+    pub(crate) async fn acquire(mut self) -> Leader {
+        loop {
+            let sent = Instant::now();
+            match self.try_to_take().await {
+                Ok(Some(record)) => {
+                    return Leader {
+                        gate: Gate::until(sent + self.options.renew_deadline),
+                        host: self.host,
+                        options: self.options,
+                        record,
+                    };
+                }
+                Ok(None) => {}
+                Err(problem) => {
+                    tracing::warn!(
+                        lease = self.options.to_string(),
+                        problem,
+                        "cannot compete for the lease"
+                    );
+                }
+            }
+            sleep(self.options.retry).await;
+        }
+    }
+
+    async fn try_to_take(&mut self) -> Result<Option<Record>, String> {
+        let wire = Wire {
+            host: &self.host,
+            options: &self.options,
+        };
+        let Some(record) = wire.get().await? else {
+            return wire.create().await;
+        };
+        let now = Instant::now();
+        let observed = match self.observed.take() {
+            Some(observed) if observed.record == record => observed,
+            _ => Observed { record, since: now },
+        };
+        let free = observed.is_free(&self.options.identity, now, self.options.duration);
+        let record = self.observed.insert(observed).record.clone();
+        if !free {
+            return Ok(None);
+        }
+        wire.patch(&record, &wire.taken(&record)).await
+    }
+}
+
+/// A process that holds the lease.
+pub(crate) struct Leader {
+    host: Host,
+    options: LeaseOptions,
+    record: Record,
+    gate: Gate,
+}
+
+impl Leader {
+    /// Open as long as the lease is held.
+    pub(crate) fn gate(&self) -> Gate {
+        self.gate.clone()
+    }
+
+    /// Renews the lease until that fails for too long or somebody else has it; returns why.
+    pub(crate) async fn keep(&mut self) -> String {
+        let mut problem = "no answer".to_owned();
+        loop {
+            let renewed = timeout_at(self.gate.end(), async {
+                sleep(self.options.renew_deadline / 5).await;
+                loop {
+                    let sent = Instant::now();
+                    match self.renew().await {
+                        Ok(Some(record)) => return Ok((sent, record)),
+                        Ok(None) => {}
+                        Err(Lost::Taken(by)) => return Err(by),
+                        Err(Lost::Problem(text)) => problem = text,
+                    }
+                    sleep(self.options.retry).await;
+                }
+            })
+            .await;
+            match renewed {
+                Ok(Ok((sent, record))) => {
+                    self.record = record;
+                    self.gate.extend(sent + self.options.renew_deadline);
+                }
+                Ok(Err(by)) => {
+                    self.gate.extend(Instant::now());
+                    return by;
+                }
+                Err(_) => {
+                    return format!(
+                        "it could not be renewed for {:?} ({problem})",
+                        self.options.renew_deadline
+                    );
+                }
+            }
+        }
+    }
+
+    async fn renew(&self) -> Result<Option<Record>, Lost> {
+        let wire = Wire {
+            host: &self.host,
+            options: &self.options,
+        };
+        let renewal = json!({"renewTime": now()});
+        if let Some(renewed) = wire.patch(&self.record, &renewal).await? {
+            return Ok(Some(renewed));
+        }
+        // The record changed: by an earlier renewal whose answer was lost, or by somebody else.
+        match wire.get().await? {
+            None => Err(Lost::Taken("the Lease object was deleted".to_owned())),
+            Some(record) => match record.holder() {
+                Some(holder) if holder == self.options.identity => {
+                    Ok(wire.patch(&record, &renewal).await?)
+                }
+                Some(holder) => Err(Lost::Taken(format!("{holder} has it now"))),
+                None => Err(Lost::Taken("somebody gave it up in our name".to_owned())),
+            },
+        }
+    }
+
+    /// Gives the lease back, so that the next one need not wait for its end.
+    pub(crate) async fn release(self) {
+        self.gate.extend(Instant::now());
+        let wire = Wire {
+            host: &self.host,
+            options: &self.options,
+        };
+        let given_up =
+            json!({"holderIdentity": null, "renewTime": now(), "leaseDurationSeconds": 1});
+        let release = wire.patch(&self.record, &given_up);
+        match tokio::time::timeout(RELEASE_PATIENCE, release).await {
+            Ok(Ok(Some(_))) => {
+                tracing::info!(lease = self.options.to_string(), "gave the lease back")
+            }
+            Ok(Ok(None)) => {}
+            Ok(Err(problem)) => {
+                tracing::warn!(
+                    lease = self.options.to_string(),
+                    problem,
+                    "could not give the lease back"
+                );
+            }
+            Err(_) => tracing::warn!(
+                lease = self.options.to_string(),
+                "no time to give the lease back"
+            ),
+        }
+    }
+}
+
+/// Why a renewal failed.
+enum Lost {
+    Taken(String),
+    Problem(String),
+}
+
+impl From<String> for Lost {
+    fn from(problem: String) -> Self {
+        Self::Problem(problem)
+    }
+}
+
+impl std::fmt::Display for LeaseOptions {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{}/{}", self.namespace, self.name)
+    }
+}
+
+/// The Lease object on the API.
+struct Wire<'a> {
+    host: &'a Host,
+    options: &'a LeaseOptions,
+}
+
+impl Wire<'_> {
+    async fn get(&self) -> Result<Option<Record>, String> {
+        match self
+            .send(Call::get(format!(
+                "{}/{}",
+                self.collection(),
+                self.options.name
+            )))
+            .await
+        {
+            Answer::Ok(body) => read(&body).map(Some),
+            Answer::Missing => Ok(None),
+            answer => Err(self.problem(answer)),
+        }
+    }
+
+    /// `None` when somebody else was faster.
+    async fn create(&self) -> Result<Option<Record>, String> {
+        let mut spec = self.term();
+        spec["leaseTransitions"] = json!(0);
+        let lease = json!({
+            "apiVersion": "coordination.k8s.io/v1",
+            "kind": "Lease",
+            "metadata": {"name": self.options.name, "namespace": self.options.namespace},
+            "spec": spec,
+        });
+        self.change(Call::with_body(
+            Method::POST,
+            self.collection(),
+            JSON,
+            &lease,
+        ))
+        .await
+    }
+
+    /// Changes the spec of exactly this record; `None` when it is no longer this one.
+    async fn patch(&self, record: &Record, spec: &Value) -> Result<Option<Record>, String> {
+        let patch = json!({
+            "metadata": {
+                "uid": record.metadata.uid,
+                "resourceVersion": record.metadata.resource_version,
+            },
+            "spec": spec,
+        });
+        let path = format!("{}/{}", self.collection(), self.options.name);
+        self.change(Call::with_body(Method::PATCH, path, MERGE_PATCH, &patch))
+            .await
+    }
+
+    async fn change(
+        &self,
+        call: Result<Call, serde_json::Error>,
+    ) -> Result<Option<Record>, String> {
+        match self.send(call.map_err(|error| error.to_string())?).await {
+            Answer::Ok(body) => read(&body).map(Some),
+            Answer::Conflict => Ok(None),
+            answer => Err(self.problem(answer)),
+        }
+    }
+
+    async fn send(&self, call: Call) -> Answer {
+        // Two tries fit before the holder has to give up.
+        let patience = self
+            .host
+            .timing()
+            .request
+            .min(self.options.renew_deadline / 2);
+        send(self.host.client(), &call, patience).await
+    }
+
+    fn collection(&self) -> String {
+        format!(
+            "/apis/coordination.k8s.io/v1/namespaces/{}/leases",
+            self.options.namespace
+        )
+    }
+
+    /// A term of office that begins now.
+    fn term(&self) -> Value {
+        let now = now();
+        json!({
+            "holderIdentity": self.options.identity,
+            "leaseDurationSeconds": self.options.duration.as_secs().max(1),
+            "acquireTime": now,
+            "renewTime": now,
+        })
+    }
+
+    fn taken(&self, from: &Record) -> Value {
+        let mut spec = self.term();
+        let changes = from.spec.lease_transitions.unwrap_or(0);
+        spec["leaseTransitions"] = json!(changes + 1);
+        spec
+    }
+
+    fn problem(&self, answer: Answer) -> String {
+        match answer {
+            Answer::Failed(failure) => failure.message,
+            Answer::Refused(StatusCode::FORBIDDEN, message) => format!(
+                "forbidden: {message}. Grant get, create and patch on leases in {}",
+                self.options.namespace
+            ),
+            Answer::Refused(code, message) => format!("{message} ({code})"),
+            Answer::Missing => format!("is there a namespace {}?", self.options.namespace),
+            other => format!("unexpected answer {other:?}"),
+        }
+    }
+}
+
+fn read(body: &[u8]) -> Result<Record, String> {
+    serde_json::from_slice(body).map_err(|error| format!("the Lease cannot be read: {error}"))
+}
+
+/// The wall clock, for people who look at the object; nothing is decided by it.
+fn now() -> String {
+    format!("{:.6}", Timestamp::now())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const DURATION: Duration = Duration::from_secs(15);
+
+    fn seen(holder: Option<&str>, seconds: Option<u32>) -> Observed {
+        Observed {
+            record: Record {
+                metadata: RecordMeta {
+                    resource_version: "1".to_owned(),
+                    uid: "u".to_owned(),
+                },
+                spec: Spec {
+                    holder_identity: holder.map(str::to_owned),
+                    lease_duration_seconds: seconds,
+                    lease_transitions: None,
+                },
+            },
+            since: Instant::now(),
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_lease_is_free_when_nobody_holds_it_or_it_did_not_change_for_its_duration() {
+        let now = Instant::now();
+        assert!(seen(None, None).is_free("me", now, DURATION));
+        assert!(seen(Some(""), None).is_free("me", now, DURATION));
+        assert!(seen(Some("me"), Some(15)).is_free("me", now, DURATION));
+        let other = seen(Some("other"), Some(30));
+        assert!(!other.is_free("me", now + Duration::from_secs(29), DURATION));
+        assert!(other.is_free("me", now + Duration::from_secs(30), DURATION));
+        let silent = seen(Some("other"), None);
+        assert!(!silent.is_free("me", now + Duration::from_secs(14), DURATION));
+        assert!(silent.is_free("me", now + DURATION, DURATION));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_gate_closes_by_itself() {
+        let now = Instant::now();
+        let gate = Gate::until(now + Duration::from_secs(10));
+        let left = |seconds| gate.open_for(now + Duration::from_secs(seconds));
+        assert_eq!(left(4), Some(Duration::from_secs(6)));
+        assert_eq!(left(10), None);
+        assert_eq!(Gate::default().open_for(now), Some(Duration::MAX));
+    }
+
+    #[test]
+    fn times_are_written_as_the_api_wants_them() {
+        let now = now();
+        let fraction = now.split_once('.').unwrap().1;
+        assert_eq!(fraction.len(), "123456Z".len(), "{now}");
+    }
+}

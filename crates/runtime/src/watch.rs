@@ -1,0 +1,375 @@
+//! Keeps a machine told of all objects of one kind, whatever the API does.
+//!
+//! This is list and watch by hand on `kube::Client`, not kube's `watcher`, for that one cannot do four
+//! things a role's life depends on: it waits for ever on a list that never answers, it asks again
+//! for ever where the server answers a watch with 410 as an HTTP status, it does not show
+//! bookmarks (so the age of a quiet watch cannot be told from that of a dead one), and one object
+//! that cannot be read fails the whole list.
+//!
+//! Every watch is a task of its own with its own back-off: none delays another.
+
+use std::time::Duration;
+
+use bitts_api::machine::{Scope, Watch};
+use bitts_api::{Kind, Object, ObjectKey, Uid};
+use http::StatusCode;
+use kube::core::Status;
+use serde::Deserialize;
+use serde_json::value::RawValue;
+use tokio::sync::mpsc;
+use tokio::time::timeout;
+
+use crate::Host;
+use crate::api::{self, Answer, Call, open, send};
+use crate::backoff::Backoff;
+use crate::lines::{Line, Lines};
+use crate::list::{PAGE, Page, escaped, page_path};
+use crate::metrics::OfWatch;
+
+/// A watch that is silent for this much longer than the server was to keep it is dead.
+const MARGIN: Duration = Duration::from_secs(5);
+const FIRST_RETRY: Duration = Duration::from_millis(500);
+/// A kind that the API lacks may be added to it.
+const ABSENT_RETRY: Duration = Duration::from_secs(300);
+
+/// What a watch tells.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) enum Told {
+    Listed(Kind, Vec<Object>),
+    Seen(Object),
+    Deleted(ObjectKey, Uid),
+}
+
+/// The receiver is gone: the role ends.
+struct Over;
+
+/// Why a list or watch ended.
+enum Trouble {
+    /// The role ends.
+    Over,
+    /// What was known of the history is worth nothing: list again.
+    Relist(&'static str),
+    /// The API does not know the kind.
+    Absent,
+    /// Try again later, from the same point.
+    Failed { problem: String, after: Duration },
+}
+
+impl From<Over> for Trouble {
+    fn from(_: Over) -> Self {
+        Self::Over
+    }
+}
+
+impl Trouble {
+    fn failed(problem: String) -> Self {
+        Self::Failed {
+            problem,
+            after: Duration::ZERO,
+        }
+    }
+}
+
+/// Runs a watch until nobody listens any more.
+pub(crate) async fn watch(host: Host, role: &'static str, watch: Watch, tell: mpsc::Sender<Told>) {
+    let mut watcher = Watcher {
+        of: OfWatch {
+            role,
+            resource: watch.kind.plural(),
+        },
+        collection: api::collection(watch.kind, None),
+        selector: match &watch.scope {
+            Scope::All => String::new(),
+            Scope::OnNode(node) => format!("spec.nodeName={node}"),
+            Scope::Named(name) => format!("metadata.name={name}"),
+        },
+        kind: watch.kind,
+        was_listed: false,
+        limit: Some(PAGE),
+        host,
+        tell,
+    };
+    watcher.run().await;
+}
+
+struct Watcher {
+    host: Host,
+    of: OfWatch,
+    kind: Kind,
+    collection: String,
+    selector: String,
+    tell: mpsc::Sender<Told>,
+    was_listed: bool,
+    limit: Option<u32>,
+}
+
+impl Watcher {
+    async fn run(&mut self) {
+        let mut backoff = Backoff::new(FIRST_RETRY, self.host.timing().watch_retry);
+        // Where in the history this watch is; unknown means a list is due.
+        let mut version: Option<String> = None;
+        loop {
+            let result = match &mut version {
+                None => self.list().await.map(|listed| version = Some(listed)),
+                Some(version) => {
+                    let before = version.clone();
+                    let result = self.follow(version).await;
+                    // Only a watch that works is proof: lists succeed where every watch fails.
+                    if result.is_ok() || *version != before {
+                        backoff.reset();
+                    }
+                    result
+                }
+            };
+            match result {
+                Ok(()) => {}
+                Err(Trouble::Over) => return,
+                Err(Trouble::Relist(why)) => {
+                    tracing::info!(
+                        role = self.of.role,
+                        resource = self.of.resource,
+                        why,
+                        "listing again"
+                    );
+                    version = None;
+                    // A server that always says so must not be asked all the time.
+                    tokio::time::sleep(backoff.next()).await;
+                }
+                Err(Trouble::Absent) => {
+                    if self.absent().await.is_err() {
+                        return;
+                    }
+                    tokio::time::sleep(ABSENT_RETRY).await;
+                }
+                Err(Trouble::Failed { problem, after }) => {
+                    let wait = backoff.next().max(after);
+                    tracing::warn!(
+                        role = self.of.role,
+                        resource = self.of.resource,
+                        problem,
+                        ?wait,
+                        "a watch failed and is tried again"
+                    );
+                    let OfWatch { role, resource } = self.of;
+                    self.host.health().failed(role, resource, problem);
+                    self.host
+                        .metrics()
+                        .watch_failures
+                        .get_or_create(&self.of)
+                        .inc();
+                    tokio::time::sleep(wait).await;
+                }
+            }
+        }
+    }
+
+    /// Takes a consistent list and tells it as one. Returns its place in the history.
+    async fn list(&mut self) -> Result<String, Trouble> {
+        let mut objects = Vec::new();
+        let mut next: Option<String> = None;
+        loop {
+            let path = page_path(
+                &self.collection,
+                &self.selector,
+                self.limit,
+                next.as_deref(),
+            );
+            let patience = self.host.timing().request;
+            let body = match send(self.host.client(), &Call::get(path), patience).await {
+                Answer::Ok(body) => body,
+                // A list that takes longer than the API keeps its history: without pages it is
+                // one look at the store.
+                Answer::Refused(StatusCode::GONE, _) => {
+                    self.limit = None;
+                    return Err(Trouble::Relist("the list expired between two pages"));
+                }
+                answer => return Err(self.judge(answer)),
+            };
+            let page: Page<'_> = serde_json::from_slice(&body)
+                .map_err(|error| Trouble::failed(format!("the list cannot be read: {error}")))?;
+            objects.extend(page.items().filter_map(|item| self.read(item)));
+            next = page.next();
+            self.heard();
+            if next.is_some() {
+                continue;
+            }
+            let version = page
+                .version()
+                .ok_or_else(|| Trouble::failed("the list has no resourceVersion".to_owned()))?;
+            self.tell(Told::Listed(self.kind, objects)).await?;
+            self.listed();
+            return Ok(version);
+        }
+    }
+
+    /// Why a list or the start of a watch failed.
+    fn judge(&self, answer: Answer) -> Trouble {
+        match answer {
+            // The core group is in every Kubernetes API, and a kind that was there is not taken
+            // away: then this is a server in trouble, or none of Kubernetes.
+            Answer::Missing if !self.kind.group().is_empty() && !self.was_listed => Trouble::Absent,
+            Answer::Missing => Trouble::failed(format!("{} was not found", self.collection)),
+            Answer::Refused(StatusCode::GONE, _) => Trouble::Relist("the history was compacted"),
+            Answer::Refused(StatusCode::FORBIDDEN, message) => Trouble::failed(format!(
+                "forbidden: {message}. Grant get, list and watch on {}",
+                self.of.resource
+            )),
+            Answer::Refused(code, message) => Trouble::failed(format!("{message} ({code})")),
+            Answer::Failed(failure) => Trouble::Failed {
+                problem: failure.message,
+                after: failure.after.unwrap_or_default(),
+            },
+            Answer::Ok(_) | Answer::Conflict => Trouble::failed("unexpected answer".to_owned()),
+        }
+    }
+
+    /// Tells what happens after `version`, and moves it along, until the server ends the watch as
+    /// it was asked to.
+    async fn follow(&mut self, version: &mut String) -> Result<(), Trouble> {
+        let timing = *self.host.timing();
+        let call = Call::get(self.watch_path(version, timing.watch));
+        let body = match open(self.host.client(), &call, timing.request).await {
+            Ok(body) => body,
+            Err(answer) => return Err(self.judge(answer)),
+        };
+        let mut lines = Lines::new(body);
+        self.heard();
+        let mut silent = true;
+        loop {
+            let Ok(line) = timeout(timing.watch + MARGIN, lines.next()).await else {
+                // Dead, or the API was restored to an earlier state and waits to get here again.
+                return Err(Trouble::Relist("the watch fell silent"));
+            };
+            let Some(line) = line.map_err(Trouble::failed)? else {
+                if silent {
+                    // Servers send a bookmark before they end a watch. Where this one does not,
+                    // the place in the history grows old.
+                    return Err(Trouble::Relist("the watch ended without a word"));
+                }
+                return Ok(());
+            };
+            let Ok(Line { kind, object }) = serde_json::from_slice(&line) else {
+                return Err(Trouble::Relist("the watch sent a line that is no event"));
+            };
+            let said = match kind {
+                "ADDED" | "MODIFIED" => match self.read(object) {
+                    Some(object) => {
+                        let version = object.resource_version().to_string();
+                        self.tell(Told::Seen(object)).await?;
+                        version
+                    }
+                    None => version_of(object),
+                },
+                "DELETED" => match self.read(object) {
+                    Some(object) => {
+                        let version = object.resource_version().to_string();
+                        let told = Told::Deleted(object.key(), object.uid().clone());
+                        self.tell(told).await?;
+                        version
+                    }
+                    None => version_of(object),
+                },
+                "BOOKMARK" => version_of(object),
+                _ => return Err(told_off(object)),
+            };
+            self.heard();
+            if silent && is_older(&said, version) {
+                return Err(Trouble::Relist("the history went back"));
+            }
+            silent = false;
+            // An event that is delivered twice does not take the watch back.
+            if !said.is_empty() && !is_older(&said, version) {
+                *version = said;
+            }
+        }
+    }
+
+    fn watch_path(&self, version: &str, lasts: Duration) -> String {
+        let path = page_path(&self.collection, &self.selector, None, None);
+        let and = if self.selector.is_empty() { '?' } else { '&' };
+        format!(
+            "{path}{and}watch=true&allowWatchBookmarks=true&timeoutSeconds={}&resourceVersion={}",
+            lasts.as_secs().max(1),
+            escaped(version),
+        )
+    }
+
+    /// Reads an object; one that cannot be read is named and left out.
+    fn read(&self, json: &RawValue) -> Option<Object> {
+        match self.kind.read(json.get().as_bytes()) {
+            Ok(object) => Some(object),
+            Err(error) => {
+                let Stub { metadata } = serde_json::from_str(json.get()).unwrap_or_default();
+                tracing::error!(
+                    role = self.of.role, kind = self.kind.name(),
+                    namespace = metadata.namespace, name = metadata.name, %error,
+                    "an object cannot be read and is left out"
+                );
+                self.host.metrics().unreadable.get_or_create(&self.of).inc();
+                None
+            }
+        }
+    }
+
+    async fn absent(&mut self) -> Result<(), Over> {
+        tracing::warn!(
+            role = self.of.role,
+            resource = self.of.resource,
+            "this API has no {}: what depends on them is off",
+            self.kind.name()
+        );
+        self.heard();
+        self.tell(Told::Listed(self.kind, Vec::new())).await?;
+        let OfWatch { role, resource } = self.of;
+        self.host.health().listed(role, resource);
+        Ok(())
+    }
+
+    async fn tell(&self, told: Told) -> Result<(), Over> {
+        self.tell.send(told).await.map_err(|_| Over)
+    }
+
+    fn heard(&self) {
+        self.host.health().heard(self.of.role, self.of.resource);
+    }
+
+    fn listed(&mut self) {
+        self.was_listed = true;
+        self.host.health().listed(self.of.role, self.of.resource);
+        self.host.metrics().lists.get_or_create(&self.of).inc();
+    }
+}
+
+/// What even an object that cannot be read has.
+#[derive(Default, Deserialize)]
+struct Stub {
+    metadata: StubMeta,
+}
+
+#[derive(Default, Deserialize)]
+#[serde(default, rename_all = "camelCase")]
+struct StubMeta {
+    name: String,
+    namespace: String,
+    resource_version: String,
+}
+
+/// What an error within a watch means.
+fn told_off(status: &RawValue) -> Trouble {
+    match serde_json::from_str::<Status>(status.get()) {
+        Ok(status) if status.code == 410 => Trouble::Relist("the history was compacted"),
+        Ok(status) => Trouble::failed(status.message),
+        Err(_) => Trouble::failed(status.get().to_owned()),
+    }
+}
+
+fn version_of(json: &RawValue) -> String {
+    let Stub { metadata } = serde_json::from_str(json.get()).unwrap_or_default();
+    metadata.resource_version
+}
+
+/// Whether a version comes before another in the history; versions of one kind can be compared as
+/// numbers (B3).
+fn is_older(one: &str, other: &str) -> bool {
+    matches!((one.parse::<u64>(), other.parse::<u64>()), (Ok(one), Ok(other)) if one < other)
+}

@@ -1,0 +1,219 @@
+//! Destructions, and what spares an object.
+
+use bitts_api::machine::{Destroy, Destruction, Effect, Evidence, Outcome, Part};
+use bitts_api::{Kind, Name, ObjectKey, Uid};
+use serde_json::{Value, json};
+
+use crate::fake::{Fake, Fault};
+use crate::script::{CLAIM, Out, Role, VOLUME, claim, claim_key, target, volume};
+
+const POD: &str = "/api/v1/namespaces/shop/pods/web";
+
+/// The volume at version 1, and its deletion on some evidence.
+fn deletion(fake: &Fake, evidence: Vec<Evidence>) -> Vec<Out> {
+    destruction(fake, Destruction::Delete, evidence)
+}
+
+fn destruction(fake: &Fake, action: Destruction, evidence: Vec<Evidence>) -> Vec<Out> {
+    let volume = fake.put(VOLUME, volume());
+    vec![Effect::Destroy(Destroy {
+        step: "test-destroy",
+        target: target(Kind::Volume, &volume),
+        action,
+        evidence,
+    })]
+}
+
+fn pod(node: Option<&str>, claim: &str, more: Value) -> Value {
+    let mut pod = json!({
+        "metadata": {"name": "web", "namespace": "shop"},
+        "spec": {"nodeName": node,
+                 "volumes": [{"name": "d", "persistentVolumeClaim": {"claimName": claim}}]},
+    });
+    pod["status"] = more;
+    pod
+}
+
+/// Nothing was asked of the API but reads.
+fn only_reads(fake: &Fake) -> bool {
+    fake.requests("").iter().all(|line| line.starts_with("GET"))
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_deletion_carries_its_preconditions_and_is_told() {
+    let fake = Fake::default();
+    let gone = Evidence::ClaimGone(claim_key(), Uid::from("c"));
+    let role = Role::doing(&fake, deletion(&fake, vec![gone]));
+    assert_eq!(
+        role.ending().await,
+        ["deleted disk uid-1", "finished disk Done"]
+    );
+    assert_eq!(
+        fake.bodies("DELETE"),
+        [
+            json!({"kind": "DeleteOptions", "apiVersion": "v1", "gracePeriodSeconds": 0,
+                "preconditions": {"uid": "uid-1", "resourceVersion": "1"}})
+        ]
+    );
+    assert!(fake.get(VOLUME).is_none());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_claim_that_still_exists_spares_its_volume() {
+    let fake = Fake::default();
+    let effects = deletion(
+        &fake,
+        vec![Evidence::ClaimGone(claim_key(), Uid::from("uid-2"))],
+    );
+    fake.put(CLAIM, claim(Some("disk")));
+    let role = Role::doing(&fake, effects);
+    assert_eq!(
+        role.ending().await,
+        ["seen shop/data@2", "finished disk Spared"]
+    );
+    assert!(only_reads(&fake));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_new_claim_of_the_old_name_is_no_reason_to_spare() {
+    let fake = Fake::default();
+    let effects = deletion(
+        &fake,
+        vec![Evidence::ClaimGone(claim_key(), Uid::from("earlier"))],
+    );
+    fake.put(CLAIM, claim(None));
+    let role = Role::doing(&fake, effects);
+    assert_eq!(role.outcome().await, Outcome::Done);
+}
+
+#[tokio::test(start_paused = true)]
+async fn evidence_that_cannot_be_read_is_no_evidence() {
+    let fake = Fake::default();
+    fake.fail(
+        "GET /api/v1/namespaces/shop/persistentvolumeclaims/data",
+        usize::MAX,
+        Fault::Status(503, None),
+    );
+    let gone = Evidence::ClaimGone(claim_key(), Uid::from("c"));
+    let role = Role::doing(&fake, deletion(&fake, vec![gone]));
+    assert!(matches!(role.outcome().await, Outcome::Failed(_)));
+    assert!(only_reads(&fake));
+    let fake = Fake::default();
+    fake.put(
+        CLAIM,
+        json!({"metadata": {"name": "data", "namespace": "shop"}, "spec": 7}),
+    );
+    let gone = Evidence::ClaimGone(claim_key(), Uid::from("uid-1"));
+    let role = Role::doing(&fake, deletion(&fake, vec![gone]));
+    let outcome = role.outcome().await;
+    assert!(
+        matches!(&outcome, Outcome::Failed(m) if m.contains("cannot be read")),
+        "{outcome:?}"
+    );
+    assert!(only_reads(&fake));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_target_that_changed_is_not_touched() {
+    let fake = Fake::default();
+    let effects = deletion(&fake, Vec::new());
+    fake.put(VOLUME, volume());
+    let role = Role::doing(&fake, effects);
+    assert_eq!(
+        role.ending().await,
+        ["seen disk@2", "finished disk Conflict"]
+    );
+    assert!(only_reads(&fake));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_patch_can_be_a_destruction() {
+    let fake = Fake::default();
+    let release = Destruction::Patch(Part::Status, json!({"status": {"phase": "Released"}}));
+    let gone = Evidence::ClaimGone(claim_key(), Uid::from("c"));
+    let role = Role::doing(&fake, destruction(&fake, release, vec![gone]));
+    assert_eq!(role.ending().await, ["seen disk@2", "finished disk Done"]);
+    assert_eq!(fake.get(VOLUME).unwrap()["status"]["phase"], "Released");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_scheduled_pod_that_refers_to_a_claim_spares_it() {
+    for (node, of, spared) in [
+        (Some("n1"), "data", true),
+        (None, "data", false),
+        (Some("n1"), "other", false),
+    ] {
+        let fake = Fake::default();
+        let effects = deletion(&fake, vec![Evidence::ClaimUnused(claim_key())]);
+        fake.put(POD, pod(node, of, json!({"phase": "Succeeded"})));
+        let role = Role::doing(&fake, effects);
+        let ending = role.ending().await;
+        if spared {
+            assert_eq!(ending, ["seen shop/web@2", "finished disk Spared"]);
+        } else {
+            assert_eq!(
+                ending.last().unwrap(),
+                "finished disk Done",
+                "{node:?} {of}"
+            );
+        }
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_pod_that_spares_a_claim_may_be_on_any_page() {
+    let fake = Fake::default();
+    let effects = deletion(&fake, vec![Evidence::ClaimUnused(claim_key())]);
+    for n in 0..600 {
+        let mut other = pod(Some("n1"), "other", json!({}));
+        other["metadata"]["name"] = json!(format!("a{n}"));
+        fake.put(&format!("/api/v1/namespaces/shop/pods/a{n}"), other);
+    }
+    fake.put(POD, pod(Some("n1"), "data", json!({})));
+    let role = Role::doing(&fake, effects);
+    assert_eq!(role.outcome().await, Outcome::Spared);
+    assert_eq!(fake.requests("/pods?").len(), 2);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_pod_that_may_still_run_spares_what_it_uses() {
+    let running = json!({"containerStatuses": [{"state": {"running": {}}}]});
+    for (deleting, status, uid, outcome) in [
+        (false, json!({}), "uid-2", Outcome::Spared),
+        (true, running, "uid-2", Outcome::Spared),
+        (true, json!({}), "uid-2", Outcome::Done),
+        (false, json!({}), "earlier", Outcome::Done),
+    ] {
+        let fake = Fake::default();
+        let key = ObjectKey::pod("shop", "web");
+        let effects = deletion(&fake, vec![Evidence::PodEnded(key, Uid::from(uid))]);
+        let mut pod = pod(Some("n1"), "data", status);
+        if deleting {
+            pod["metadata"]["deletionTimestamp"] = json!("2026-11-23T03:00:00Z");
+        }
+        fake.put(POD, pod);
+        let role = Role::doing(&fake, effects);
+        assert_eq!(
+            role.outcome().await,
+            outcome,
+            "deleting {deleting}, uid {uid}"
+        );
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_claim_is_elsewhere_only_when_it_says_so() {
+    for (volume, outcome) in [
+        (Some("another"), Outcome::Done),
+        (Some("disk"), Outcome::Spared),
+        (None, Outcome::Spared),
+    ] {
+        let fake = Fake::default();
+        let elsewhere =
+            Evidence::ClaimElsewhere(claim_key(), Uid::from("uid-2"), Name::from("disk"));
+        let effects = deletion(&fake, vec![elsewhere]);
+        fake.put(CLAIM, claim(volume));
+        let role = Role::doing(&fake, effects);
+        assert_eq!(role.outcome().await, outcome, "{volume:?}");
+    }
+}

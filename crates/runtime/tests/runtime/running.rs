@@ -1,0 +1,166 @@
+//! A role from start to end: tasks, timers, events, shutdown.
+
+use std::time::Duration;
+
+use bitts_api::machine::{Effect, Event, Input, Moment, Outcome, Part, Severity};
+use bitts_api::{Kind, Uid};
+use bitts_runtime::RuntimeError;
+use serde_json::json;
+use tokio::time::{Instant, sleep};
+
+use crate::fake::{Fake, Fault};
+use crate::script::{CLAIM, Out, Role, all, claim, claim_key, target, write};
+
+fn event(message: &str) -> Out {
+    Effect::Event(Event {
+        about: claim_key(),
+        uid: Uid::from("uid-1"),
+        severity: Severity::Warning,
+        reason: "FailedBinding",
+        message: message.to_owned(),
+    })
+}
+
+const EVENTS: &str = "/api/v1/namespaces/shop/events";
+
+#[tokio::test(start_paused = true)]
+async fn tasks_are_performed_and_timers_go_off_on_time() {
+    let fake = Fake::default();
+    let effects = vec![
+        Effect::Task("slow"),
+        Effect::Task("mount"),
+        Effect::Wake(Duration::from_secs(10), "later"),
+        Effect::Wake(Duration::from_secs(5), "soon"),
+    ];
+    let role = Role::doing(&fake, effects);
+    role.until_story("alarm later").await;
+    assert_eq!(
+        role.story()[1..],
+        [
+            "report mount done",
+            "report slow done",
+            "alarm soon",
+            "alarm later"
+        ]
+    );
+    let timed = role.timed();
+    let at = |n: usize| {
+        let Moment(since) = timed[n].0;
+        (since - timed[0].0.0).as_secs_f64().round()
+    };
+    assert_eq!([at(1), at(2), at(3), at(4)], [0.0, 3.0, 5.0, 10.0]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_task_that_panics_ends_the_role_with_an_error() {
+    let fake = Fake::default();
+    let role = Role::doing(&fake, vec![Effect::Task("panic")]);
+    assert!(matches!(
+        role.end().await,
+        Err(RuntimeError::Panicked { .. })
+    ));
+}
+
+#[tokio::test(start_paused = true)]
+async fn events_that_repeat_are_counted_in_one_object() {
+    let fake = Fake::default();
+    let again = |input: &Input<String, &'static str>| match input {
+        Input::Listed(..) => vec![
+            event("no volume"),
+            event("no volume"),
+            event("other"),
+            Effect::Wake(Duration::from_secs(30), "again"),
+        ],
+        Input::Alarm(_) => vec![event("no volume")],
+        _ => Vec::new(),
+    };
+    let role = Role::start(&fake, vec![all(Kind::Claim)], None, Box::new(again));
+    role.until_story("alarm again").await;
+    sleep(Duration::from_secs(1)).await;
+    let made = fake.bodies(&format!("POST {EVENTS}"));
+    let made: Vec<_> = made
+        .iter()
+        .map(|e| (e["message"].as_str().unwrap(), e["count"].clone()))
+        .collect();
+    assert_eq!(made, [("no volume", json!(2)), ("other", json!(1))]);
+    let repeated = fake.bodies(&format!("PATCH {EVENTS}/data."));
+    assert_eq!(repeated.len(), 1);
+    assert_eq!(repeated[0]["count"], 3);
+}
+
+#[tokio::test(start_paused = true)]
+async fn events_that_cannot_be_written_are_counted_and_hold_up_nothing() {
+    let fake = Fake::default();
+    fake.fail(EVENTS, usize::MAX, Fault::Hang);
+    let claim = fake.put(CLAIM, claim(None));
+    let patch = json!({"metadata": {"labels": {"a": "b"}}});
+    let effects = vec![
+        event("no volume"),
+        write(target(Kind::Claim, &claim), Part::Main, patch),
+    ];
+    let role = Role::doing(&fake, effects);
+    let began = Instant::now();
+    assert_eq!(role.outcome().await, Outcome::Done);
+    assert!(began.elapsed() < Duration::from_secs(1));
+    sleep(Duration::from_secs(120)).await;
+    let failed = r#"bitts_events_total{role="tester",reason="failed"}"#;
+    assert_eq!(role.metric(failed), 1.0);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_shutdown_finishes_what_is_under_way_and_begins_nothing() {
+    let fake = Fake::default();
+    let claim = fake.put(CLAIM, claim(None));
+    let patch = json!({"spec": {"volumeName": "disk"}});
+    let first = write(target(Kind::Claim, &claim), Part::Main, patch);
+    let effects = vec![
+        first,
+        Effect::Task("slow"),
+        event("late"),
+        Effect::Wake(Duration::from_secs(1), "late"),
+    ];
+    fake.fail("PATCH", 1, Fault::Status(500, None));
+    let role = Role::doing(&fake, effects);
+    role.until(|i| matches!(i, Input::Listed(..))).await;
+    let began = Instant::now();
+    let told = role.told().len();
+    role.host.shutdown().cancel();
+    assert!(role.stop().await.is_ok());
+    assert!(
+        began.elapsed() >= Duration::from_secs(2),
+        "the slow task was waited for"
+    );
+    assert!(began.elapsed() < Duration::from_secs(4));
+    assert_eq!(told, 1);
+    assert_eq!(
+        fake.get(CLAIM).unwrap()["spec"]["volumeName"],
+        "disk",
+        "the write was retried and ended"
+    );
+    assert_eq!(fake.requests("POST").len(), 1, "the event was written");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_shutdown_does_not_wait_for_ever() {
+    let fake = Fake::default();
+    let role = Role::doing(&fake, vec![Effect::Task("hang")]);
+    role.until(|i| matches!(i, Input::Listed(..))).await;
+    let began = Instant::now();
+    assert!(role.stop().await.is_ok());
+    assert!(
+        began.elapsed() < Duration::from_secs(11),
+        "{:?}",
+        began.elapsed()
+    );
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_ended_role_is_not_ready() {
+    let fake = Fake::default();
+    let role = Role::watching(&fake, &[Kind::Claim]);
+    role.until(|i| matches!(i, Input::Listed(..))).await;
+    let host = role.host.clone();
+    assert!(host.readiness().0);
+    role.stop().await.unwrap();
+    assert_eq!(host.readiness(), (false, "tester: ended\n".to_owned()));
+}

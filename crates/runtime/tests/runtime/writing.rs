@@ -1,0 +1,241 @@
+//! Writes, and everything that can go wrong with one.
+
+use std::time::Duration;
+
+use bitts_api::Kind;
+use bitts_api::machine::{Input, Outcome, Part};
+use serde_json::json;
+use tokio::time::Instant;
+
+use crate::fake::{Fake, Fault};
+use crate::script::{CLAIM, Out, Role, claim, target, write};
+
+const PATCH: &str = "PATCH /api/v1/namespaces/shop/persistentvolumeclaims/data";
+
+/// A claim at version 1, and a write that names a volume in it.
+fn claim_and_write(fake: &Fake) -> Vec<Out> {
+    let claim = fake.put(CLAIM, claim(None));
+    let patch = json!({"spec": {"volumeName": "disk"}});
+    vec![write(target(Kind::Claim, &claim), Part::Main, patch)]
+}
+
+fn volume_name(fake: &Fake) -> Option<String> {
+    Some(fake.get(CLAIM)?["spec"]["volumeName"].as_str()?.to_owned())
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_write_carries_its_preconditions_and_feeds_what_it_returned() {
+    let fake = Fake::default();
+    let role = Role::doing(&fake, claim_and_write(&fake));
+    assert_eq!(
+        role.ending().await,
+        ["seen shop/data@2", "finished shop/data Done"]
+    );
+    assert_eq!(
+        fake.requests("PATCH"),
+        [format!("{PATCH}?fieldManager=bitts-tester")]
+    );
+    assert_eq!(
+        fake.bodies("PATCH"),
+        [json!({"metadata": {"uid": "uid-1", "resourceVersion": "1"},
+                "spec": {"volumeName": "disk"}})]
+    );
+    assert_eq!(
+        role.metric(r#"bitts_effects_total{role="tester",step="test-step",outcome="done"}"#),
+        1.0
+    );
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_status_goes_to_the_subresource() {
+    let fake = Fake::default();
+    let claim = fake.put(CLAIM, claim(None));
+    let patch = json!({"status": {"phase": "Bound"}});
+    let effect = write(target(Kind::Claim, &claim), Part::Status, patch);
+    let role = Role::doing(&fake, vec![effect]);
+    assert_eq!(role.outcome().await, Outcome::Done);
+    assert_eq!(
+        fake.requests("PATCH"),
+        [format!("{PATCH}/status?fieldManager=bitts-tester")]
+    );
+    assert_eq!(fake.get(CLAIM).unwrap()["status"]["phase"], "Bound");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_conflict_feeds_the_newer_object() {
+    let fake = Fake::default();
+    let effects = claim_and_write(&fake);
+    fake.put(CLAIM, claim(Some("other")));
+    let role = Role::doing(&fake, effects);
+    assert_eq!(
+        role.ending().await,
+        ["seen shop/data@2", "finished shop/data Conflict"]
+    );
+    assert_eq!(volume_name(&fake).as_deref(), Some("other"));
+    // Live, not from a cache that may be behind.
+    assert!(
+        fake.requests("GET")
+            .iter()
+            .all(|r| !r.contains("resourceVersion=0"))
+    );
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_object_that_is_gone_is_told_as_deleted() {
+    let fake = Fake::default();
+    let effects = claim_and_write(&fake);
+    fake.delete(CLAIM);
+    let role = Role::doing(&fake, effects);
+    assert_eq!(
+        role.ending().await,
+        ["deleted shop/data uid-1", "finished shop/data Gone"]
+    );
+}
+
+#[tokio::test(start_paused = true)]
+async fn another_object_of_the_same_name_is_not_written() {
+    let fake = Fake::default();
+    let effects = claim_and_write(&fake);
+    fake.delete(CLAIM);
+    fake.put(CLAIM, claim(None));
+    let role = Role::doing(&fake, effects);
+    assert_eq!(
+        role.ending().await,
+        [
+            "deleted shop/data uid-1",
+            "seen shop/data@3",
+            "finished shop/data Gone"
+        ]
+    );
+    assert_eq!(volume_name(&fake), None);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_throttled_write_waits_as_long_as_the_server_asks() {
+    let fake = Fake::default();
+    fake.fail("PATCH", 2, Fault::Status(429, Some(7)));
+    let role = Role::doing(&fake, claim_and_write(&fake));
+    let began = Instant::now();
+    assert_eq!(role.outcome().await, Outcome::Done);
+    assert!(
+        began.elapsed() >= Duration::from_secs(14),
+        "{:?}",
+        began.elapsed()
+    );
+    assert!(
+        began.elapsed() < Duration::from_secs(15),
+        "{:?}",
+        began.elapsed()
+    );
+    assert_eq!(
+        role.metric(r#"bitts_request_retries_total{role="tester",reason="throttled"}"#),
+        2.0
+    );
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_server_error_before_the_effect_is_retried() {
+    for fault in [
+        Fault::Status(500, None),
+        Fault::Status(503, None),
+        Fault::Hang,
+        Fault::Break,
+    ] {
+        let fake = Fake::default();
+        fake.fail("PATCH", 2, fault.clone());
+        let role = Role::doing(&fake, claim_and_write(&fake));
+        assert_eq!(
+            role.ending().await,
+            ["seen shop/data@2", "finished shop/data Done"],
+            "{fault:?}"
+        );
+        assert_eq!(fake.requests("PATCH").len(), 3, "{fault:?}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_write_that_took_effect_though_it_failed_is_not_made_twice() {
+    for fault in [
+        Fault::StatusAfter(500),
+        Fault::StatusAfter(504),
+        Fault::HangAfter,
+    ] {
+        let fake = Fake::default();
+        fake.fail("PATCH", 1, fault.clone());
+        let role = Role::doing(&fake, claim_and_write(&fake));
+        // The machine sees the effect in the newer object and goes on from there.
+        assert_eq!(
+            role.ending().await,
+            ["seen shop/data@2", "finished shop/data Conflict"],
+            "{fault:?}"
+        );
+        assert_eq!(volume_name(&fake).as_deref(), Some("disk"), "{fault:?}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_write_that_keeps_failing_is_reported_as_failed() {
+    let fake = Fake::default();
+    fake.fail("PATCH", usize::MAX, Fault::Status(500, None));
+    let role = Role::doing(&fake, claim_and_write(&fake));
+    assert_eq!(role.outcome().await, Outcome::Failed("as asked".to_owned()));
+    assert_eq!(fake.requests("PATCH").len(), 6);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_refusal_is_final_and_quotes_the_server() {
+    for code in [400, 403, 422] {
+        let fake = Fake::default();
+        fake.fail("PATCH", usize::MAX, Fault::Status(code, None));
+        let role = Role::doing(&fake, claim_and_write(&fake));
+        let outcome = role.outcome().await;
+        assert!(
+            matches!(&outcome, Outcome::Refused(m) if m.starts_with("as asked")),
+            "{outcome:?}"
+        );
+        assert_eq!(fake.requests("PATCH").len(), 1);
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_object_whose_last_finalizer_goes_is_told_as_deleted() {
+    let fake = Fake::default();
+    let mut held = claim(None);
+    held["metadata"]["finalizers"] = json!(["kubernetes.io/pvc-protection"]);
+    held["metadata"]["deletionTimestamp"] = json!("2026-11-23T03:00:00Z");
+    let held = fake.put(CLAIM, held);
+    let patch = json!({"metadata": {"finalizers": null}});
+    let effect = write(target(Kind::Claim, &held), Part::Main, patch);
+    let role = Role::doing(&fake, vec![effect]);
+    assert_eq!(
+        role.ending().await,
+        ["deleted shop/data uid-1", "finished shop/data Done"]
+    );
+}
+
+#[tokio::test(start_paused = true)]
+async fn different_objects_are_written_side_by_side_but_not_too_many_at_once() {
+    let fake = Fake::default();
+    let effects: Vec<_> = (0..20)
+        .map(|n| {
+            let path = format!("/api/v1/persistentvolumes/v{n}");
+            let volume = fake.put(
+                &path,
+                json!({"metadata": {"name": format!("v{n}")}, "spec": {}}),
+            );
+            let patch = json!({"metadata": {"labels": {"seen": "yes"}}});
+            write(target(Kind::Volume, &volume), Part::Main, patch)
+        })
+        .collect();
+    let role = Role::doing(&fake, effects);
+    let finished = |role: &Role| {
+        role.told()
+            .iter()
+            .filter(|i| matches!(i, Input::Finished(_, Outcome::Done)))
+            .count()
+    };
+    while finished(&role) < 20 {
+        tokio::time::sleep(Duration::from_millis(1)).await;
+    }
+    assert_eq!(fake.most_running(), 4);
+}
