@@ -1,18 +1,17 @@
-//! Real mounts, each case in a process and a mount namespace of its own: as root where the tests
-//! run as root, and as an unprivileged user in a user namespace. Where the kernel forbids that, the
-//! cases are reported as ignored and the reason is printed.
-
+//! Real mounts, each case in a process of its own; see `harness`.
 #![expect(
     clippy::unwrap_used,
     reason = "tests, though without the usual harness"
 )]
 
+mod harness;
+
 use std::fs;
-use std::io::{BufRead as _, BufReader, Read as _, Write as _};
+use std::io::Write as _;
 use std::os::fd::AsRawFd as _;
 use std::os::unix::fs::{PermissionsExt as _, symlink};
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, ExitCode, Stdio};
+use std::process::ExitCode;
 use std::time::Duration;
 
 use bitts_mount::bind::{self, Options};
@@ -21,7 +20,7 @@ use bitts_mount::holders::{self, Holding};
 use bitts_mount::path::Root;
 use bitts_mount::sandbox;
 use bitts_mount::table::{MountTable, Watcher};
-use libtest_mimic::{Arguments, Trial};
+use harness::{end, start_holder};
 
 const CASES: &[(&str, fn())] = &[
     (
@@ -54,79 +53,7 @@ const CASES: &[(&str, fn())] = &[
 ];
 
 fn main() -> ExitCode {
-    if let Ok(dir) = std::env::var("BITTS_TEST_HOLD") {
-        return hold(Path::new(&dir));
-    }
-    if let Ok(case) = std::env::var("BITTS_TEST_CASE") {
-        return run_case(&case);
-    }
-    let arguments = Arguments::from_args();
-    let root = nix::unistd::geteuid().is_root();
-    let mut trials = Vec::new();
-    for user in if root {
-        &["root", "nobody"][..]
-    } else {
-        &["self"]
-    } {
-        let probe = child("probe", user).output().unwrap();
-        let forbidden = probe.status.code() == Some(77);
-        if forbidden {
-            eprintln!(
-                "skipped as {user}: {}",
-                String::from_utf8_lossy(&probe.stderr).trim()
-            );
-        }
-        trials.extend(CASES.iter().map(|(name, _)| {
-            let trial = Trial::test(format!("{user}::{name}"), move || run_child(name, user));
-            trial.with_ignored_flag(forbidden)
-        }));
-    }
-    libtest_mimic::run(&arguments, trials).exit_code()
-}
-
-fn child(case: &str, user: &str) -> Command {
-    let mut command = Command::new("/proc/self/exe");
-    command
-        .env("BITTS_TEST_CASE", case)
-        .env("BITTS_TEST_USER", user);
-    command
-}
-
-fn run_child(case: &str, user: &str) -> Result<(), libtest_mimic::Failed> {
-    let before = fs::read_to_string("/proc/self/mountinfo")?;
-    let output = child(case, user).output()?;
-    if !output.status.success() {
-        return Err(String::from_utf8_lossy(&output.stderr).into_owned().into());
-    }
-    if fs::read_to_string("/proc/self/mountinfo")? != before {
-        return Err("the case left something in the host's mount table".into());
-    }
-    Ok(())
-}
-
-/// In the child, before anything else runs.
-fn run_case(case: &str) -> ExitCode {
-    if std::env::var("BITTS_TEST_USER").as_deref() == Ok("nobody") {
-        let (uid, gid) = (65534.into(), 65534.into());
-        nix::unistd::setgroups(&[]).unwrap();
-        nix::unistd::setresgid(gid, gid, gid).unwrap();
-        nix::unistd::setresuid(uid, uid, uid).unwrap();
-        // A process that gave up root does not own its own files in /proc otherwise.
-        rustix::process::set_dumpable_behavior(rustix::process::DumpableBehavior::Dumpable)
-            .unwrap();
-    }
-    if case == "probe" {
-        return match sandbox::enter() {
-            Err(error) if error.is_forbidden() => {
-                eprintln!("{error}");
-                ExitCode::from(77)
-            }
-            _ => ExitCode::SUCCESS,
-        };
-    }
-    let (_, run) = CASES.iter().find(|(name, _)| *name == case).unwrap();
-    run();
-    ExitCode::SUCCESS
+    harness::main(CASES)
 }
 
 fn name(text: &str) -> Component {
@@ -373,36 +300,4 @@ fn a_private_copy_is_a_holder() {
         .unwrap()
         .unmount(&name("mount"))
         .unwrap();
-}
-
-/// A process that works in this directory until it is ended, maybe in a namespace of its own.
-fn start_holder(dir: &Path, separate: bool) -> Child {
-    let mut child = Command::new("/proc/self/exe")
-        .env("BITTS_TEST_HOLD", dir)
-        .env("BITTS_TEST_SEPARATE", if separate { "yes" } else { "" })
-        .stdin(Stdio::piped())
-        .stdout(Stdio::piped())
-        .spawn()
-        .unwrap();
-    let mut line = String::new();
-    BufReader::new(child.stdout.take().unwrap())
-        .read_line(&mut line)
-        .unwrap();
-    assert_eq!(line, "ready\n");
-    child
-}
-
-fn hold(dir: &Path) -> ExitCode {
-    std::env::set_current_dir(dir).unwrap();
-    if std::env::var("BITTS_TEST_SEPARATE").as_deref() == Ok("yes") {
-        sandbox::separate().unwrap();
-    }
-    println!("ready");
-    std::io::stdin().read_to_end(&mut Vec::new()).unwrap();
-    ExitCode::SUCCESS
-}
-
-fn end(mut child: Child) {
-    drop(child.stdin.take());
-    assert!(child.wait().unwrap().success());
 }
