@@ -17,7 +17,7 @@ use tokio::time::{Instant, timeout};
 
 use crate::backoff::Backoff;
 use crate::connect::whole;
-use crate::lease::Gate;
+use crate::gate::Gate;
 use crate::metrics::{Metrics, OfReason};
 use crate::{Host, Timing};
 

@@ -4,87 +4,20 @@
 //! saw the record change, on its own monotonic clock (as client-go does); the holder counts from
 //! before it sent the renewal that succeeded. So the holder always stops first.
 
-use std::sync::{Arc, Mutex, PoisonError};
+mod object;
+
 use std::time::Duration;
 
-use http::{Method, StatusCode};
-use jiff::Timestamp;
-use serde::Deserialize;
-use serde_json::{Value, json};
+use serde_json::json;
 use tokio::time::{Instant, sleep, timeout_at};
+use tokio_util::sync::CancellationToken;
 
-use crate::api::{Answer, Call, JSON, MERGE_PATCH, send};
+use self::object::{Record, Wire, now};
+use crate::gate::Gate;
 use crate::{Host, LeaseOptions};
 
 /// Giving a lease back must not hold up the end of a process for long.
 const RELEASE_PATIENCE: Duration = Duration::from_secs(2);
-
-/// Whether effects may be executed.
-#[derive(Clone, Debug, Default)]
-pub(crate) struct Gate(Option<Arc<Mutex<Instant>>>);
-
-impl Gate {
-    /// Open until the lease has to be renewed.
-    fn until(end: Instant) -> Self {
-        Self(Some(Arc::new(Mutex::new(end))))
-    }
-
-    /// For how long effects may be executed, as of `now`: [`Duration::MAX`] without a lease, `None`
-    /// when it is not held.
-    pub(crate) fn open_for(&self, now: Instant) -> Option<Duration> {
-        let Some(end) = &self.0 else {
-            return Some(Duration::MAX);
-        };
-        let end = *end.lock().unwrap_or_else(PoisonError::into_inner);
-        end.checked_duration_since(now)
-            .filter(|left| !left.is_zero())
-    }
-
-    fn end(&self) -> Instant {
-        match &self.0 {
-            Some(end) => *end.lock().unwrap_or_else(PoisonError::into_inner),
-            None => Instant::now(),
-        }
-    }
-
-    fn extend(&self, new: Instant) {
-        if let Some(end) = &self.0 {
-            *end.lock().unwrap_or_else(PoisonError::into_inner) = new;
-        }
-    }
-}
-
-/// The Lease object, as far as an election needs it.
-#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
-struct Record {
-    metadata: RecordMeta,
-    #[serde(default)]
-    spec: Spec,
-}
-
-#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
-#[serde(rename_all = "camelCase")]
-struct RecordMeta {
-    resource_version: String,
-    uid: String,
-}
-
-#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
-#[serde(rename_all = "camelCase")]
-struct Spec {
-    holder_identity: Option<String>,
-    lease_duration_seconds: Option<u32>,
-    lease_transitions: Option<u64>,
-}
-
-impl Record {
-    fn holder(&self) -> Option<&str> {
-        self.spec
-            .holder_identity
-            .as_deref()
-            .filter(|holder| !holder.is_empty())
-    }
-}
 
 /// What a candidate last saw, and when it first saw exactly that.
 #[derive(Clone, Debug)]
@@ -127,29 +60,29 @@ impl Candidate {
         }
     }
 
-    /// Waits until the lease can be taken, and takes it.
-    pub(crate) async fn acquire(mut self) -> Leader {
+    /// Waits until the lease can be taken, and takes it. `None` on shutdown; a try that is under way
+    /// is not broken off, for it may succeed.
+    pub(crate) async fn acquire(mut self, shutdown: &CancellationToken) -> Option<Leader> {
         loop {
             let sent = Instant::now();
             match self.try_to_take().await {
                 Ok(Some(record)) => {
-                    return Leader {
+                    return Some(Leader {
                         gate: Gate::until(sent + self.options.renew_deadline),
                         host: self.host,
                         options: self.options,
                         record,
-                    };
+                    });
                 }
                 Ok(None) => {}
                 Err(problem) => {
-                    tracing::warn!(
-                        lease = self.options.to_string(),
-                        problem,
-                        "cannot compete for the lease"
-                    );
+                    let lease = self.options.to_string();
+                    tracing::warn!(lease, problem, "cannot compete for the lease");
                 }
             }
-            sleep(self.options.retry).await;
+            shutdown
+                .run_until_cancelled(sleep(self.options.retry))
+                .await?;
         }
     }
 
@@ -296,132 +229,9 @@ impl std::fmt::Display for LeaseOptions {
     }
 }
 
-/// The Lease object on the API.
-struct Wire<'a> {
-    host: &'a Host,
-    options: &'a LeaseOptions,
-}
-
-impl Wire<'_> {
-    async fn get(&self) -> Result<Option<Record>, String> {
-        match self
-            .send(Call::get(format!(
-                "{}/{}",
-                self.collection(),
-                self.options.name
-            )))
-            .await
-        {
-            Answer::Ok(body) => read(&body).map(Some),
-            Answer::Missing => Ok(None),
-            answer => Err(self.problem(answer)),
-        }
-    }
-
-    /// `None` when somebody else was faster.
-    async fn create(&self) -> Result<Option<Record>, String> {
-        let mut spec = self.term();
-        spec["leaseTransitions"] = json!(0);
-        let lease = json!({
-            "apiVersion": "coordination.k8s.io/v1",
-            "kind": "Lease",
-            "metadata": {"name": self.options.name, "namespace": self.options.namespace},
-            "spec": spec,
-        });
-        self.change(Call::with_body(
-            Method::POST,
-            self.collection(),
-            JSON,
-            &lease,
-        ))
-        .await
-    }
-
-    /// Changes the spec of exactly this record; `None` when it is no longer this one.
-    async fn patch(&self, record: &Record, spec: &Value) -> Result<Option<Record>, String> {
-        let patch = json!({
-            "metadata": {
-                "uid": record.metadata.uid,
-                "resourceVersion": record.metadata.resource_version,
-            },
-            "spec": spec,
-        });
-        let path = format!("{}/{}", self.collection(), self.options.name);
-        self.change(Call::with_body(Method::PATCH, path, MERGE_PATCH, &patch))
-            .await
-    }
-
-    async fn change(
-        &self,
-        call: Result<Call, serde_json::Error>,
-    ) -> Result<Option<Record>, String> {
-        match self.send(call.map_err(|error| error.to_string())?).await {
-            Answer::Ok(body) => read(&body).map(Some),
-            Answer::Conflict => Ok(None),
-            answer => Err(self.problem(answer)),
-        }
-    }
-
-    async fn send(&self, call: Call) -> Answer {
-        // Two tries fit before the holder has to give up.
-        let patience = self
-            .host
-            .timing()
-            .request
-            .min(self.options.renew_deadline / 2);
-        send(self.host.client(), &call, patience).await
-    }
-
-    fn collection(&self) -> String {
-        format!(
-            "/apis/coordination.k8s.io/v1/namespaces/{}/leases",
-            self.options.namespace
-        )
-    }
-
-    /// A term of office that begins now.
-    fn term(&self) -> Value {
-        let now = now();
-        json!({
-            "holderIdentity": self.options.identity,
-            "leaseDurationSeconds": self.options.duration.as_secs().max(1),
-            "acquireTime": now,
-            "renewTime": now,
-        })
-    }
-
-    fn taken(&self, from: &Record) -> Value {
-        let mut spec = self.term();
-        let changes = from.spec.lease_transitions.unwrap_or(0);
-        spec["leaseTransitions"] = json!(changes + 1);
-        spec
-    }
-
-    fn problem(&self, answer: Answer) -> String {
-        match answer {
-            Answer::Failed(failure) => failure.message,
-            Answer::Refused(StatusCode::FORBIDDEN, message) => format!(
-                "forbidden: {message}. Grant get, create and patch on leases in {}",
-                self.options.namespace
-            ),
-            Answer::Refused(code, message) => format!("{message} ({code})"),
-            Answer::Missing => format!("is there a namespace {}?", self.options.namespace),
-            other => format!("unexpected answer {other:?}"),
-        }
-    }
-}
-
-fn read(body: &[u8]) -> Result<Record, String> {
-    serde_json::from_slice(body).map_err(|error| format!("the Lease cannot be read: {error}"))
-}
-
-/// The wall clock, for people who look at the object; nothing is decided by it.
-fn now() -> String {
-    format!("{:.6}", Timestamp::now())
-}
-
 #[cfg(test)]
 mod tests {
+    use super::object::{RecordMeta, Spec};
     use super::*;
 
     const DURATION: Duration = Duration::from_secs(15);
@@ -455,22 +265,5 @@ mod tests {
         let silent = seen(Some("other"), None);
         assert!(!silent.is_free("me", now + Duration::from_secs(14), DURATION));
         assert!(silent.is_free("me", now + DURATION, DURATION));
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn a_gate_closes_by_itself() {
-        let now = Instant::now();
-        let gate = Gate::until(now + Duration::from_secs(10));
-        let left = |seconds| gate.open_for(now + Duration::from_secs(seconds));
-        assert_eq!(left(4), Some(Duration::from_secs(6)));
-        assert_eq!(left(10), None);
-        assert_eq!(Gate::default().open_for(now), Some(Duration::MAX));
-    }
-
-    #[test]
-    fn times_are_written_as_the_api_wants_them() {
-        let now = now();
-        let fraction = now.split_once('.').unwrap().1;
-        assert_eq!(fraction.len(), "123456Z".len(), "{now}");
     }
 }

@@ -2,8 +2,9 @@
 
 use bitts_api::machine::Machine;
 
+use crate::gate::Gate;
 use crate::health::Stage;
-use crate::lease::{Candidate, Gate};
+use crate::lease::Candidate;
 use crate::metrics::OfRole;
 use crate::turn;
 use crate::{Host, RoleOptions, Worker};
@@ -66,11 +67,7 @@ where
         "waiting for the lease"
     );
     let candidate = Candidate::new(host.clone(), lease);
-    let Some(mut leader) = host
-        .shutdown()
-        .run_until_cancelled(candidate.acquire())
-        .await
-    else {
+    let Some(mut leader) = candidate.acquire(host.shutdown()).await else {
         return Ok(());
     };
     tracing::info!(role = options.name, lease = name, "got the lease");

@@ -1,11 +1,11 @@
 //! The loop that owns a machine: inputs in, effects out. It never waits for I/O.
 
+use std::future::poll_fn;
 use std::sync::Arc;
 use std::time::Duration;
 
 use bitts_api::ObjectKey;
 use bitts_api::machine::{Destroy, Effect, Input, Machine, Moment, Outcome, Write};
-use futures::StreamExt as _;
 use tokio::sync::{Semaphore, mpsc};
 use tokio::task::{JoinError, JoinSet};
 use tokio::time::{Instant, timeout};
@@ -15,9 +15,9 @@ use crate::api::Caller;
 use crate::destroy::destroy;
 use crate::events::{Recorder, recorder};
 use crate::execute::{Ended, Fact, write};
+use crate::gate::Gate;
 use crate::health::Stage;
 use crate::inflight::InFlight;
-use crate::lease::Gate;
 use crate::metrics::{OfInput, OfOutcome, OfRole, OfStep};
 use crate::watch::{Told, watch};
 use crate::{Host, RoleOptions, RuntimeError, Worker};
@@ -156,7 +156,7 @@ where
                 biased;
                 () = shutdown.cancelled() => return Ok(()),
                 Some(ended) = self.effects.join_next() => self.take_result(ended)?,
-                Some(alarm) = self.alarms.next(), if !self.alarms.is_empty() => {
+                Some(alarm) = poll_fn(|cx| self.alarms.poll_expired(cx)), if !self.alarms.is_empty() => {
                     self.input(Input::Alarm(alarm.into_inner()));
                 }
                 Some(news) = told.recv() => {

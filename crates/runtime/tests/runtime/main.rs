@@ -1,8 +1,11 @@
 //! The runtime against a scripted API, in virtual time: an hour passes in no time.
 
+#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
+
 mod destroying;
 mod fake;
 mod leading;
+mod reaching;
 mod running;
 mod script;
 mod watching;
