@@ -1,1 +1,79 @@
-//! The binder: which claim gets which volume, phases and reclaim
+//! The binder: which claim gets which volume, what phase each of them is in, and what becomes of a
+//! volume whose claim is gone.
+//!
+//! [`Binder`] is a [`Machine`](bitts_api::machine::Machine): it is told what the API server holds
+//! and answers with writes, each a patch with its precondition. Whoever drives it executes them and
+//! tells it what came of each. With the feature `run` (on by default) that is `run`, which drives
+//! it on a cluster; without it this crate knows neither Kubernetes' client nor async.
+//!
+//! ```
+//! use bitts_api::machine::{Effect, Input, Machine, Moment};
+//! use bitts_api::{Claim, Kind, Volume};
+//! use bitts_binder::{Binder, Options};
+//!
+//! let volume: Volume = serde_json::from_value(serde_json::json!({
+//!     "metadata": {"name": "cqh", "uid": "v-1", "resourceVersion": "7"},
+//!     "spec": {"capacity": {"storage": "100Mi"}, "accessModes": ["ReadWriteMany"],
+//!              "storageClassName": "local-storage", "local": {"path": "/data/pv"}},
+//!     "status": {"phase": "Available"},
+//! }))?;
+//! let claim: Claim = serde_json::from_value(serde_json::json!({
+//!     "metadata": {"name": "cqh", "namespace": "default", "uid": "c-1", "resourceVersion": "8"},
+//!     "spec": {"accessModes": ["ReadWriteMany"], "storageClassName": "local-storage",
+//!              "resources": {"requests": {"storage": "100Mi"}}},
+//! }))?;
+//!
+//! let mut binder = Binder::new(Options::default());
+//! let now = Moment::default();
+//! let mut effects = Vec::new();
+//! // Nothing is decided until every kind was listed.
+//! for kind in [Kind::StorageClass, Kind::Pod, Kind::Node] {
+//!     effects.extend(binder.handle(now, Input::Listed(kind, vec![])));
+//! }
+//! effects.extend(binder.handle(now, Input::Listed(Kind::Volume, vec![volume.into()])));
+//! effects.extend(binder.handle(now, Input::Listed(Kind::Claim, vec![claim.into()])));
+//!
+//! let [Effect::Write(first)] = &effects[..] else {
+//!     panic!("{effects:?}");
+//! };
+//! assert_eq!(first.step, "reserve-volume");
+//! assert_eq!(first.patch["spec"]["claimRef"]["uid"], "c-1");
+//! # Ok::<(), serde_json::Error>(())
+//! ```
+//!
+//! To ask which claim would get which volume, and why not the others, without a cluster, there is
+//! [`explain()`]; `examples/which_volume.rs` does so for manifests.
+//!
+//! # How it decides
+//!
+//! One input changes what is known (`known.rs`) and marks what has to be decided again. Deciding
+//! is pure: for a claim in `claim.rs`, for a volume in `volume.rs`; the free volume that fits a
+//! claim best is looked up in `matching.rs`, and the claim that a free volume serves in
+//! `waiting.rs`. What a decision asks for is sent unless a write for the same object is in flight
+//! (`flights.rs`); then it is decided again when that write came back.
+//!
+//! Not here yet: volumes of in-tree types that CSI drivers took over (B8.1, D12), recycling, and
+//! making volumes.
+
+mod bind;
+mod binder;
+mod claim;
+mod explain;
+mod flights;
+mod known;
+mod matching;
+mod reason;
+mod reclaim;
+#[cfg(feature = "run")]
+mod run;
+mod volume;
+mod waiting;
+mod writes;
+
+pub use binder::{Binder, Options, Retry};
+pub use explain::{Candidates, Explanation, Outlook, explain};
+pub use matching::misfit;
+pub use reason::{Loss, Misfit, Notice, Waiting};
+pub use reclaim::{Failure, Reclaim, reclaim};
+#[cfg(feature = "run")]
+pub use run::run;

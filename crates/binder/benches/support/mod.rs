@@ -1,0 +1,115 @@
+//! Volumes and claims by the million, without a detour through JSON.
+#![allow(
+    dead_code,
+    unreachable_pub,
+    clippy::unwrap_used,
+    reason = "shared by a benchmark and an example"
+)]
+
+use std::convert::Infallible;
+
+use bitts_api::machine::{Effect, Input, Machine, Moment};
+use bitts_api::{Claim, Kind, Labels, Object, ResourceVersion, Volume};
+use bitts_binder::{Binder, Options, Retry};
+use serde_json::json;
+
+pub type BinderEffect = Effect<Infallible, Retry>;
+
+/// Sizes go from 1Gi to 1000Gi.
+pub const SIZES: usize = 1_000;
+
+pub struct Templates {
+    volume: Volume,
+    claim: Claim,
+    sizes: Vec<bitts_api::Quantity>,
+}
+
+impl Templates {
+    pub fn new() -> Self {
+        let volume = json!({
+            "metadata": {"name": "v", "creationTimestamp": "2026-01-01T00:00:00Z"},
+            "spec": {
+                "capacity": {"storage": "1Gi"},
+                "accessModes": ["ReadWriteOnce"],
+                "storageClassName": "local-storage",
+                "local": {"path": "/data"},
+            },
+            "status": {"phase": "Available"},
+        });
+        let claim = json!({
+            "metadata": {"name": "c", "namespace": "default"},
+            "spec": {
+                "resources": {"requests": {"storage": "1Gi"}},
+                "accessModes": ["ReadWriteOnce"],
+                "storageClassName": "local-storage",
+            },
+        });
+        let sizes = (1..=SIZES).map(|n| format!("{n}Gi").parse().unwrap());
+        Self {
+            volume: serde_json::from_value(volume).unwrap(),
+            claim: serde_json::from_value(claim).unwrap(),
+            sizes: sizes.collect(),
+        }
+    }
+
+    /// The `n`th volume; its label `n` is its own, `rare` is on one in 10,000.
+    pub fn volume(&self, n: usize) -> Volume {
+        let mut volume = self.volume.clone();
+        volume.meta.name = format!("pv-{n:07}").into();
+        volume.meta.uid = format!("0000-volume-{n:07}").into();
+        volume.meta.resource_version = ResourceVersion(n as u64 + 1);
+        volume.capacity = Some(self.sizes[scatter(n) % SIZES]);
+        let rare = if scatter(n).is_multiple_of(10_000) {
+            "yes"
+        } else {
+            "no"
+        };
+        volume.meta.labels = Labels::from_iter([("rare", rare), ("zone", "a")]);
+        volume
+    }
+
+    /// The `n`th claim.
+    pub fn claim(&self, n: usize) -> Claim {
+        let mut claim = self.claim.clone();
+        claim.meta.name = format!("pvc-{n:07}").into();
+        claim.meta.uid = format!("0000-claim-{n:07}").into();
+        claim.meta.resource_version = ResourceVersion(n as u64 + 1);
+        claim.request = Some(self.sizes[scatter(n) % SIZES]);
+        claim
+    }
+
+    /// The `n`th claim, with a selector.
+    pub fn selecting(&self, n: usize, key: &str, value: &str) -> Claim {
+        let mut claim = self.claim(n);
+        let selector = json!({"matchLabels": {key: value, "zone": "a"}});
+        claim.selector = Some(serde_json::from_value(selector).unwrap());
+        claim
+    }
+}
+
+/// Spreads numbers evenly, the same way every time.
+fn scatter(n: usize) -> usize {
+    let mixed = (n as u64).wrapping_mul(0x9E37_79B9_7F4A_7C15);
+    usize::try_from(mixed >> 20).unwrap()
+}
+
+/// A binder that knows these objects, and what it wants done.
+pub fn binder(volumes: Vec<Object>, claims: Vec<Object>) -> (Binder, Vec<BinderEffect>) {
+    let mut binder = Binder::new(Options::default());
+    let mut effects = Vec::new();
+    for kind in [Kind::StorageClass, Kind::Pod, Kind::Node] {
+        effects.extend(binder.handle(Moment::default(), Input::Listed(kind, vec![])));
+    }
+    for (kind, all) in [(Kind::Volume, volumes), (Kind::Claim, claims)] {
+        effects.extend(binder.handle(Moment::default(), Input::Listed(kind, all)));
+    }
+    (binder, effects)
+}
+
+/// The most memory that this process ever had, in MiB.
+pub fn peak_memory() -> Option<usize> {
+    let status = std::fs::read_to_string("/proc/self/status").ok()?;
+    let line = status.lines().find_map(|l| l.strip_prefix("VmHWM:"))?;
+    let kib: usize = line.trim().trim_end_matches("kB").trim().parse().ok()?;
+    Some(kib / 1024)
+}

@@ -1,0 +1,513 @@
+//! The machine: takes inputs in, decides again what they touch, and sends what was decided.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::convert::Infallible;
+use std::sync::Arc;
+
+use bitts_api::machine::{
+    Destroy, Destruction, Effect, Event, Evidence, Input, Machine, Moment, Outcome, Part, Place,
+    Scope, Target, Watch, Write,
+};
+use bitts_api::{Claim, ClaimPhase, Kind, Name, ObjectKey, Uid, Volume, VolumePhase};
+
+use crate::bind::{Step, next_step};
+use crate::claim::{self, Wait};
+use crate::flights::{Flights, Sent};
+use crate::known::{Dirty, Known};
+use crate::matching::FreeVolumes;
+use crate::reason::{Loss, Notice, Waiting};
+use crate::waiting::WaitingClaims;
+use crate::writes::claim_key;
+use crate::{volume, writes};
+
+/// What can be set about the binder.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Options {
+    /// Ask external provisioners for volumes (P1).
+    pub provisioning: bool,
+    /// Leave a volume alone that appears bound to a claim that does not exist, as after a restore
+    /// from a backup; without this it is released, and perhaps deleted.
+    pub hold_restored: bool,
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        Self {
+            provisioning: true,
+            hold_restored: true,
+        }
+    }
+}
+
+/// A timer of the binder: an object whose write failed may be written again.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Retry(ObjectKey);
+
+type Effects = Vec<Effect<Infallible, Retry>>;
+
+/// So many writes are in flight at most: more than a runner executes at a time, few enough that
+/// news is acted upon before the rest of a large backlog, and that the backlog costs no memory.
+const IN_FLIGHT: usize = 512;
+
+/// Binds claims and volumes.
+///
+/// See the [crate's page](crate) for how to drive it.
+#[derive(Clone, Debug, Default)]
+pub struct Binder {
+    options: Options,
+    known: Known,
+    waiting: WaitingClaims,
+    flights: Flights,
+    /// Claims for which a volume is being reserved: they must not look for another.
+    committed: BTreeSet<Place>,
+    /// Claims that a volume on its way to Available may serve: nothing is said or asked for until
+    /// that is settled.
+    hushed: BTreeSet<Place>,
+    /// What was last told about an object, so that it is told once.
+    told: BTreeMap<ObjectKey, (Uid, Notice)>,
+    dirty: Dirty,
+    /// Claims of which a write just took effect: the next of the four follows at once.
+    started: BTreeSet<Place>,
+    /// Volumes that became free since claims were last looked for.
+    offers: BTreeSet<Name>,
+    out: Effects,
+}
+
+impl Machine for Binder {
+    type Task = Infallible;
+    type Report = Infallible;
+    type Alarm = Retry;
+
+    fn watches(&self) -> Vec<Watch> {
+        Known::KINDS
+            .map(|kind| Watch {
+                kind,
+                scope: Scope::All,
+            })
+            .into()
+    }
+
+    fn handle(&mut self, _now: Moment, input: Input<Infallible, Retry>) -> Effects {
+        match input {
+            Input::Listed(kind, objects) => self.known.list(kind, objects, &mut self.dirty),
+            Input::Seen(object) => self.known.see(object, &mut self.dirty),
+            Input::Deleted(key, uid) => self.known.remove(&key, &uid, &mut self.dirty),
+            Input::Finished(key, outcome) => self.landed(&key, &outcome),
+            Input::Alarm(Retry(key)) => {
+                self.flights.resume(&key);
+                self.look_again(&key);
+            }
+            Input::Report(never) => match never {},
+        }
+        if self.known.all_listed() {
+            self.settle();
+        }
+        std::mem::take(&mut self.out)
+    }
+}
+
+impl Binder {
+    /// A binder that knows nothing yet.
+    #[must_use]
+    pub fn new(options: Options) -> Self {
+        Self {
+            options,
+            ..Self::default()
+        }
+    }
+
+    /// Decides until nothing is left to decide, or enough is in flight: what was started is always
+    /// gone on with. Volumes before claims, since what they become counts for claims; what is still
+    /// free then is offered to those that wait.
+    fn settle(&mut self) {
+        loop {
+            if let Some(place) = self.started.pop_first() {
+                self.decide_claim(&place);
+            } else if self.flights.len() >= IN_FLIGHT {
+                break;
+            } else if let Some(class) = self.dirty.classes.pop_first() {
+                let of_it = self.waiting.of_class(Some(&class));
+                let of_none = self.waiting.of_class(None); // the default may have changed
+                self.dirty.claims.extend(of_it.chain(of_none).cloned());
+            } else if let Some(name) = self.dirty.volumes.pop_first() {
+                self.decide_volume(&name);
+            } else if let Some(place) = self.dirty.claims.pop_first() {
+                self.decide_claim(&place);
+            } else if let Some(name) = self.offers.pop_first() {
+                self.offer(&name);
+            } else {
+                break;
+            }
+        }
+    }
+
+    fn decide_volume(&mut self, name: &Name) {
+        let key = ObjectKey::volume(name.clone());
+        if self.flights.is_blocked(&key) {
+            return; // it is not on offer either, see `send`
+        }
+        let Some(volume) = self.known.volume(name).cloned() else {
+            self.forget(&key);
+            return;
+        };
+        self.shelve(&volume);
+        let claim_ref = volume.claim_ref.as_ref();
+        match volume::decide(&volume, &self.known, self.options.hold_restored) {
+            volume::Decision::Rest => self.all_well(&key),
+            volume::Decision::Offer => {
+                let write = writes::mark_available(&volume);
+                if self.write_then(write, None, vec![]) && volume.claim_ref.is_none() {
+                    self.known.coming.insert(volume);
+                }
+            }
+            volume::Decision::Bind => self.write(writes::mark_volume_bound(&volume)),
+            volume::Decision::Mismatch => {
+                let place = claim_ref.map(|r| (Some(r.namespace.clone()), r.name.clone()));
+                if let (Some(claim_ref), Some(place)) = (claim_ref, place)
+                    && let Some(claim) = self.known.claim(&place).cloned()
+                {
+                    let notice = Notice::volume_mode_differs(name, claim_ref);
+                    if self.tell(&key, &volume.meta.uid, notice.clone()) {
+                        self.say(claim_key(&claim), &claim.meta.uid, notice);
+                    }
+                }
+            }
+            volume::Decision::Hold => {
+                if let Some(claim_ref) = claim_ref {
+                    self.tell(&key, &volume.meta.uid, Notice::held(name, claim_ref));
+                }
+            }
+            volume::Decision::Release(evidence) => {
+                let patch = writes::phase(VolumePhase::Released, None);
+                self.take(
+                    "release-volume",
+                    &volume,
+                    Part::Status,
+                    patch,
+                    evidence,
+                    vec![],
+                );
+            }
+            volume::Decision::Unbind(evidence) => {
+                let patch = writes::unbind(&volume);
+                self.take(
+                    "unbind-volume",
+                    &volume,
+                    Part::Main,
+                    patch,
+                    evidence,
+                    vec![],
+                );
+            }
+            volume::Decision::Fail(evidence, failure) => {
+                let notice = failure.notice();
+                let patch = writes::phase(VolumePhase::Failed, Some(&notice.message));
+                let told = vec![event(key, &volume.meta.uid, notice)];
+                self.take("fail-volume", &volume, Part::Status, patch, evidence, told);
+            }
+        }
+    }
+
+    fn decide_claim(&mut self, place: &Place) {
+        let key = ObjectKey {
+            kind: Kind::Claim,
+            namespace: place.0.clone(),
+            name: place.1.clone(),
+        };
+        if self.flights.is_blocked(&key) || self.committed.contains(place) {
+            return; // it is not among those that wait either
+        }
+        self.waiting.remove(place);
+        let Some(claim) = self.known.claim(place).cloned() else {
+            self.forget(&key);
+            return;
+        };
+        self.known.prepare(&claim);
+        let decision = claim::decide(&claim, &self.known, self.options.provisioning);
+        if decision.wants_any_volume() && self.known.coming.best(&claim).is_some() {
+            self.hushed.insert(place.clone());
+            self.waiting.insert(&claim, true);
+            return;
+        }
+        match decision {
+            claim::Decision::Bind { volume, chosen } => {
+                self.bind(place, &claim, &volume, chosen);
+            }
+            claim::Decision::TakeClass(class) => {
+                self.write(writes::set_default_class(&claim, &class));
+            }
+            claim::Decision::Ask { provisioner, .. } => {
+                self.write(writes::ask_provisioner(&claim, &provisioner));
+            }
+            claim::Decision::Wait(wait) => self.wait(&claim, wait),
+            claim::Decision::Lose(loss) => self.lose(&claim, loss),
+        }
+    }
+
+    /// Sends the next of the four writes (B20).
+    fn bind(&mut self, place: &Place, claim: &Claim, volume: &Volume, chosen: bool) {
+        match next_step(volume, claim) {
+            Step::Reserve(write) => {
+                let mut then = Vec::new();
+                if chosen && !self.known.is_reachable(volume) {
+                    let notice = Notice::unreachable(&volume.meta.name);
+                    then.push(event(claim_key(claim), &claim.meta.uid, notice));
+                }
+                let key = write.target.key.clone();
+                if self.write_then(write, Some(place), then) {
+                    self.committed.insert(place.clone());
+                } else if chosen && self.flights.is_waiting(&key) {
+                    self.dirty.claims.insert(place.clone()); // another volume may do
+                }
+            }
+            Step::Next(write) => {
+                self.write_then(write, Some(place), vec![]);
+            }
+            Step::Bound => self.all_well(&claim_key(claim)),
+            Step::NoCapacity => {
+                let why = Waiting::NoCapacity(volume.meta.name.clone());
+                self.tell_of(claim, why.notice());
+            }
+        }
+    }
+
+    fn wait(&mut self, claim: &Claim, wait: Wait) {
+        let key = claim_key(claim);
+        self.tell_of(claim, wait.why.notice().map(|n| n.beside(&wait.beside)));
+        let has_something = claim.phase != ClaimPhase::Pending || has_status(claim);
+        if wait.pending && has_something {
+            let step = "mark-claim-pending";
+            let write = writes::mark_claim_without_volume(step, claim, ClaimPhase::Pending);
+            self.write(write);
+        }
+        if !self.flights.is_blocked(&key) {
+            self.waiting.insert(claim, wait.any_volume);
+        }
+    }
+
+    fn lose(&mut self, claim: &Claim, loss: Loss) {
+        let lost = claim.phase == ClaimPhase::Lost;
+        if !lost || has_status(claim) {
+            let write =
+                writes::mark_claim_without_volume("mark-claim-lost", claim, ClaimPhase::Lost);
+            let then = event(claim_key(claim), &claim.meta.uid, loss.notice());
+            self.write_then(write, None, if lost { vec![] } else { vec![then] });
+        }
+    }
+
+    /// Looks for claims that a free volume can serve, and for no more than it takes.
+    fn offer(&mut self, name: &Name) {
+        while let Some(volume) = self.known.free.get(name) {
+            let Some(place) = self.waiting.first_for(volume) else {
+                break;
+            };
+            self.decide_claim(&place);
+            if self.waiting.contains(&place) {
+                break; // it does not take what fits it: asking again would not end
+            }
+        }
+    }
+
+    /// Keeps the volume, which is not being written, among the free ones exactly while it may be
+    /// given away.
+    fn shelve(&mut self, volume: &Arc<Volume>) {
+        let name = &volume.meta.name;
+        if !FreeVolumes::is_free(volume) {
+            self.known.free.remove(name);
+        } else if !self
+            .known
+            .free
+            .get(name)
+            .is_some_and(|known| Arc::ptr_eq(known, volume))
+        {
+            self.known.free.insert(volume.clone());
+            self.offers.insert(name.clone());
+        }
+    }
+
+    fn write(&mut self, write: Write) {
+        self.write_then(write, None, Vec::new());
+    }
+
+    /// Sends a write, `for_claim` where that is another object, and tells `then` when it is done.
+    /// Returns whether it was sent.
+    fn write_then(&mut self, write: Write, for_claim: Option<&Place>, then: Vec<Event>) -> bool {
+        let sent = Sent {
+            step: write.step,
+            version: write.target.version,
+            claim: for_claim.cloned(),
+            then,
+        };
+        self.send(write.target.key.clone(), sent, Effect::Write(write))
+    }
+
+    /// Sends a change of a volume that is only right while the evidence holds.
+    fn take(
+        &mut self,
+        step: &'static str,
+        volume: &Volume,
+        part: Part,
+        patch: serde_json::Value,
+        evidence: Evidence,
+        then: Vec<Event>,
+    ) {
+        let target = Target::of(Kind::Volume, &volume.meta);
+        let sent = Sent {
+            step,
+            version: target.version,
+            claim: None,
+            then,
+        };
+        let key = target.key.clone();
+        let destroy = Destroy {
+            step,
+            target,
+            action: Destruction::Patch(part, patch),
+            evidence: vec![evidence],
+        };
+        self.send(key, sent, Effect::Destroy(destroy));
+    }
+
+    /// A volume that is being written, or that could not be, is not offered to anybody.
+    fn send(&mut self, key: ObjectKey, sent: Sent, effect: Effect<Infallible, Retry>) -> bool {
+        if self.flights.is_blocked(&key) {
+            return false; // decided again when the other write landed
+        }
+        if key.kind == Kind::Volume {
+            self.known.free.remove(&key.name);
+        }
+        if self.flights.was_rejected(&key, sent.step, sent.version) {
+            self.back_off(&key);
+            return false;
+        }
+        self.flights.start(key, sent);
+        self.out.push(effect);
+        true
+    }
+
+    fn back_off(&mut self, key: &ObjectKey) {
+        let delay = self.flights.back_off(key);
+        self.out.push(Effect::Wake(delay, Retry(key.clone())));
+    }
+
+    /// A write ended; what it left was taken in before.
+    fn landed(&mut self, key: &ObjectKey, outcome: &Outcome) {
+        let Some(sent) = self.flights.land(key, outcome) else {
+            return;
+        };
+        let claim = sent.claim.as_ref().map(|place| ObjectKey {
+            kind: Kind::Claim,
+            namespace: place.0.clone(),
+            name: place.1.clone(),
+        });
+        match outcome {
+            Outcome::Done => self.out.extend(sent.then.into_iter().map(Effect::Event)),
+            Outcome::Failed(text) | Outcome::Refused(text) => {
+                if matches!(outcome, Outcome::Refused(_)) {
+                    let about = claim.as_ref().unwrap_or(key);
+                    if let Some(uid) = self.uid(about) {
+                        self.tell(about, &uid, Notice::refused(sent.step, text));
+                    }
+                }
+                for key in [key].into_iter().chain(&claim) {
+                    if !self.flights.is_blocked(key) {
+                        self.back_off(key);
+                    }
+                }
+            }
+            Outcome::Gone | Outcome::Conflict | Outcome::Spared => {}
+        }
+        if self.known.coming.remove(&key.name) && self.known.coming.is_empty() {
+            self.dirty.claims.append(&mut self.hushed);
+        }
+        if let Some(place) = sent.claim {
+            self.committed.remove(&place);
+            if *outcome == Outcome::Done {
+                self.started.insert(place);
+            } else {
+                self.dirty.claims.insert(place);
+            }
+        }
+        self.look_again(key);
+    }
+
+    /// Everything that may have waited for this object to be writable again.
+    fn look_again(&mut self, key: &ObjectKey) {
+        if key.kind != Kind::Volume {
+            self.dirty
+                .claims
+                .insert((key.namespace.clone(), key.name.clone()));
+            return;
+        }
+        self.dirty.volumes.insert(key.name.clone());
+        let claim_ref = self
+            .known
+            .volume(&key.name)
+            .and_then(|v| v.claim_ref.as_ref());
+        let reserved = claim_ref.map(|r| (Some(r.namespace.clone()), r.name.clone()));
+        self.dirty.claims.extend(reserved);
+        self.dirty
+            .claims
+            .extend(self.known.naming(&key.name).cloned());
+    }
+
+    fn uid(&self, key: &ObjectKey) -> Option<Uid> {
+        Some(match key.kind {
+            Kind::Volume => self.known.volume(&key.name)?.meta.uid.clone(),
+            _ => {
+                let place = (key.namespace.clone(), key.name.clone());
+                self.known.claim(&place)?.meta.uid.clone()
+            }
+        })
+    }
+
+    fn tell_of(&mut self, claim: &Claim, notice: Option<Notice>) {
+        match notice {
+            Some(notice) => {
+                self.tell(&claim_key(claim), &claim.meta.uid, notice);
+            }
+            None => self.all_well(&claim_key(claim)),
+        }
+    }
+
+    /// There is nothing to tell about an object: what was told before may be told again.
+    fn all_well(&mut self, key: &ObjectKey) {
+        self.told.remove(key);
+    }
+
+    /// Tells something about an object unless it was the last that was told; returns whether it did.
+    fn tell(&mut self, key: &ObjectKey, uid: &Uid, notice: Notice) -> bool {
+        let news = (uid.clone(), notice);
+        if self.told.get(key) == Some(&news) {
+            return false;
+        }
+        self.say(key.clone(), uid, news.1.clone());
+        self.told.insert(key.clone(), news);
+        true
+    }
+
+    fn say(&mut self, about: ObjectKey, uid: &Uid, notice: Notice) {
+        self.out.push(Effect::Event(event(about, uid, notice)));
+    }
+
+    fn forget(&mut self, key: &ObjectKey) {
+        self.told.remove(key);
+        self.flights.forget(key);
+    }
+}
+
+fn has_status(claim: &Claim) -> bool {
+    claim.status_capacity.is_some()
+        || !claim.status_access_modes.is_empty()
+        || claim.status_attributes_class.is_some()
+}
+
+fn event(about: ObjectKey, uid: &Uid, notice: Notice) -> Event {
+    Event {
+        about,
+        uid: uid.clone(),
+        severity: notice.severity,
+        reason: notice.reason,
+        message: notice.message,
+    }
+}

@@ -1,0 +1,197 @@
+//! What is to be done for a claim (B8 to B19, P1 to P5).
+
+use std::sync::Arc;
+
+use bitts_api::machine::Place;
+use bitts_api::{BindingMode, Claim, ClassName, Name, Volume, names};
+
+use crate::known::Known;
+use crate::matching::{misfit, named_misfit};
+use crate::reason::{Loss, Misfit, Waiting};
+use crate::reclaim::IN_TREE;
+
+/// What a claim needs now.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) enum Decision {
+    /// Bind it to this volume, or go on binding.
+    Bind {
+        volume: Arc<Volume>,
+        /// The binder chose the volume, nobody named it.
+        chosen: bool,
+    },
+    /// Give it the default class (B10.1).
+    TakeClass(ClassName),
+    /// Ask this provisioner for a volume (P4).
+    Ask {
+        provisioner: Box<str>,
+        /// The class waits for the first consumer.
+        delayed: bool,
+    },
+    /// It has to wait.
+    Wait(Wait),
+    /// It is bound, and its volume is lost (B18).
+    Lose(Loss),
+}
+
+impl Decision {
+    /// Whether a volume that becomes free could make this decision unnecessary. A claim that waits
+    /// for its first consumer is not given one.
+    pub(crate) fn wants_any_volume(&self) -> bool {
+        match self {
+            Self::Wait(wait) => wait.any_volume,
+            Self::Ask { delayed, .. } => !delayed,
+            Self::TakeClass(_) => true,
+            Self::Bind { .. } | Self::Lose(_) => false,
+        }
+    }
+}
+
+/// How a claim waits.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) struct Wait {
+    pub(crate) why: Waiting,
+    /// Volumes reserved for it that do not fit it.
+    pub(crate) beside: Vec<(Name, Misfit)>,
+    /// Its status says that it has nothing (B11); otherwise the status is left alone.
+    pub(crate) pending: bool,
+    /// The next free volume that matches is for it.
+    pub(crate) any_volume: bool,
+}
+
+/// Decides for a claim from what is known. [`Known::prepare`] must have been called for it.
+pub(crate) fn decide(claim: &Claim, known: &Known, provisioning: bool) -> Decision {
+    if claim.bind_completed() {
+        bound(claim, known)
+    } else if let Some(name) = &claim.volume_name {
+        named(claim, name, known)
+    } else {
+        unbound(claim, known, provisioning)
+    }
+}
+
+fn bind(volume: &Arc<Volume>, chosen: bool) -> Decision {
+    Decision::Bind {
+        volume: volume.clone(),
+        chosen,
+    }
+}
+
+/// Binding was completed once (B18, B19).
+fn bound(claim: &Claim, known: &Known) -> Decision {
+    let Some(name) = &claim.volume_name else {
+        return Decision::Lose(Loss::Unnamed);
+    };
+    let Some(volume) = known.volume(name) else {
+        return Decision::Lose(Loss::Gone);
+    };
+    match &volume.claim_ref {
+        None => bind(volume, false),
+        Some(r) if r.uid.as_ref() == Some(&claim.meta.uid) => bind(volume, false),
+        Some(_) => Decision::Lose(Loss::Misbound),
+    }
+}
+
+/// The claim names its volume (B16).
+fn named(claim: &Claim, name: &Name, known: &Known) -> Decision {
+    let wait = |why, pending| {
+        Decision::Wait(Wait {
+            why,
+            beside: Vec::new(),
+            pending,
+            any_volume: false,
+        })
+    };
+    let Some(volume) = known.volume(name) else {
+        return wait(Waiting::NamedMissing(name.clone()), true);
+    };
+    if volume.is_for(claim) {
+        return bind(volume, false);
+    }
+    if volume.claim_ref.is_some() {
+        // With the annotation, somebody removed bind-completed by hand: the status stays.
+        let by_controller = claim.meta.annotations.has(names::BOUND_BY_CONTROLLER);
+        return wait(Waiting::NamedTaken(name.clone()), !by_controller);
+    }
+    match named_misfit(volume, claim) {
+        Some(misfit) => wait(Waiting::NamedMisfit(name.clone(), misfit), true),
+        None => bind(volume, false),
+    }
+}
+
+/// Any volume will do that fits (B9, B10).
+fn unbound(claim: &Claim, known: &Known, provisioning: bool) -> Decision {
+    let place = place(claim);
+    let class = claim.class.as_ref().and_then(|name| known.class(name));
+    let delayed = class.is_some_and(|c| c.binding_mode == BindingMode::WaitForFirstConsumer);
+
+    // Reserved volumes first, whatever group they are in (§13.7).
+    let (fit, unfit): (Vec<_>, Vec<_>) = known
+        .reserved_for(&place)
+        .filter(|volume| volume.is_for(claim))
+        .map(|volume| (volume, misfit(volume, claim, delayed)))
+        .partition(|(_, misfit)| misfit.is_none());
+    let preference = |volume: &Volume| {
+        let has_uid = volume.claim_ref.as_ref().is_some_and(|r| r.uid.is_some());
+        let modes = volume.access_modes;
+        (!has_uid, modes.len(), modes, volume.capacity)
+    };
+    if let Some((volume, _)) = fit.into_iter().min_by_key(|(v, _)| preference(v)) {
+        return bind(volume, false);
+    }
+    if !delayed && let Some(volume) = known.free.best(claim) {
+        return bind(volume, true);
+    }
+
+    let beside = unfit
+        .into_iter()
+        .filter_map(|(volume, misfit)| Some((volume.meta.name.clone(), misfit?)))
+        .collect();
+    let wait = |why, pending| {
+        Decision::Wait(Wait {
+            why,
+            beside,
+            pending,
+            any_volume: !delayed,
+        })
+    };
+    if !claim.class_is_set
+        && let Some(default) = known.default_class()
+    {
+        return Decision::TakeClass(default);
+    }
+    if delayed && !claim.meta.annotations.has(names::SELECTED_NODE) {
+        let pods = known.pods_without_node(&place);
+        let why = if pods.is_empty() {
+            Waiting::Consumer
+        } else {
+            Waiting::Pods(pods)
+        };
+        return wait(why, true);
+    }
+    let Some(name) = &claim.class else {
+        return wait(Waiting::NoVolume, true);
+    };
+    let why = match class {
+        _ if !provisioning => Waiting::ProvisioningOff,
+        None => Waiting::ClassMissing(name.clone()),
+        Some(class) if class.provisioner.starts_with(IN_TREE) => {
+            Waiting::NoProvisioner(class.provisioner.clone())
+        }
+        Some(class) => {
+            let asked = claim.meta.annotations.get(names::STORAGE_PROVISIONER);
+            if asked != Some(&*class.provisioner) {
+                return Decision::Ask {
+                    provisioner: class.provisioner.clone(),
+                    delayed,
+                };
+            }
+            Waiting::Provisioner(class.provisioner.clone())
+        }
+    };
+    wait(why, false)
+}
+
+/// Where a claim lives.
+pub(crate) fn place(claim: &Claim) -> Place {
+    (claim.meta.namespace.clone(), claim.meta.name.clone())
+}

@@ -1,0 +1,109 @@
+//! Which writes are in flight, and when those that failed are tried again.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use bitts_api::machine::{Event, Outcome, Place};
+use bitts_api::{ObjectKey, ResourceVersion};
+
+/// Writes in flight, at most one for each object, and the back-off of each object.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Flights {
+    sent: BTreeMap<ObjectKey, Sent>,
+    retries: BTreeMap<ObjectKey, Retry>,
+}
+
+/// A write in flight.
+#[derive(Clone, Debug)]
+pub(crate) struct Sent {
+    pub(crate) step: &'static str,
+    pub(crate) version: ResourceVersion,
+    /// The claim for which the object is written, where that is another object.
+    pub(crate) claim: Option<Place>,
+    /// What the user is told when it took effect.
+    pub(crate) then: Vec<Event>,
+}
+
+#[derive(Clone, Debug, Default)]
+struct Retry {
+    failures: u32,
+    /// A timer runs.
+    waiting: bool,
+    /// What did not get through for other reasons than a failure: repeating just that would turn
+    /// in circles.
+    rejected: Option<(&'static str, ResourceVersion)>,
+}
+
+impl Flights {
+    /// Whether nothing may be decided for the object now: a write is in flight or a timer runs.
+    pub(crate) fn is_blocked(&self, key: &ObjectKey) -> bool {
+        self.sent.contains_key(key) || self.retries.get(key).is_some_and(|r| r.waiting)
+    }
+
+    /// Whether the very same write came back already, with nothing learned from it.
+    pub(crate) fn was_rejected(
+        &self,
+        key: &ObjectKey,
+        step: &'static str,
+        version: ResourceVersion,
+    ) -> bool {
+        self.retries
+            .get(key)
+            .is_some_and(|r| r.rejected == Some((step, version)))
+    }
+
+    /// How many writes are in flight.
+    pub(crate) fn len(&self) -> usize {
+        self.sent.len()
+    }
+
+    pub(crate) fn start(&mut self, key: ObjectKey, sent: Sent) {
+        self.sent.insert(key, sent);
+    }
+
+    /// A write ended.
+    pub(crate) fn land(&mut self, key: &ObjectKey, outcome: &Outcome) -> Option<Sent> {
+        let sent = self.sent.remove(key)?;
+        match outcome {
+            Outcome::Done => {
+                self.retries.remove(key);
+            }
+            Outcome::Gone | Outcome::Conflict | Outcome::Spared => {
+                let retry = self.retries.entry(key.clone()).or_default();
+                retry.rejected = Some((sent.step, sent.version));
+            }
+            Outcome::Refused(_) | Outcome::Failed(_) => {}
+        }
+        Some(sent)
+    }
+
+    /// Leaves the object alone for a while that grows with each failure (N11b).
+    pub(crate) fn back_off(&mut self, key: &ObjectKey) -> Duration {
+        const FIRST: Duration = Duration::from_millis(500);
+        const LONGEST: Duration = Duration::from_secs(120);
+        let retry = self.retries.entry(key.clone()).or_default();
+        let delay = FIRST
+            .saturating_mul(1 << retry.failures.min(10))
+            .min(LONGEST);
+        retry.failures += 1;
+        retry.waiting = true;
+        retry.rejected = None;
+        delay
+    }
+
+    /// The timer went off.
+    pub(crate) fn resume(&mut self, key: &ObjectKey) {
+        if let Some(retry) = self.retries.get_mut(key) {
+            retry.waiting = false;
+        }
+    }
+
+    /// The object is gone: a new one at its place starts afresh.
+    pub(crate) fn forget(&mut self, key: &ObjectKey) {
+        self.retries.remove(key);
+    }
+
+    pub(crate) fn is_waiting(&self, key: &ObjectKey) -> bool {
+        self.retries.get(key).is_some_and(|r| r.waiting)
+    }
+}

@@ -1,0 +1,328 @@
+//! What the binder knows of the cluster, and the indexes that lead from one object to another.
+
+use std::collections::BTreeSet;
+use std::sync::{Arc, LazyLock};
+
+use bitts_api::machine::{Cache, Change, Place};
+use bitts_api::{
+    Claim, ClassName, Kind, Name, Namespace, Node, Object, ObjectKey, Pod, StorageClass, Uid,
+    Volume, names,
+};
+
+use crate::claim::place;
+use crate::matching::{FreeVolumes, created};
+
+/// Caches and indexes.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Known {
+    volumes: Cache<Volume>,
+    claims: Cache<Claim>,
+    classes: Cache<StorageClass>,
+    nodes: Cache<Node>,
+    pods: Cache<Pod>,
+    /// The volumes on offer; which they are is up to the [`crate::Binder`].
+    pub(crate) free: FreeVolumes,
+    /// Volumes that are being marked Available.
+    pub(crate) coming: FreeVolumes,
+    /// Claims (by place) and the volumes whose claimRef names them.
+    reserved: BTreeSet<(Namespace, Name, Name)>,
+    /// Volumes and the claims that name them.
+    naming: BTreeSet<(Name, Place)>,
+    /// Claims (by place) and the pods that use them.
+    users: BTreeSet<(Place, Name)>,
+    /// Claims that were deleted after a provisioner was asked and before they were bound.
+    asked_for: BTreeSet<Uid>,
+}
+
+/// What has to be decided again after something changed.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Dirty {
+    pub(crate) volumes: BTreeSet<Name>,
+    pub(crate) claims: BTreeSet<Place>,
+    /// Classes that appeared, changed or disappeared.
+    pub(crate) classes: BTreeSet<ClassName>,
+}
+
+/// So many claims of which a volume may still turn up are remembered.
+const ASKED_FOR: usize = 10_000;
+
+impl Known {
+    /// The kinds that have to be known before anything is decided (B2).
+    pub(crate) const KINDS: [Kind; 5] = [
+        Kind::Volume,
+        Kind::Claim,
+        Kind::StorageClass,
+        Kind::Pod,
+        Kind::Node,
+    ];
+
+    pub(crate) fn all_listed(&self) -> bool {
+        self.volumes.is_listed()
+            && self.claims.is_listed()
+            && self.classes.is_listed()
+            && self.pods.is_listed()
+            && self.nodes.is_listed()
+    }
+
+    pub(crate) fn volume(&self, name: &Name) -> Option<&Arc<Volume>> {
+        self.volumes.get(&(None, name.clone()))
+    }
+
+    pub(crate) fn all_volumes(&self) -> impl Iterator<Item = &Arc<Volume>> {
+        self.volumes.iter()
+    }
+
+    /// The volumes that are nobody's.
+    pub(crate) fn offerable(&self) -> impl Iterator<Item = &Arc<Volume>> {
+        self.all_volumes().filter(|v| FreeVolumes::is_free(v))
+    }
+
+    pub(crate) fn claim(&self, place: &Place) -> Option<&Arc<Claim>> {
+        self.claims.get(place)
+    }
+
+    pub(crate) fn class(&self, name: &ClassName) -> Option<&Arc<StorageClass>> {
+        self.classes.get(&(None, name.as_str().into()))
+    }
+
+    /// The default class: the newest, then by name (B10.1).
+    pub(crate) fn default_class(&self) -> Option<ClassName> {
+        self.classes
+            .iter()
+            .filter(|class| class.is_default())
+            .max_by_key(|class| {
+                let age = created(&class.meta);
+                (age, std::cmp::Reverse(class.meta.name.clone()))
+            })
+            .map(|class| class.meta.name.as_str().into())
+    }
+
+    /// The volumes whose claimRef names this place, whatever uid it has.
+    pub(crate) fn reserved_for(&self, place: &Place) -> impl Iterator<Item = &Arc<Volume>> {
+        let range = place.0.as_ref().map(|namespace| {
+            self.reserved
+                .range((namespace.clone(), place.1.clone(), first_name())..)
+                .take_while(move |(n, c, _)| n == namespace && *c == place.1)
+        });
+        range
+            .into_iter()
+            .flatten()
+            .filter_map(|(_, _, volume)| self.volume(volume))
+    }
+
+    /// The claims whose spec names this volume.
+    pub(crate) fn naming(&self, volume: &Name) -> impl Iterator<Item = &Place> {
+        self.naming
+            .range((volume.clone(), (None, first_name()))..)
+            .take_while(move |(name, _)| name == volume)
+            .map(|(_, place)| place)
+    }
+
+    /// The pods that use the claim, still may run and have no node yet (B10.2).
+    pub(crate) fn pods_without_node(&self, claim: &Place) -> Vec<Name> {
+        self.users
+            .range((claim.clone(), first_name())..)
+            .take_while(|(place, _)| place == claim)
+            .filter(|(_, pod)| {
+                let pod = self.pods.get(&(claim.0.clone(), pod.clone()));
+                pod.is_some_and(|pod| pod.node.is_none() && !pod.is_terminated())
+            })
+            .map(|(_, pod)| pod.clone())
+            .collect()
+    }
+
+    /// Whether some node can reach the volume.
+    pub(crate) fn is_reachable(&self, volume: &Volume) -> bool {
+        let affinity = volume.node_affinity.as_ref();
+        affinity.is_none() || self.nodes.iter().any(|node| node.fits(affinity))
+    }
+
+    /// Whether a provisioner was asked for a volume for this claim before the claim was deleted:
+    /// the evidence that a new volume with its uid was made here, not restored from elsewhere.
+    pub(crate) fn was_asked_for(&self, claim: &Uid) -> bool {
+        self.asked_for.contains(claim)
+    }
+
+    /// Indexes the labels that the claim's selector asks for.
+    pub(crate) fn prepare(&mut self, claim: &Claim) {
+        if let Some(selector) = &claim.selector {
+            self.free.index_labels(selector);
+            self.coming.index_labels(selector);
+        }
+    }
+
+    /// Takes in all objects of a kind.
+    pub(crate) fn list(&mut self, kind: Kind, objects: Vec<Object>, dirty: &mut Dirty) {
+        macro_rules! replace {
+            ($variant:ident, $cache:ident, $changed:ident) => {{
+                let all = objects.into_iter().filter_map(|object| match object {
+                    Object::$variant(object) => Some(object),
+                    _ => None,
+                });
+                for change in self.$cache.replace(all) {
+                    self.$changed(change, dirty);
+                }
+            }};
+        }
+        match kind {
+            Kind::Volume => replace!(Volume, volumes, volume_changed),
+            Kind::Claim => replace!(Claim, claims, claim_changed),
+            Kind::StorageClass => replace!(StorageClass, classes, class_changed),
+            Kind::Pod => replace!(Pod, pods, pod_changed),
+            Kind::Node => {
+                drop(
+                    self.nodes
+                        .replace(objects.into_iter().filter_map(|object| match object {
+                            Object::Node(node) => Some(node),
+                            _ => None,
+                        })),
+                )
+            }
+        }
+    }
+
+    /// Takes in an object as it is now.
+    pub(crate) fn see(&mut self, object: Object, dirty: &mut Dirty) {
+        macro_rules! see {
+            ($cache:ident, $object:ident, $changed:ident) => {
+                for change in self.$cache.see($object) {
+                    self.$changed(change, dirty);
+                }
+            };
+        }
+        match object {
+            Object::Volume(volume) => see!(volumes, volume, volume_changed),
+            Object::Claim(claim) => see!(claims, claim, claim_changed),
+            Object::StorageClass(class) => see!(classes, class, class_changed),
+            Object::Pod(pod) => see!(pods, pod, pod_changed),
+            Object::Node(node) => drop(self.nodes.see(node)),
+        }
+    }
+
+    /// Takes in that an object is no more.
+    pub(crate) fn remove(&mut self, key: &ObjectKey, uid: &Uid, dirty: &mut Dirty) {
+        let place = (key.namespace.clone(), key.name.clone());
+        macro_rules! remove {
+            ($cache:ident, $changed:ident) => {
+                if let Some(change) = self.$cache.remove(&place, uid) {
+                    self.$changed(change, dirty);
+                }
+            };
+        }
+        match key.kind {
+            Kind::Volume => remove!(volumes, volume_changed),
+            Kind::Claim => remove!(claims, claim_changed),
+            Kind::StorageClass => remove!(classes, class_changed),
+            Kind::Pod => remove!(pods, pod_changed),
+            Kind::Node => drop(self.nodes.remove(&place, uid)),
+        }
+    }
+
+    fn volume_changed(&mut self, change: Change<Volume>, dirty: &mut Dirty) {
+        let (old, new) = sides(change);
+        let reservation = |volume: &Volume| {
+            let r = volume.claim_ref.as_ref()?;
+            Some((
+                r.namespace.clone(),
+                r.name.clone(),
+                volume.meta.name.clone(),
+            ))
+        };
+        let before = old.as_deref().and_then(reservation);
+        let after = new.as_deref().and_then(reservation);
+        for (namespace, claim, _) in before.iter().chain(&after) {
+            dirty
+                .claims
+                .insert((Some(namespace.clone()), claim.clone()));
+        }
+        if before != after {
+            before.map(|r| self.reserved.remove(&r));
+            after.map(|r| self.reserved.insert(r));
+        }
+        if let Some(volume) = new.as_ref().or(old.as_ref()) {
+            let name = &volume.meta.name;
+            dirty.claims.extend(self.naming(name).cloned());
+            dirty.volumes.insert(name.clone());
+            if new.is_none() {
+                self.free.remove(name);
+            }
+        }
+    }
+
+    fn claim_changed(&mut self, change: Change<Claim>, dirty: &mut Dirty) {
+        let (old, new) = sides(change);
+        let named = |claim: &Option<Arc<Claim>>| claim.as_ref()?.volume_name.clone();
+        let (before, after) = (named(&old), named(&new));
+        let Some(claim) = new.as_ref().or(old.as_ref()) else {
+            return;
+        };
+        let place = place(claim);
+        let reserved = self.reserved_for(&place).map(|v| v.meta.name.clone());
+        dirty.volumes.extend(reserved);
+        dirty.volumes.extend(before.iter().chain(&after).cloned());
+        if before != after {
+            before.map(|name| self.naming.remove(&(name, place.clone())));
+            after.map(|name| self.naming.insert((name, place.clone())));
+        }
+        dirty.claims.insert(place);
+        if let (Some(old), None) = (old, new) {
+            let asked = old.meta.annotations.has(names::STORAGE_PROVISIONER);
+            if asked && !old.bind_completed() {
+                self.asked_for.insert(old.meta.uid.clone());
+                if self.asked_for.len() > ASKED_FOR {
+                    self.asked_for.pop_first();
+                }
+            }
+        }
+    }
+
+    fn class_changed(&mut self, change: Change<StorageClass>, dirty: &mut Dirty) {
+        let (old, new) = sides(change);
+        let facts = |class: &StorageClass| {
+            (
+                class.provisioner.clone(),
+                class.binding_mode,
+                class.is_default(),
+            )
+        };
+        if old.as_deref().map(facts) != new.as_deref().map(facts) {
+            let class = new.as_ref().or(old.as_ref());
+            dirty
+                .classes
+                .extend(class.map(|c| c.meta.name.as_str().into()));
+        }
+    }
+
+    fn pod_changed(&mut self, change: Change<Pod>, dirty: &mut Dirty) {
+        let (old, new) = sides(change);
+        for (pod, is_now) in [(old, false), (new, true)] {
+            let Some(pod) = pod else { continue };
+            for claim in pod.claims() {
+                let place = (pod.meta.namespace.clone(), claim.clone());
+                let user = (place.clone(), pod.meta.name.clone());
+                if is_now {
+                    self.users.insert(user);
+                } else {
+                    self.users.remove(&user);
+                }
+                if self.claim(&place).is_some_and(|c| !c.bind_completed()) {
+                    dirty.claims.insert(place);
+                }
+            }
+        }
+    }
+}
+
+/// Before every other name, for looking up in sets of pairs. The hot path: one allocation for all.
+pub(crate) fn first_name() -> Name {
+    static FIRST: LazyLock<Name> = LazyLock::new(|| Name::from(""));
+    FIRST.clone()
+}
+
+/// What was known before and what is known now.
+fn sides<T>(change: Change<T>) -> (Option<Arc<T>>, Option<Arc<T>>) {
+    match change {
+        Change::Set { old, new } => (old, Some(new)),
+        Change::Removed(old) => (Some(old), None),
+    }
+}

@@ -1,0 +1,310 @@
+//! Why things are as they are, and the words in which users are told (N10).
+
+use std::fmt;
+
+use bitts_api::machine::Severity;
+use bitts_api::{ClassName, Name};
+
+/// Why a volume cannot be given to a claim.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Misfit {
+    /// Its claimRef denotes another claim (B15).
+    Taken,
+    /// Deletion was asked for.
+    Deleting,
+    /// A file system was asked for and this is a device, or the other way round.
+    VolumeMode,
+    /// It lacks an access mode that the claim asks for.
+    AccessModes,
+    /// Another VolumeAttributesClass.
+    AttributesClass,
+    /// It holds less than the claim asks for.
+    TooSmall,
+    /// The class binds when the first consumer is scheduled; only a reserved volume is bound before.
+    Delayed,
+    /// Its phase is not Available.
+    NotAvailable,
+    /// Another storage class.
+    Class,
+    /// The claim's selector does not match its labels.
+    Selector,
+    /// Another claim that is served first gets it, or a better one was found.
+    NotChosen,
+}
+
+impl Misfit {
+    /// A name for scripts, which stays the same.
+    #[must_use]
+    pub const fn code(self) -> &'static str {
+        match self {
+            Self::Taken => "taken",
+            Self::Deleting => "deleting",
+            Self::VolumeMode => "volume-mode",
+            Self::AccessModes => "access-modes",
+            Self::AttributesClass => "attributes-class",
+            Self::TooSmall => "too-small",
+            Self::Delayed => "waits-for-consumer",
+            Self::NotAvailable => "not-available",
+            Self::Class => "class",
+            Self::Selector => "selector",
+            Self::NotChosen => "not-chosen",
+        }
+    }
+
+    /// The words of a `VolumeMismatch` event (B16).
+    fn for_volume(self, volume: &Name) -> String {
+        match self {
+            Self::Deleting => format!("the volume is marked for deletion \"{volume}\""),
+            Self::TooSmall => "requested PV is too small".into(),
+            Self::Class => "storageClassName does not match".into(),
+            Self::AttributesClass => "volumeAttributesClassName does not match".into(),
+            Self::VolumeMode => "incompatible volumeMode".into(),
+            Self::AccessModes => "incompatible accessMode".into(),
+            Self::Taken | Self::Delayed | Self::NotAvailable | Self::Selector | Self::NotChosen => {
+                self.to_string()
+            }
+        }
+    }
+}
+
+impl fmt::Display for Misfit {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Taken => "it belongs to another claim",
+            Self::Deleting => "it is marked for deletion",
+            Self::VolumeMode => "its volumeMode differs",
+            Self::AccessModes => "it lacks an access mode that the claim asks for",
+            Self::AttributesClass => "its volumeAttributesClassName differs",
+            Self::TooSmall => "it is too small",
+            Self::Delayed => "its class waits for the first consumer",
+            Self::NotAvailable => "its phase is not Available",
+            Self::Class => "its storageClassName differs",
+            Self::Selector => "the claim's selector does not match its labels",
+            Self::NotChosen => "another volume or another claim came first",
+        })
+    }
+}
+
+/// Why a claim is not bound.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Waiting {
+    /// Its class waits for a pod, and there is none (B10.2).
+    Consumer,
+    /// Its class waits for a pod, and these have no node yet (B10.2).
+    Pods(Vec<Name>),
+    /// No class, and no volume fits (B10.4).
+    NoVolume,
+    /// No volume fits, and the class is unknown (P2).
+    ClassMissing(ClassName),
+    /// No volume fits, and nothing of this name makes one (P5).
+    NoProvisioner(Box<str>),
+    /// Somebody else was asked to make a volume (P4).
+    Provisioner(Box<str>),
+    /// No volume fits, and making volumes is switched off (P1).
+    ProvisioningOff,
+    /// The volume it names does not exist (B16).
+    NamedMissing(Name),
+    /// The volume it names belongs to another claim (B16).
+    NamedTaken(Name),
+    /// The volume it names does not satisfy it (B16).
+    NamedMisfit(Name, Misfit),
+    /// Its volume says no capacity, so none can be reported (B20.4).
+    NoCapacity(Name),
+}
+
+impl Waiting {
+    /// A name for scripts, which stays the same.
+    #[must_use]
+    pub const fn code(&self) -> &'static str {
+        match self {
+            Self::Consumer => "first-consumer",
+            Self::Pods(_) => "pod-scheduled",
+            Self::NoVolume => "volume",
+            Self::ClassMissing(_) => "class",
+            Self::NoProvisioner(_) => "volume-no-provisioner",
+            Self::Provisioner(_) => "provisioner",
+            Self::ProvisioningOff => "volume-provisioning-off",
+            Self::NamedMissing(_) => "named-volume",
+            Self::NamedTaken(_) => "named-volume-taken",
+            Self::NamedMisfit(..) => "named-volume-unfit",
+            Self::NoCapacity(_) => "volume-capacity",
+        }
+    }
+
+    /// What the user is told; `None` where Kubernetes says nothing either.
+    #[must_use]
+    pub fn notice(&self) -> Option<Notice> {
+        let (severity, reason, message) = match self {
+            Self::Consumer => (
+                Severity::Normal,
+                "WaitForFirstConsumer",
+                "waiting for first consumer to be created before binding".into(),
+            ),
+            Self::Pods(pods) => (
+                Severity::Normal,
+                "WaitForPodScheduled",
+                match &**pods {
+                    [pod] => format!("waiting for pod {pod} to be scheduled"),
+                    pods => format!("waiting for pods {} to be scheduled", list(pods)),
+                },
+            ),
+            Self::NoVolume => (
+                Severity::Normal,
+                "FailedBinding",
+                "no persistent volumes available for this claim and no storage class is set".into(),
+            ),
+            Self::ClassMissing(class) => (
+                Severity::Warning,
+                "ProvisioningFailed",
+                format!("storageclass.storage.k8s.io \"{class}\" not found"),
+            ),
+            Self::NoProvisioner(name) => (
+                Severity::Warning,
+                "ProvisioningFailed",
+                format!("no volume plugin matched name: {name}"),
+            ),
+            Self::Provisioner(name) => (
+                Severity::Normal,
+                "ExternalProvisioning",
+                format!(
+                    "Waiting for a volume to be created either by the external provisioner '{name}' \
+                     or manually by the system administrator. If volume creation is delayed, please \
+                     verify that the provisioner is running and correctly registered."
+                ),
+            ),
+            Self::NamedTaken(volume) => (
+                Severity::Warning,
+                "FailedBinding",
+                format!("volume \"{volume}\" already bound to a different claim."),
+            ),
+            Self::NamedMisfit(volume, misfit) => (
+                Severity::Warning,
+                "VolumeMismatch",
+                format!(
+                    "Cannot bind to requested volume \"{volume}\": {}",
+                    misfit.for_volume(volume)
+                ),
+            ),
+            Self::NoCapacity(volume) => (
+                Severity::Warning,
+                "VolumeMismatch",
+                format!("volume \"{volume}\" has no spec.capacity.storage: set it"),
+            ),
+            Self::ProvisioningOff | Self::NamedMissing(_) => return None,
+        };
+        Some(Notice {
+            severity,
+            reason,
+            message,
+        })
+    }
+}
+
+/// How a bound claim lost its volume (B18).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Loss {
+    /// It names no volume any more.
+    Unnamed,
+    /// Its volume does not exist.
+    Gone,
+    /// Its volume belongs to another claim.
+    Misbound,
+}
+
+impl Loss {
+    /// What the user is told.
+    #[must_use]
+    pub fn notice(self) -> Notice {
+        let (reason, message) = match self {
+            Self::Unnamed => (
+                "ClaimLost",
+                "Bound claim has lost reference to PersistentVolume. Data on the volume is lost!",
+            ),
+            Self::Gone => (
+                "ClaimLost",
+                "Bound claim has lost its PersistentVolume. Data on the volume is lost!",
+            ),
+            Self::Misbound => (
+                "ClaimMisbound",
+                "Two claims are bound to the same volume, this one is bound incorrectly",
+            ),
+        };
+        Notice::warning(reason, message)
+    }
+}
+
+/// The words of an event, before it is said what they are about.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Notice {
+    /// Whether something is wrong.
+    pub severity: Severity,
+    /// A reason users know.
+    pub reason: &'static str,
+    /// What happened.
+    pub message: String,
+}
+
+impl Notice {
+    pub(crate) fn warning(reason: &'static str, message: impl Into<String>) -> Self {
+        Self {
+            severity: Severity::Warning,
+            reason,
+            message: message.into(),
+        }
+    }
+
+    /// Adds why volumes that are reserved for the claim do not help it: the original says nothing.
+    pub(crate) fn beside(mut self, reserved: &[(Name, Misfit)]) -> Self {
+        for (volume, misfit) in reserved {
+            self.message +=
+                &format!("; volume \"{volume}\" is reserved for this claim, but {misfit}");
+        }
+        self
+    }
+
+    /// A claim and the volume reserved for it cannot come together (B24.5).
+    pub(crate) fn volume_mode_differs(volume: &Name, claim: &impl fmt::Display) -> Self {
+        Self::warning(
+            "VolumeMismatch",
+            format!(
+                "Cannot bind volume \"{volume}\" to claim \"{claim}\": incompatible volumeMode"
+            ),
+        )
+    }
+
+    /// A volume that came from elsewhere with a claim that does not exist here.
+    pub(crate) fn held(volume: &Name, claim: &impl fmt::Display) -> Self {
+        Self::warning(
+            "BittsVolumeHeld",
+            format!(
+                "This volume appeared already bound to claim \"{claim}\" with a uid that no claim \
+                 here has, as after a restore from a backup. It is left alone, and nothing of it is \
+                 deleted. To offer it to claims: kubectl patch pv {volume} --type=json \
+                 -p '[{{\"op\":\"remove\",\"path\":\"/spec/claimRef\"}}]'"
+            ),
+        )
+    }
+
+    /// An Immediate claim gets a volume that no pod could use now (E7).
+    pub(crate) fn unreachable(volume: &Name) -> Self {
+        Self::warning(
+            "BittsNoNodeForVolume",
+            format!(
+                "no node satisfies the node affinity of volume \"{volume}\": pods that use this claim \
+                 will not be scheduled until one does"
+            ),
+        )
+    }
+
+    pub(crate) fn refused(step: &str, text: &str) -> Self {
+        Self::warning(
+            "FailedBinding",
+            format!("the API server refused {step}: {text}"),
+        )
+    }
+}
+
+fn list(names: &[Name]) -> String {
+    let names: Vec<_> = names.iter().map(Name::as_str).collect();
+    names.join(",")
+}
