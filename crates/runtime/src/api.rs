@@ -219,24 +219,31 @@ impl Caller {
         self.host.timing()
     }
 
+    /// How long to wait after each try of a request.
+    pub(crate) fn waits(&self) -> impl Iterator<Item = Duration> + use<> {
+        let timing = self.timing();
+        let mut backoff = Backoff::new(FIRST_RETRY, timing.write_retry);
+        (0..timing.tries.max(1)).map(move |_| backoff.next())
+    }
+
     /// Sends a request until the answer is final or the tries are used up. Nothing is sent once
     /// the lease is no longer held.
     pub(crate) async fn call(&self, call: &Call) -> Answer {
-        let timing = self.timing();
-        let mut backoff = Backoff::new(FIRST_RETRY, timing.write_retry);
-        let mut left = timing.tries.max(1);
+        let mut waits = self.waits().peekable();
         loop {
             let Some(patience) = self.gate.open_for(Instant::now()) else {
                 return Answer::Failed(Failure::new("lease", "the lease is not held".to_owned()));
             };
-            let patience = patience.min(timing.request);
+            let patience = patience.min(self.timing().request);
             let failure = match send(self.host.client(), call, patience).await {
                 Answer::Failed(failure) => failure,
                 answer => return answer,
             };
-            left -= 1;
-            let wait = backoff.next().max(failure.after.unwrap_or_default());
-            if left == 0 || wait > LONGEST_RETRY_AFTER {
+            let wait = waits
+                .next()
+                .unwrap_or_default()
+                .max(failure.after.unwrap_or_default());
+            if waits.peek().is_none() || wait > LONGEST_RETRY_AFTER {
                 return Answer::Failed(failure);
             }
             tracing::debug!(
@@ -317,5 +324,34 @@ mod tests {
         let none = header::HeaderMap::new();
         let answer = judge(StatusCode::TOO_MANY_REQUESTS, &none, body);
         assert!(matches!(answer, Answer::Failed(f) if f.after == Some(Duration::from_secs(3))));
+    }
+
+    /// A client whose every request is an error of the test.
+    fn nobody_there() -> Client {
+        #[derive(Clone)]
+        struct Nobody;
+        impl tower_service::Service<Request<Body>> for Nobody {
+            type Response = http::Response<Body>;
+            type Error = kube::Error;
+            type Future = std::future::Ready<Result<Self::Response, Self::Error>>;
+            fn poll_ready(
+                &mut self,
+                _: &mut std::task::Context<'_>,
+            ) -> std::task::Poll<Result<(), Self::Error>> {
+                std::task::Poll::Ready(Ok(()))
+            }
+            fn call(&mut self, request: Request<Body>) -> Self::Future {
+                panic!("{} was sent", request.uri());
+            }
+        }
+        Client::new(Nobody, "default")
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn nothing_is_sent_once_the_lease_is_not_held() {
+        let gate = Gate::until(Instant::now());
+        let caller = Caller::new(Host::new(nobody_there()), "tester", gate);
+        let answer = caller.call(&Call::get("/api".to_owned())).await;
+        assert!(matches!(answer, Answer::Failed(f) if f.reason == "lease"));
     }
 }

@@ -68,7 +68,30 @@ pub(crate) async fn act(caller: &Caller, target: &Target, action: Action<'_>) ->
         Ok(call) => call,
         Err(reason) => return Ended::new(Vec::new(), Outcome::Refused(reason)),
     };
-    match caller.call(&call).await {
+    for wait in caller.waits() {
+        let answer = match caller.call(&call).await {
+            Answer::Conflict => match live(caller, &target.key).await {
+                Ok(found) => match compare(target, found.as_ref()) {
+                    Some(changed) => return changed,
+                    // Not because of what was decided on: that still holds.
+                    None => {
+                        tokio::time::sleep(wait).await;
+                        continue;
+                    }
+                },
+                Err(failure) => return failure.into(),
+            },
+            answer => answer,
+        };
+        return settle(caller, target, action, answer).await;
+    }
+    let reason = format!("the API reports a conflict on {target}, which did not change");
+    Ended::new(Vec::new(), Outcome::Failed(reason))
+}
+
+/// How an effect ended that was answered with this.
+async fn settle(caller: &Caller, target: &Target, action: Action<'_>, answer: Answer) -> Ended {
+    match answer {
         Answer::Ok(body) => match (action, target.key.kind.read(&body)) {
             // The answer holds the object as it last was: whether it is gone, or waits for its
             // finalizers, only the API knows.
@@ -86,20 +109,12 @@ pub(crate) async fn act(caller: &Caller, target: &Target, action: Action<'_>) ->
             let gone = Fact::Deleted(target.key.clone(), target.uid.clone());
             Ended::new(vec![gone], Outcome::Gone)
         }
-        Answer::Conflict => match live(caller, &target.key).await {
-            Ok(found) => compare(target, found.as_ref()).unwrap_or_else(|| {
-                Ended::new(
-                    found.map(Fact::Seen).into_iter().collect(),
-                    Outcome::Conflict,
-                )
-            }),
-            Err(failure) => failure.into(),
-        },
-        Answer::Refused(code, message) => Ended::new(
-            Vec::new(),
-            Outcome::Refused(format!("{} ({code})", message.trim_end())),
-        ),
+        Answer::Refused(code, message) => {
+            let reason = format!("{} ({code})", message.trim_end());
+            Ended::new(Vec::new(), Outcome::Refused(reason))
+        }
         Answer::Failed(failure) => failure.into(),
+        Answer::Conflict => Ended::new(Vec::new(), Outcome::Conflict),
     }
 }
 

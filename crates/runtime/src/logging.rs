@@ -5,6 +5,9 @@ use std::io::{IsTerminal as _, stderr};
 use tracing_subscriber::EnvFilter;
 use tracing_subscriber::util::TryInitError;
 
+/// kube calls every failed connection an error; the runtime says what it means and tries again.
+const QUIET: &str = "kube_client::client::builder=off";
+
 /// How log lines look.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum LogFormat {
@@ -42,10 +45,11 @@ pub enum LoggingError {
 pub fn init_logging(format: LogFormat, filter: &str) -> Result<(), LoggingError> {
     use tracing_subscriber::util::SubscriberInitExt as _;
 
-    let parsed = EnvFilter::try_new(filter).map_err(|source| LoggingError::Filter {
-        filter: filter.to_owned(),
-        source,
-    })?;
+    let parsed =
+        EnvFilter::try_new(format!("{QUIET},{filter}")).map_err(|source| LoggingError::Filter {
+            filter: filter.to_owned(),
+            source,
+        })?;
     let lines = tracing_subscriber::fmt()
         .with_env_filter(parsed)
         .with_writer(stderr);

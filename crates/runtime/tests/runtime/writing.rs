@@ -81,6 +81,24 @@ async fn a_conflict_feeds_the_newer_object() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_conflict_about_nothing_is_retried_and_then_reported_as_a_failure() {
+    let fake = Fake::default();
+    fake.fail("PATCH", 2, Fault::Status(409, None));
+    let role = Role::doing(&fake, claim_and_write(&fake));
+    assert_eq!(
+        role.ending().await,
+        ["seen shop/data@2", "finished shop/data Done"]
+    );
+    assert_eq!(fake.requests("PATCH").len(), 3);
+
+    let fake = Fake::default();
+    fake.fail("PATCH", usize::MAX, Fault::Status(409, None));
+    let role = Role::doing(&fake, claim_and_write(&fake));
+    assert!(matches!(role.outcome().await, Outcome::Failed(_)));
+    assert_eq!(fake.requests("PATCH").len(), 6);
+}
+
+#[tokio::test(start_paused = true)]
 async fn an_object_that_is_gone_is_told_as_deleted() {
     let fake = Fake::default();
     let effects = claim_and_write(&fake);
