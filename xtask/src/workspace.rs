@@ -83,15 +83,13 @@ impl Package {
 
     /// Different sets of features that each must build: the default ones, none, each alone.
     pub(crate) fn feature_sets(&self) -> Vec<Vec<&str>> {
-        let each = self
+        let default = self
             .features
-            .keys()
-            .map(String::as_str)
-            .filter(|name| *name != "default");
-        let sets = [vec!["default"], vec![]]
-            .into_iter()
-            .chain(each.map(|name| vec![name]));
+            .get_key_value("default")
+            .map(|(name, _)| vec![name.as_str()]);
+        let each = self.features.keys().map(|name| vec![name.as_str()]);
         let mut seen = BTreeSet::new();
+        let sets = default.into_iter().chain([vec![]]).chain(each);
         sets.filter(|set| seen.insert(self.closure(set))).collect()
     }
 }
@@ -122,6 +120,6 @@ mod tests {
 
     #[test]
     fn a_package_without_features_is_built_once() {
-        assert_eq!(Package::default().feature_sets(), [["default"]]);
+        assert_eq!(Package::default().feature_sets(), [[""; 0]]);
     }
 }
