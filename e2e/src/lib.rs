@@ -1,1 +1,30 @@
-//! The same tests on bitts-apiserver and on a real kube-apiserver
+//! The same tests on two Kubernetes APIs: [`bitts_apiserver`] in this process, and a real
+//! kube-apiserver with etcd as processes of their own.
+//!
+//! - [`cluster`]: an API of either kind, and what a test gets of it: a client, a namespace, names.
+//! - [`programs`], [`real`], [`process`]: where the real programs come from and how they run.
+//! - [`raw`]: requests and answers as they go over the wire, watches included.
+//! - [`transcript`]: request files, and the answers of the real API that both must give.
+//! - [`suite`]: every test as two named trials, `embedded::...` and `real::...`.
+//!
+//! ```no_run
+//! use bitts_e2e::{cluster::Scope, suite::Suite};
+//!
+//! async fn a_namespace_is_there(api: Scope) -> anyhow::Result<()> {
+//!     let found = api.get(&format!("/api/v1/namespaces/{}", api.namespace())).await?;
+//!     anyhow::ensure!(found.status == 200, "{found}");
+//!     Ok(())
+//! }
+//!
+//! let mut suite = Suite::default();
+//! bitts_e2e::on_both!(suite, "namespaces", a_namespace_is_there);
+//! suite.run();
+//! ```
+
+pub mod cluster;
+pub mod process;
+pub mod programs;
+pub mod raw;
+pub mod real;
+pub mod suite;
+pub mod transcript;

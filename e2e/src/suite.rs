@@ -1,0 +1,160 @@
+//! Every test as named trials, one for each API that it runs on.
+//!
+//! The tests have a `main` of their own (libtest-mimic) since that can do what the built-in one
+//! cannot: count the real half as ignored, by name, where no programs are found, and stop the real
+//! API at the end, which a `static` would never do.
+
+use std::future::Future;
+use std::pin::Pin;
+use std::sync::{Arc, OnceLock, RwLock};
+
+use libtest_mimic::{Arguments, Failed, Trial};
+
+use crate::cluster::{Cluster, Kind, Scope};
+use crate::programs::Source;
+
+type Test = Arc<dyn Fn(Scope) -> Pin<Box<dyn Future<Output = anyhow::Result<()>>>> + Send + Sync>;
+
+fn boxed<F>(test: impl Fn(Scope) -> F + Send + Sync + 'static) -> Test
+where
+    F: Future<Output = anyhow::Result<()>> + 'static,
+{
+    Arc::new(move |scope| Box::pin(test(scope)))
+}
+
+/// Adds async functions to a suite, to run on every kind of API: `on_both!(suite, "file", first_test, second_test)`.
+#[macro_export]
+macro_rules! on_both {
+    ($suite:expr, $file:expr, $($test:ident),+ $(,)?) => {
+        $($suite.add(
+            &format!("{}::{}", $file, stringify!($test)),
+            $crate::cluster::Kind::ALL,
+            $crate::suite::Manner::Together,
+            $test,
+        );)+
+    };
+}
+
+/// The tests of one program.
+#[derive(Default)]
+pub struct Suite {
+    tests: Vec<Entry>,
+}
+
+struct Entry {
+    name: String,
+    kinds: &'static [Kind],
+    manner: Manner,
+    test: Test,
+}
+
+/// How a test shares the real API with others.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub enum Manner {
+    /// Side by side: it sees and changes only what is its own.
+    Together,
+    /// By itself: it changes what others would see, such as the default class.
+    Alone,
+}
+
+impl Suite {
+    /// Adds a test; it runs once on each of `kinds`.
+    pub fn add<F>(
+        &mut self,
+        name: &str,
+        kinds: &'static [Kind],
+        manner: Manner,
+        test: impl Fn(Scope) -> F + Send + Sync + 'static,
+    ) where
+        F: Future<Output = anyhow::Result<()>> + 'static,
+    {
+        let (name, test) = (name.to_owned(), boxed(test));
+        self.tests.push(Entry {
+            name,
+            kinds,
+            manner,
+            test,
+        });
+    }
+
+    /// Runs what the command line asks for and ends the process.
+    pub fn run(self) -> ! {
+        let missing = Source::locate().err();
+        let shared = Arc::new(Shared::default());
+        let mut trials = Vec::new();
+        let mut skipped = 0;
+        for entry in self.tests {
+            for kind in entry.kinds {
+                let (shared, test) = (shared.clone(), entry.test.clone());
+                let run = move || {
+                    shared
+                        .run(*kind, entry.manner, &test)
+                        .map_err(|why| failed(&why))
+                };
+                let skip = *kind == Kind::Real && missing.is_some();
+                skipped += usize::from(skip);
+                let trial = Trial::test(format!("{}::{}", kind.name(), entry.name), run);
+                trials.push(trial.with_ignored_flag(skip));
+            }
+        }
+        if let Some(missing) = missing {
+            eprintln!("skipped: {skipped} tests on a real kube-apiserver, {missing}");
+            if std::env::var("CI").is_ok_and(|value| value == "true") {
+                let refuse = move || Err(format!("CI runs them all: {missing}").into());
+                trials.push(Trial::test("real::programs_are_found", refuse));
+            }
+        }
+        let conclusion = libtest_mimic::run(&Arguments::from_args(), trials);
+        // The last of it: stops the real API, which `exit` would not.
+        drop(shared);
+        conclusion.exit()
+    }
+}
+
+/// The chain of causes in one line each, without the debug form's backtrace.
+fn failed(why: &anyhow::Error) -> Failed {
+    format!("{why:#}").into()
+}
+
+/// The one real API, started by the first test that needs it.
+#[derive(Default)]
+struct Shared {
+    real: OnceLock<Result<Arc<Cluster>, String>>,
+    company: RwLock<()>,
+}
+
+impl Shared {
+    fn run(&self, kind: Kind, manner: Manner, test: &Test) -> anyhow::Result<()> {
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .build()?;
+        let cluster = match kind {
+            Kind::Real => self.real(&runtime)?,
+            kind => Arc::new(runtime.block_on(Cluster::start(kind))?),
+        };
+        let test = async { test(Scope::new(cluster).await?).await };
+        // A test that failed by panic poisons the lock, which guards no data.
+        match (kind, manner) {
+            (Kind::Real, Manner::Together) => {
+                let _together = self.company.read().unwrap_or_else(|lock| lock.into_inner());
+                runtime.block_on(test)
+            }
+            (Kind::Real, Manner::Alone) => {
+                let _alone = self
+                    .company
+                    .write()
+                    .unwrap_or_else(|lock| lock.into_inner());
+                runtime.block_on(test)
+            }
+            _ => runtime.block_on(test),
+        }
+    }
+
+    fn real(&self, runtime: &tokio::runtime::Runtime) -> anyhow::Result<Arc<Cluster>> {
+        let start = || runtime.block_on(Cluster::start(Kind::Real)).map(Arc::new);
+        let real = self
+            .real
+            .get_or_init(|| start().map_err(|why| format!("{why:#}")));
+        real.clone().map_err(anyhow::Error::msg)
+    }
+}
