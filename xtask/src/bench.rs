@@ -20,7 +20,7 @@ pub(crate) fn run(args: Args) -> Result<()> {
     let sh = Shell::new()?;
     cmd!(
         sh,
-        "cargo bench --package bitts-binder --no-default-features --benches -- {criterion...}"
+        "cargo bench --package bitts-binder --no-default-features --bench '*' -- {criterion...}"
     )
     .run()?;
     cmd!(sh, "cargo run --release --package bitts-binder --no-default-features --example bind_many -- {pairs}")
