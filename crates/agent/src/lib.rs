@@ -1,1 +1,48 @@
-//! The node agent: mounts what the node's pods need and takes it down again
+//! The node agent: mounts what the node's pods need and takes it down again.
+//!
+//! [`Agent`] is the decisions, a [`Machine`](bitts_api::machine::Machine) without I/O. It watches
+//! the pods of its node and, for now, all claims and volumes: watching only those that its pods use
+//! is later work (amendment 35). [`gates`] says which of a pod's volumes may be mounted. With the
+//! feature `run`, `tree` does what is decided to the kubelet's directory and `run` puts it all on a
+//! cluster.
+//!
+//! What holds, whenever the agent is killed:
+//! - A volume is mounted at `<kubelet dir>/pods/<uid>/volumes/kubernetes.io~local-volume/<volume>`
+//!   once its claim is bound and all gates are passed (M2, M16, M40), and stays there as long as
+//!   the pod runs, whatever becomes of the claim (M3).
+//! - It is taken down when the API says that the pod is over, all pods having been listed, *and*
+//!   the node shows nothing of it: no process in its cgroup, none that holds the mount. Otherwise
+//!   it stays, the user is told, and it is looked at again.
+//! - There is no private state: what an earlier agent left is found by a scan.
+//! - Only empty directories are removed, and other volume types' are not touched.
+//!
+//! Of section 5 of the contract this first cut leaves out: every type but local directories (a
+//! claim's volume of another type is an event on its pod), raw block volumes, generic ephemeral
+//! claims, fsGroup (M35), subPath (M44), and the check that a container really uses a volume (M2:
+//! all claims of a pod are mounted). Beside a kubelet it must not run.
+//!
+//! ```
+//! use bitts_agent::{Agent, Task};
+//! use bitts_api::machine::{Effect, Input, Machine as _, Moment};
+//! use bitts_api::Kind;
+//!
+//! let mut agent = Agent::new("node-1".into(), false);
+//! // Whatever comes first, the agent asks what an earlier one left on the node.
+//! let effects = agent.handle(Moment::default(), Input::Listed(Kind::Pod, Vec::new()));
+//! assert_eq!(effects, [Effect::Task(Task::Scan)]);
+//! ```
+
+mod finish;
+pub mod gates;
+mod ledger;
+mod machine;
+mod task;
+#[cfg(feature = "run")]
+pub mod tree;
+#[cfg(feature = "run")]
+mod worker;
+
+pub use machine::Agent;
+pub use task::{Alarm, How, Mount, MountKey, PLUGIN_DIRECTORY, Report, Stage, Task};
+#[cfg(feature = "run")]
+pub use worker::{AgentConfig, Mounter, NodeWorker, run};

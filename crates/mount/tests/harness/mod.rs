@@ -30,7 +30,7 @@ pub(crate) fn main(cases: &'static [Case]) -> ExitCode {
         &["self"]
     } {
         let probe = child("probe", user).output().unwrap();
-        let forbidden = probe.status.code() == Some(77);
+        let forbidden = probe.status.code() == Some(SKIPPED);
         if forbidden {
             eprintln!(
                 "skipped as {user}: {}",
@@ -45,6 +45,15 @@ pub(crate) fn main(cases: &'static [Case]) -> ExitCode {
     libtest_mimic::run(&arguments, trials).exit_code()
 }
 
+/// The exit code of a case that cannot be run here.
+const SKIPPED: i32 = 77;
+
+/// Ends a case that this machine has no way to run, with the reason.
+pub(crate) fn skip(reason: &str) -> ! {
+    eprintln!("{reason}");
+    std::process::exit(SKIPPED)
+}
+
 fn child(case: &str, user: &str) -> Command {
     let mut command = Command::new("/proc/self/exe");
     command
@@ -56,7 +65,12 @@ fn child(case: &str, user: &str) -> Command {
 fn run_child(case: &str, user: &str) -> Result<(), libtest_mimic::Failed> {
     let before = fs::read_to_string("/proc/self/mountinfo")?;
     let output = child(case, user).output()?;
-    if !output.status.success() {
+    if output.status.code() == Some(SKIPPED) {
+        eprintln!(
+            "skipped {user}::{case}: {}",
+            String::from_utf8_lossy(&output.stderr).trim()
+        );
+    } else if !output.status.success() {
         return Err(String::from_utf8_lossy(&output.stderr).into_owned().into());
     }
     if fs::read_to_string("/proc/self/mountinfo")? != before {
@@ -78,10 +92,7 @@ fn run_case(cases: &[Case], case: &str) -> ExitCode {
     }
     if case == "probe" {
         return match sandbox::enter() {
-            Err(error) if error.is_forbidden() => {
-                eprintln!("{error}");
-                ExitCode::from(77)
-            }
+            Err(error) if error.is_forbidden() => skip(&error.to_string()),
             _ => ExitCode::SUCCESS,
         };
     }

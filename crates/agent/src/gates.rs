@@ -1,0 +1,164 @@
+//! Whether a pod's volume may be mounted: the gates of M2 and M16, in their order.
+
+use bitts_api::machine::Cache;
+use bitts_api::{
+    AccessMode, Claim, ClaimPhase, Name, Node, Pod, PodVolume, PodVolumeSource, Source, Volume,
+    VolumeMode, names,
+};
+
+use crate::task::{Mount, MountKey};
+
+/// What the gates look at besides the pod.
+pub struct World<'a> {
+    /// All claims.
+    pub claims: &'a Cache<Claim>,
+    /// All volumes.
+    pub volumes: &'a Cache<Volume>,
+    /// The node that the pod runs on.
+    pub node: Option<&'a Node>,
+    /// Whether another pod of this node has the volume.
+    pub used_by_another: &'a dyn Fn(&Name) -> bool,
+}
+
+/// Why a pod's volume is not mounted now. Ends when one of the objects in question changes.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Refusal {
+    /// Nothing is known of the claim.
+    #[error(
+        "error processing PVC {0}: failed to fetch PVC from API server: persistentvolumeclaims {1:?} not found"
+    )]
+    NoClaim(String, Name),
+    /// The claim is about to disappear and nothing holds it.
+    #[error("error processing PVC {0}: PVC is being deleted")]
+    ClaimDeleting(String),
+    /// The claim waits for a volume, or lost its own.
+    #[error("error processing PVC {0}: PVC is not bound")]
+    ClaimNotBound(String),
+    /// The claim's volume is not there.
+    #[error(
+        "error processing PVC {0}: failed to fetch PV {1:?} from API server: persistentvolumes {1:?} not found"
+    )]
+    NoVolume(String, Name),
+    /// The claim's volume belongs to another claim.
+    #[error(
+        "error processing PVC {0}: PV {1:?} is bound to {2}, not to this PVC: it was created anew, or the PV given away"
+    )]
+    VolumeElsewhere(String, Name, String),
+    /// A raw block device.
+    #[error(
+        "error processing PVC {0}: volumeMode Block is not supported by this agent yet: use Filesystem"
+    )]
+    Block(String),
+    /// A volume that belongs to the pod alone.
+    #[error(
+        "error processing PVC {0}: generic ephemeral volumes are not supported by this agent yet: name a claim"
+    )]
+    Ephemeral(String),
+    /// A type that this agent does not mount.
+    #[error(
+        "MountVolume.NewMounter initialization failed for volume {0:?} : volume type {1:?} is not supported by this agent yet, only local directories are"
+    )]
+    Type(Name, String),
+    /// Nothing is known of the node itself.
+    #[error(
+        "MountVolume.NodeAffinity check failed for volume {0:?} : this node has no Node object; create it or start the agent with the right --node-name"
+    )]
+    NoNode(Name),
+    /// The volume is on another node.
+    #[error(
+        "MountVolume.NodeAffinity check failed for volume {0:?} : no matching NodeSelectorTerms"
+    )]
+    OtherNode(Name),
+    /// The volume is for one pod, and another one has it.
+    #[error(
+        "MountVolume.SetUp failed for volume {0:?} : volume uses the ReadWriteOncePod access mode and is already in use by another pod"
+    )]
+    InUse(Name),
+}
+
+/// The mount that a pod's volume asks for; `None` for a volume that has no claim and is none of
+/// this agent's business.
+///
+/// # Errors
+/// With the first gate that the volume does not pass.
+pub fn plan(pod: &Pod, volume: &PodVolume, world: &World<'_>) -> Result<Option<Mount>, Refusal> {
+    let PodVolumeSource::Claim {
+        name,
+        read_only,
+        ephemeral,
+    } = &volume.source
+    else {
+        return Ok(None);
+    };
+    let namespace = pod.meta.namespace.clone();
+    let place = match &namespace {
+        Some(namespace) => format!("{namespace}/{name}"),
+        None => name.to_string(),
+    };
+    if *ephemeral {
+        return Err(Refusal::Ephemeral(place));
+    }
+    let Some(claim) = world.claims.get(&(namespace, name.clone())) else {
+        return Err(Refusal::NoClaim(place, name.clone()));
+    };
+    let held = claim
+        .meta
+        .finalizers
+        .iter()
+        .any(|f| **f == *names::CLAIM_PROTECTION);
+    if claim.meta.is_deleting() && !held {
+        return Err(Refusal::ClaimDeleting(place));
+    }
+    let bound_to = claim
+        .volume_name
+        .as_ref()
+        .filter(|_| claim.phase == ClaimPhase::Bound);
+    let Some(bound_to) = bound_to else {
+        return Err(Refusal::ClaimNotBound(place));
+    };
+    let Some(found) = world.volumes.get(&(None, bound_to.clone())) else {
+        return Err(Refusal::NoVolume(place, bound_to.clone()));
+    };
+    let owner = found.claim_ref.as_ref();
+    if owner.and_then(|r| r.uid.as_ref()) != Some(&claim.meta.uid) {
+        let owner = owner.map_or_else(|| "no claim".to_owned(), ToString::to_string);
+        return Err(Refusal::VolumeElsewhere(place, bound_to.clone(), owner));
+    }
+    if claim.volume_mode != VolumeMode::Filesystem || found.volume_mode != VolumeMode::Filesystem {
+        return Err(Refusal::Block(place));
+    }
+    let mount = Mount {
+        key: MountKey {
+            pod: pod.meta.uid.clone(),
+            volume: bound_to.clone(),
+        },
+        path: local_path(found)?,
+        options: found.mount_options.clone(),
+        read_only: *read_only,
+    };
+    check_node(found, world)?;
+    Ok(Some(mount))
+}
+
+fn local_path(volume: &Volume) -> Result<Box<str>, Refusal> {
+    match &volume.source {
+        Source::Local { path, .. } => Ok(path.clone()),
+        other => Err(Refusal::Type(
+            volume.meta.name.clone(),
+            other.type_name().to_owned(),
+        )),
+    }
+}
+
+fn check_node(volume: &Volume, world: &World<'_>) -> Result<(), Refusal> {
+    let name = &volume.meta.name;
+    let node = world.node.ok_or_else(|| Refusal::NoNode(name.clone()))?;
+    if !node.fits(volume.node_affinity.as_ref()) {
+        return Err(Refusal::OtherNode(name.clone()));
+    }
+    let one_pod = [AccessMode::ReadWriteOncePod].into_iter().collect();
+    if volume.access_modes == one_pod && (world.used_by_another)(name) {
+        return Err(Refusal::InUse(name.clone()));
+    }
+    Ok(())
+}

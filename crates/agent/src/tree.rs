@@ -1,0 +1,304 @@
+//! The pods' part of the kubelet's directory: what a task does to it, step by step.
+//!
+//! Each operation may be cut off between any two steps; doing it again, or the opposite one, ends
+//! where it should. Nothing is removed but empty directories, and none on which something is
+//! mounted (M34).
+
+use std::path::{Path, PathBuf};
+
+use bitts_mount::bind::{self, Options};
+use bitts_mount::dir::{Component, Dir, NameError, Removal};
+use bitts_mount::path::{PathKind, Root};
+use bitts_mount::{SystemError, holders};
+
+use crate::task::{How, Mount, MountKey, PLUGIN_DIRECTORY, Report, Stage, Task};
+
+/// Where the agent mounts, and from where.
+#[derive(Clone, Debug)]
+pub struct Tree {
+    /// The kubelet's directory.
+    pub kubelet_dir: PathBuf,
+    /// The directory in which the paths of local volumes start.
+    pub local_root: PathBuf,
+}
+
+/// A change that is about to be made, for whoever wants to know or to stop before it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Step<'a> {
+    /// A directory is made, unless it is there.
+    Make(&'a str),
+    /// The volume is mounted.
+    Bind,
+    /// The options of a mount are set once more.
+    Configure,
+    /// The volume is unmounted.
+    Unmount,
+    /// A directory is removed if it is empty.
+    Remove(&'a str),
+}
+
+/// Called before every change; an error ends the task there.
+pub type Watcher<'a> = &'a mut dyn FnMut(Step<'_>) -> Result<(), Stopped>;
+
+/// A task was to end before its next step.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("stopped before the next step")]
+pub struct Stopped;
+
+#[derive(Debug, thiserror::Error)]
+enum Trouble {
+    #[error(transparent)]
+    System(#[from] SystemError),
+    #[error(transparent)]
+    Name(#[from] NameError),
+    #[error(transparent)]
+    Stopped(#[from] Stopped),
+    #[error("{0}")]
+    Other(String),
+}
+
+enum Down {
+    Gone { was_mounted: bool },
+    Held(String),
+}
+
+impl Tree {
+    /// Does a task. Blocks.
+    #[must_use]
+    pub fn perform(&self, task: Task, watcher: Watcher<'_>) -> Report {
+        match task {
+            Task::Scan => match self.scan() {
+                Ok((volumes, empty)) => Report::Scanned { volumes, empty },
+                Err(trouble) => Report::ScanFailed(trouble.to_string()),
+            },
+            Task::Mount(mount) => match self.mount(&mount, watcher) {
+                Ok(how) => Report::Mounted {
+                    target: self.target(&mount.key),
+                    mount,
+                    how,
+                },
+                Err((stage, message)) => Report::MountFailed {
+                    mount,
+                    stage,
+                    message,
+                },
+            },
+            Task::Unmount(key) => match self.unmount(&key, watcher) {
+                Ok(Down::Gone { was_mounted }) => Report::Unmounted {
+                    target: self.target(&key),
+                    key,
+                    was_mounted,
+                },
+                Ok(Down::Held(holders)) => Report::Kept {
+                    target: self.target(&key),
+                    key,
+                    holders,
+                },
+                Err(trouble) => Report::UnmountFailed {
+                    key,
+                    message: trouble.to_string(),
+                },
+            },
+            Task::RemovePodDirectory(pod) => {
+                // What cannot be removed stays; the next scan finds it again.
+                let removed = Component::new(pod.as_str())
+                    .map_err(Trouble::from)
+                    .and_then(|name| self.remove_empty(&name, watcher));
+                if let Err(error) = removed {
+                    tracing::warn!(%pod, %error, "an ended pod's directory stays");
+                }
+                Report::PodDirectoryRemoved(pod)
+            }
+        }
+    }
+
+    pub(crate) fn target(&self, key: &MountKey) -> PathBuf {
+        self.kubelet_dir.join(key.target())
+    }
+
+    /// Finds the volumes of every pod, and the pods of which only empty directories are left (M29).
+    /// Directories of other types are not looked into.
+    fn scan(&self) -> Result<(Vec<MountKey>, Vec<bitts_api::Uid>), Trouble> {
+        let kubelet = Dir::open(&self.kubelet_dir).map_err(|error| {
+            Trouble::Other(format!(
+                "{error}: create it or start the agent with --kubelet-dir"
+            ))
+        })?;
+        let (mut volumes, mut empty) = (Vec::new(), Vec::new());
+        let Some(pods) = kubelet.child(&name("pods")?)? else {
+            return Ok((volumes, empty));
+        };
+        for uid in pods.children()? {
+            match found_in(&pods, &uid) {
+                Ok(Found::Volumes(names)) => volumes.extend(names.iter().map(|volume| MountKey {
+                    pod: uid.as_str().into(),
+                    volume: volume.as_str().into(),
+                })),
+                Ok(Found::Nothing) => empty.push(uid.as_str().into()),
+                Ok(Found::NotOurs) => {}
+                // One odd directory does not keep the others from being looked after.
+                Err(error) => tracing::warn!(pod = %uid, %error, "a pod's directory is left alone"),
+            }
+        }
+        Ok((volumes, empty))
+    }
+
+    fn mount(&self, mount: &Mount, watcher: Watcher<'_>) -> Result<How, (Stage, String)> {
+        let new_mounter = |error: &dyn ToString| (Stage::NewMounter, error.to_string());
+        let source = Root::open(&self.local_root)
+            .and_then(|root| root.resolve(Path::new(&*mount.path)))
+            .map_err(|error| new_mounter(&error))?;
+        if source.kind == PathKind::BlockDevice {
+            return Err(new_mounter(&format!(
+                "path {:?} is a block device: this agent mounts only directories so far",
+                mount.path
+            )));
+        }
+        self.set_up(mount, &source.dir, watcher)
+            .map_err(|trouble| (Stage::SetUp, trouble.to_string()))
+    }
+
+    fn set_up(&self, mount: &Mount, source: &Dir, watcher: Watcher<'_>) -> Result<How, Trouble> {
+        let mut options = Options::parse(mount.options.iter().map(|text| &**text))
+            .map_err(|error| Trouble::Other(error.to_string()))?;
+        if mount.read_only {
+            options = options.read_only();
+        }
+        let volume = name(mount.key.volume.as_str())?;
+        let mut dir = Dir::open(&self.kubelet_dir)?;
+        for part in ["pods", mount.key.pod.as_str(), "volumes", PLUGIN_DIRECTORY] {
+            watcher(Step::Make(part))?;
+            dir = dir.make_child(&name(part)?)?;
+        }
+        watcher(Step::Make(volume.as_str()))?;
+        let target = dir.make_child(&volume)?;
+        let there = target.identity()?;
+        if there.is_mount_point {
+            if !there.is_same_file(&source.identity()?) {
+                return Err(Trouble::Other(format!(
+                    "something else than {:?} is mounted at {}: if nothing needs it, unmount it",
+                    mount.path,
+                    target.path().display()
+                )));
+            }
+            // An agent that was killed may not have come to this.
+            watcher(Step::Configure)?;
+            bind::configure(source, &target, options)?;
+            return Ok(How::Before);
+        }
+        watcher(Step::Bind)?;
+        if let Err(error) = bind::bind(source, &target, options) {
+            drop(target);
+            // M40; that it stays where it cannot be removed harms nobody.
+            let _ = dir.remove(&volume);
+            return Err(error.into());
+        }
+        Ok(How::Now)
+    }
+
+    fn unmount(&self, key: &MountKey, watcher: Watcher<'_>) -> Result<Down, Trouble> {
+        let (pod, volume) = (name(key.pod.as_str())?, name(key.volume.as_str())?);
+        let mut was_mounted = false;
+        if let Some(parent) = self.plugin_directory(&pod)? {
+            while let Some(target) = parent.child(&volume)? {
+                if !target.identity()?.is_mount_point {
+                    break;
+                }
+                if let Some(holders) = held(key, &target)? {
+                    return Ok(Down::Held(holders));
+                }
+                // Open, it would keep the mount busy.
+                drop(target);
+                watcher(Step::Unmount)?;
+                parent.unmount(&volume)?;
+                was_mounted = true;
+            }
+            watcher(Step::Remove(volume.as_str()))?;
+            if parent.remove(&volume)? == Removal::NotEmpty {
+                return Err(Trouble::Other(format!(
+                    "{} has files in it that were written while nothing was mounted there: move them away",
+                    self.target(key).display()
+                )));
+            }
+        }
+        self.remove_empty(&pod, watcher)?;
+        Ok(Down::Gone { was_mounted })
+    }
+
+    fn plugin_directory(&self, pod: &Component) -> Result<Option<Dir>, Trouble> {
+        let mut dir = Dir::open(&self.kubelet_dir)?;
+        for part in ["pods", pod.as_str(), "volumes", PLUGIN_DIRECTORY] {
+            match dir.child(&name(part)?)? {
+                Some(child) => dir = child,
+                None => return Ok(None),
+            }
+        }
+        Ok(Some(dir))
+    }
+
+    /// Removes the directories that the agent makes for a pod, innermost first, until one is not
+    /// empty.
+    fn remove_empty(&self, pod: &Component, watcher: Watcher<'_>) -> Result<(), Trouble> {
+        let kubelet = Dir::open(&self.kubelet_dir)?;
+        let Some(pods) = kubelet.child(&name("pods")?)? else {
+            return Ok(());
+        };
+        let Some(pod_dir) = pods.child(pod)? else {
+            return Ok(());
+        };
+        if let Some(volumes) = pod_dir.child(&name("volumes")?)? {
+            watcher(Step::Remove(PLUGIN_DIRECTORY))?;
+            volumes.remove(&name(PLUGIN_DIRECTORY)?)?;
+        }
+        watcher(Step::Remove("volumes"))?;
+        pod_dir.remove(&name("volumes")?)?;
+        watcher(Step::Remove(pod.as_str()))?;
+        pods.remove(pod)?;
+        Ok(())
+    }
+}
+
+enum Found {
+    Volumes(Vec<Component>),
+    Nothing,
+    NotOurs,
+}
+
+fn found_in(pods: &Dir, uid: &Component) -> Result<Found, Trouble> {
+    let Some(pod) = pods.child(uid)? else {
+        return Ok(Found::NotOurs);
+    };
+    let (volumes, plugin) = (name("volumes")?, name(PLUGIN_DIRECTORY)?);
+    let mut only_ours = pod.children()?.iter().all(|child| *child == volumes);
+    if let Some(volumes) = pod.child(&volumes)? {
+        only_ours &= volumes.children()?.iter().all(|child| *child == plugin);
+        if let Some(plugin) = volumes.child(&plugin)? {
+            let names = plugin.children()?;
+            if !names.is_empty() {
+                return Ok(Found::Volumes(names));
+            }
+        }
+    }
+    Ok(if only_ours {
+        Found::Nothing
+    } else {
+        Found::NotOurs
+    })
+}
+
+/// The evidence against taking a mount away (amendment 1): processes of the pod, and others that
+/// use the mount.
+fn held(key: &MountKey, target: &Dir) -> Result<Option<String>, Trouble> {
+    let mut found = holders::in_cgroup_of(key.pod.as_str())?;
+    found.extend(holders::of_mount(target)?);
+    let more = found.len().saturating_sub(3);
+    let mut texts: Vec<_> = found.iter().take(3).map(ToString::to_string).collect();
+    if more > 0 {
+        texts.push(format!("and {more} more"));
+    }
+    Ok((!texts.is_empty()).then(|| texts.join(", ")))
+}
+
+fn name(text: &str) -> Result<Component, Trouble> {
+    Ok(Component::new(text)?)
+}

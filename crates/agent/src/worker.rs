@@ -1,0 +1,208 @@
+//! Does the machine's tasks, each on a thread of its own so that nothing waits for a mount.
+
+use std::path::PathBuf;
+
+use bitts_api::NodeName;
+use bitts_runtime::{Host, RoleOptions, RuntimeError, Worker, run_role};
+use tokio::sync::mpsc::UnboundedSender;
+
+use crate::Agent;
+use crate::task::{How, MountKey, Report, Stage, Task};
+use crate::tree::Tree;
+
+/// How the agent of a node is run.
+#[derive(Clone, Debug)]
+pub struct AgentConfig {
+    /// The node's name in the API.
+    pub node: NodeName,
+    /// The kubelet's directory. It must exist.
+    pub kubelet_dir: PathBuf,
+    /// The directory in which the paths of local volumes start. A link that leaves it is refused,
+    /// except in `/`, which nothing leaves.
+    pub local_root: PathBuf,
+    /// Whether to delete the objects of pods whose deletion was asked for, once their volumes are
+    /// down; only where nobody else runs the pods.
+    pub finish_pods: bool,
+    /// Whether to mount at all.
+    pub mounter: Mounter,
+    /// Who is told what came of every task.
+    pub observer: Option<UnboundedSender<Report>>,
+}
+
+impl AgentConfig {
+    /// An agent for this node with the kubelet's usual directory, whose volumes may be anywhere.
+    #[must_use]
+    pub fn new(node: NodeName) -> Self {
+        Self {
+            node,
+            kubelet_dir: "/var/lib/kubelet".into(),
+            local_root: "/".into(),
+            finish_pods: false,
+            mounter: Mounter::System,
+            observer: None,
+        }
+    }
+}
+
+/// Who mounts.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Mounter {
+    /// The kernel.
+    #[default]
+    System,
+    /// Nobody: mounts are reported as [`How::Shown`], and nothing on the node is looked at or
+    /// changed.
+    DryRun,
+}
+
+/// Runs the agent of a node until the host shuts down.
+///
+/// # Errors
+/// As [`run_role`].
+pub async fn run(host: &Host, config: AgentConfig) -> Result<(), RuntimeError> {
+    let options = RoleOptions {
+        name: "agent",
+        event_source: "kubelet",
+        lease: None,
+        writes_at_once: 16,
+    };
+    let machine = Agent::new(config.node.clone(), config.finish_pods);
+    run_role(host, options, machine, NodeWorker::new(config)).await
+}
+
+/// Does the tasks of one node.
+#[derive(Clone, Debug)]
+pub struct NodeWorker {
+    tree: Tree,
+    mounter: Mounter,
+    observer: Option<UnboundedSender<Report>>,
+}
+
+impl NodeWorker {
+    /// The worker for an agent that is run like this.
+    #[must_use]
+    pub fn new(config: AgentConfig) -> Self {
+        Self {
+            tree: Tree {
+                kubelet_dir: config.kubelet_dir,
+                local_root: config.local_root,
+            },
+            mounter: config.mounter,
+            observer: config.observer,
+        }
+    }
+
+    /// Says what would be done.
+    fn show(&self, task: Task) -> Report {
+        match task {
+            Task::Scan => Report::Scanned {
+                volumes: Vec::new(),
+                empty: Vec::new(),
+            },
+            Task::Mount(mount) => {
+                let target = self.tree.target(&mount.key);
+                Report::Mounted {
+                    mount,
+                    target,
+                    how: How::Shown,
+                }
+            }
+            Task::Unmount(key) => {
+                let target = self.tree.target(&key);
+                Report::Unmounted {
+                    key,
+                    target,
+                    was_mounted: false,
+                }
+            }
+            Task::RemovePodDirectory(pod) => Report::PodDirectoryRemoved(pod),
+        }
+    }
+}
+
+impl Worker for NodeWorker {
+    type Task = Task;
+    type Report = Report;
+
+    async fn perform(&self, task: Task) -> Report {
+        let report = match self.mounter {
+            Mounter::DryRun => self.show(task),
+            Mounter::System => {
+                let (tree, copy) = (self.tree.clone(), task.clone());
+                let done = tokio::task::spawn_blocking(move || {
+                    tree.perform(copy, &mut |step| {
+                        tracing::trace!(?step);
+                        Ok(())
+                    })
+                });
+                done.await
+                    .unwrap_or_else(|error| failed(task, error.to_string()))
+            }
+        };
+        log(&report);
+        if let Some(observer) = &self.observer {
+            // Nobody has to listen.
+            let _ = observer.send(report.clone());
+        }
+        report
+    }
+}
+
+/// A task that ended in a way of its own: a bug, told like any other failure so that it is tried
+/// again.
+fn failed(task: Task, message: String) -> Report {
+    match task {
+        Task::Scan => Report::ScanFailed(message),
+        Task::Mount(mount) => Report::MountFailed {
+            mount,
+            stage: Stage::SetUp,
+            message,
+        },
+        Task::Unmount(key) => Report::UnmountFailed { key, message },
+        Task::RemovePodDirectory(pod) => Report::PodDirectoryRemoved(pod),
+    }
+}
+
+fn log(report: &Report) {
+    match report {
+        Report::Scanned { volumes, .. } => {
+            tracing::info!(volumes = volumes.len(), "scanned the kubelet's directory");
+        }
+        Report::ScanFailed(error) => tracing::error!(error, "cannot scan the kubelet's directory"),
+        Report::Mounted { mount, target, how } => {
+            let (volume, pod) = (&mount.key.volume, &mount.key.pod);
+            tracing::info!(%volume, %pod, source = %mount.path, target = %target.display(), ?how, "mounted");
+        }
+        Report::MountFailed {
+            mount,
+            stage,
+            message,
+        } => {
+            let (volume, pod) = (&mount.key.volume, &mount.key.pod);
+            tracing::warn!(%volume, %pod, error = message, "{stage}");
+        }
+        Report::Unmounted {
+            key,
+            target,
+            was_mounted,
+        } => {
+            let MountKey { volume, pod } = key;
+            tracing::info!(%volume, %pod, target = %target.display(), was_mounted, "unmounted");
+        }
+        Report::Kept {
+            key,
+            target,
+            holders,
+        } => {
+            let MountKey { volume, pod } = key;
+            tracing::warn!(%volume, %pod, target = %target.display(), holders, "kept: still in use");
+        }
+        Report::UnmountFailed { key, message } => {
+            let MountKey { volume, pod } = key;
+            tracing::warn!(%volume, %pod, error = message, "cannot unmount");
+        }
+        Report::PodDirectoryRemoved(pod) => {
+            tracing::debug!(%pod, "removed an ended pod's directory")
+        }
+    }
+}
