@@ -3,7 +3,8 @@
 use serde::{Deserialize, Serialize};
 
 use crate::names;
-use crate::volume::{WireStorage, class, non_empty};
+use crate::volume::{class, non_empty};
+use crate::wire::{Storage, or_default};
 use crate::{AccessModes, ClassName, LabelSelector, Meta, Name, Quantity, VolumeMode};
 
 /// A PersistentVolumeClaim.
@@ -86,20 +87,20 @@ impl ClaimPhase {
 #[derive(Deserialize)]
 struct Wire {
     metadata: Meta,
-    #[serde(default)]
+    #[serde(default, deserialize_with = "or_default")]
     spec: Spec,
-    #[serde(default)]
+    #[serde(default, deserialize_with = "or_default")]
     status: Status,
 }
 
 #[derive(Default, Deserialize)]
 #[serde(rename_all = "camelCase")]
 struct Spec {
-    #[serde(default)]
+    #[serde(default, deserialize_with = "or_default")]
     resources: Resources,
-    #[serde(default)]
+    #[serde(default, deserialize_with = "or_default")]
     access_modes: AccessModes,
-    #[serde(default)]
+    #[serde(default, deserialize_with = "or_default")]
     volume_mode: VolumeMode,
     storage_class_name: Option<Box<str>>,
     volume_attributes_class_name: Option<Box<str>>,
@@ -109,18 +110,18 @@ struct Spec {
 
 #[derive(Default, Deserialize)]
 struct Resources {
-    #[serde(default)]
-    requests: WireStorage,
+    #[serde(default, deserialize_with = "or_default")]
+    requests: Storage,
 }
 
 #[derive(Default, Deserialize)]
 #[serde(rename_all = "camelCase")]
 struct Status {
-    #[serde(default)]
+    #[serde(default, deserialize_with = "or_default")]
     phase: ClaimPhase,
-    #[serde(default)]
-    capacity: WireStorage,
-    #[serde(default)]
+    #[serde(default, deserialize_with = "or_default")]
+    capacity: Storage,
+    #[serde(default, deserialize_with = "or_default")]
     access_modes: AccessModes,
     current_volume_attributes_class_name: Option<Box<str>>,
 }

@@ -20,7 +20,8 @@ use std::sync::Arc;
 use serde::{Deserialize, Deserializer};
 
 use crate::meta::share;
-use crate::requirement::{Operator, Requirement, WireRequirement, or_default};
+use crate::requirement::{Operator, Requirement, WireRequirement};
+use crate::wire::or_default;
 
 /// The labels of an object, in the order of their keys.
 #[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -177,7 +178,7 @@ impl LabelSelector {
 #[derive(Deserialize)]
 #[serde(rename_all = "camelCase")]
 struct Wire {
-    #[serde(default)]
+    #[serde(default, deserialize_with = "or_default")]
     match_labels: Labels,
     #[serde(default, deserialize_with = "or_default")]
     match_expressions: Vec<WireRequirement>,

@@ -39,6 +39,7 @@ pub mod quantity;
 mod requirement;
 mod storage_class;
 mod volume;
+mod wire;
 
 pub use claim::{Claim, ClaimPhase};
 pub use labels::{LabelSelector, Labels};

@@ -368,8 +368,12 @@ impl<T: Cached> Cache<T> {
     }
 
     /// Takes in a consistent list: it is the truth, whatever versions were known. Returns what
-    /// changed, removals first.
-    pub fn replace(&mut self, list: impl IntoIterator<Item = Arc<T>>) -> Vec<Change<T>> {
+    /// changed, removals first. An equal version is no proof of an equal object: an API restored
+    /// from a backup gives its numbers out again.
+    pub fn replace(&mut self, list: impl IntoIterator<Item = Arc<T>>) -> Vec<Change<T>>
+    where
+        T: PartialEq,
+    {
         self.listed = true;
         let mut before = std::mem::take(&mut self.objects);
         let mut set = Vec::new();
@@ -384,7 +388,7 @@ impl<T: Cached> Cache<T> {
                         new: new.clone(),
                     });
                 }
-                Some(old) if old.meta().resource_version == new.meta().resource_version => {}
+                Some(old) if old == new => {}
                 old => set.push(Change::Set {
                     old,
                     new: new.clone(),

@@ -9,6 +9,7 @@ use jiff::Timestamp;
 use serde::{Deserialize, Deserializer, Serialize};
 
 use crate::Labels;
+use crate::wire::or_default;
 
 macro_rules! text {
     ($(#[$doc:meta])* $name:ident, shared = $shared:literal) => {
@@ -209,7 +210,8 @@ impl<'de> Deserialize<'de> for Annotations {
                     // kubectl's own copy of the manifest is the largest annotation there is.
                     let wanted = domain.ends_with("kubernetes.io") || domain.contains("bitts");
                     if wanted && domain != "kubectl.kubernetes.io" {
-                        known.push((share(&key), map.next_value::<Box<str>>()?));
+                        let value: Option<Box<str>> = map.next_value()?;
+                        known.push((share(&key), value.unwrap_or_default()));
                     } else {
                         map.next_value::<serde::de::IgnoredAny>()?;
                     }
@@ -240,13 +242,13 @@ pub struct Meta {
     /// The object's name.
     pub name: Name,
     /// The namespace; `None` for volumes, classes and nodes.
-    #[serde(default)]
+    #[serde(default, deserialize_with = "namespace")]
     pub namespace: Option<Namespace>,
     /// Empty in a manifest that the API has not seen yet.
-    #[serde(default = "no_uid")]
+    #[serde(default = "no_uid", deserialize_with = "uid")]
     pub uid: Uid,
     /// The version that was read; a write that depends on it carries it.
-    #[serde(default)]
+    #[serde(default, deserialize_with = "or_default")]
     pub resource_version: ResourceVersion,
     /// When the object was created.
     #[serde(default)]
@@ -255,13 +257,13 @@ pub struct Meta {
     #[serde(default)]
     pub deletion_timestamp: Option<Timestamp>,
     /// All labels.
-    #[serde(default)]
+    #[serde(default, deserialize_with = "or_default")]
     pub labels: Labels,
     /// The annotations in Kubernetes' and bitts' own domains.
-    #[serde(default)]
+    #[serde(default, deserialize_with = "or_default")]
     pub annotations: Annotations,
     /// Who has to agree before the object disappears.
-    #[serde(default)]
+    #[serde(default, deserialize_with = "or_default")]
     pub finalizers: Box<[Box<str>]>,
 }
 
@@ -269,10 +271,39 @@ fn no_uid() -> Uid {
     Uid::from("")
 }
 
+fn uid<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Uid, D::Error> {
+    Ok(Option::deserialize(deserializer)?.unwrap_or_else(no_uid))
+}
+
+/// Go clients write `""` for no namespace.
+fn namespace<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Namespace>, D::Error> {
+    let named: Option<Namespace> = Option::deserialize(deserializer)?;
+    Ok(named.filter(|name| *name != ""))
+}
+
 impl Meta {
     /// Whether deletion was asked for.
     #[must_use]
     pub fn is_deleting(&self) -> bool {
         self.deletion_timestamp.is_some()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn shared_texts_are_one_and_go_when_unused() {
+        let mut shared = Shared {
+            texts: BTreeSet::new(),
+            sweep_at: 1024,
+        };
+        let kept = shared.get("kept");
+        for n in 0..100_000 {
+            shared.get(&n.to_string());
+        }
+        assert!(shared.texts.len() <= 1024, "{}", shared.texts.len());
+        assert!(Arc::ptr_eq(&kept, &shared.get("kept")));
     }
 }

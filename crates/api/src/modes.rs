@@ -54,8 +54,14 @@ impl AccessMode {
 }
 
 /// A set of access modes: order and repeats in the manifest mean nothing (B12).
+///
+/// A mode that this version does not know is remembered as such: nothing offers what a claim with
+/// it asks for.
 #[derive(Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct AccessModes(u8);
+
+/// Stands for every mode that this version does not know.
+const UNKNOWN: u8 = 1 << 7;
 
 impl AccessModes {
     /// Whether the set has this mode.
@@ -67,13 +73,13 @@ impl AccessModes {
     /// Whether every mode of `asked` is in this set.
     #[must_use]
     pub const fn contains_all(self, asked: Self) -> bool {
-        self.0 & asked.0 == asked.0
+        self.0 & asked.0 == asked.0 && asked.0 & UNKNOWN == 0
     }
 
-    /// How many modes the set has.
+    /// How many known modes the set has.
     #[must_use]
     pub const fn len(self) -> u32 {
-        self.0.count_ones()
+        (self.0 & !UNKNOWN).count_ones()
     }
 
     /// Whether the set has no mode.
@@ -120,8 +126,23 @@ impl Serialize for AccessModes {
 
 impl<'de> Deserialize<'de> for AccessModes {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        let modes = Option::<Vec<AccessMode>>::deserialize(deserializer)?;
-        Ok(modes.unwrap_or_default().into_iter().collect())
+        #[derive(Deserialize)]
+        #[serde(untagged)]
+        enum Entry {
+            Known(AccessMode),
+            Unknown(serde::de::IgnoredAny),
+        }
+        let modes = Option::<Vec<Entry>>::deserialize(deserializer)?;
+        let bit = |entry: &Entry| match entry {
+            Entry::Known(mode) => mode.bit(),
+            Entry::Unknown(_) => UNKNOWN,
+        };
+        Ok(Self(
+            modes
+                .iter()
+                .flatten()
+                .fold(0, |bits, entry| bits | bit(entry)),
+        ))
     }
 }
 

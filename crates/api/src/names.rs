@@ -28,3 +28,76 @@ pub const PRE_RESIZE_CAPACITY: &str = "volume.alpha.kubernetes.io/pre-resize-cap
 pub const CLAIM_PROTECTION: &str = "kubernetes.io/pvc-protection";
 /// Holds a volume while it is bound.
 pub const VOLUME_PROTECTION: &str = "kubernetes.io/pv-protection";
+/// Holds a volume whose data an in-tree provisioner deletes first (N5).
+pub const VOLUME_CONTROLLER: &str = "kubernetes.io/pv-controller";
+/// Holds a volume whose data the CSI external-provisioner deletes first (N5).
+pub const EXTERNAL_PROVISIONER: &str = "external-provisioner.volume.kubernetes.io/finalizer";
+
+/// The provisioner of a class whose volumes are made by hand (N8).
+pub const NO_PROVISIONER: &str = "kubernetes.io/no-provisioner";
+/// The value of the annotations that only say yes.
+pub const YES: &str = "yes";
+/// More mount options, separated by commas, from before there was a field (N4).
+pub const MOUNT_OPTIONS: &str = "volume.beta.kubernetes.io/mount-options";
+
+/// Who an event says it is from (N9), so that what users and dashboards filter by stays the same.
+pub mod source {
+    /// The binder.
+    pub const BINDER: &str = "persistentvolume-controller";
+    /// The part that attaches volumes to nodes.
+    pub const ATTACHER: &str = "attachdetach-controller";
+    /// The part that grows volumes.
+    pub const EXPANDER: &str = "volume_expand";
+    /// The part that makes claims for ephemeral volumes.
+    pub const EPHEMERAL: &str = "ephemeral_volume";
+    /// The node's agent.
+    pub const AGENT: &str = "kubelet";
+}
+
+/// Why an event was written (N10).
+pub mod reason {
+    /// No volume fits the claim and nobody makes one, or the binding was refused.
+    pub const FAILED_BINDING: &str = "FailedBinding";
+    /// The volume that the claim names does not fit it.
+    pub const VOLUME_MISMATCH: &str = "VolumeMismatch";
+    /// The claim's volume is gone.
+    pub const CLAIM_LOST: &str = "ClaimLost";
+    /// The claim's volume is bound to another claim.
+    pub const CLAIM_MISBOUND: &str = "ClaimMisbound";
+    /// The claim waits until a pod uses it.
+    pub const WAIT_FOR_FIRST_CONSUMER: &str = "WaitForFirstConsumer";
+    /// The claim waits until its pod gets a node.
+    pub const WAIT_FOR_POD_SCHEDULED: &str = "WaitForPodScheduled";
+    /// Another program was asked to make the volume.
+    pub const EXTERNAL_PROVISIONING: &str = "ExternalProvisioning";
+    /// The volume could not be made.
+    pub const PROVISIONING_FAILED: &str = "ProvisioningFailed";
+    /// The volume was made.
+    pub const PROVISIONING_SUCCEEDED: &str = "ProvisioningSucceeded";
+    /// What a failed provisioning left behind could not be removed.
+    pub const PROVISIONING_CLEANUP_FAILED: &str = "ProvisioningCleanupFailed";
+    /// The volume's data is being deleted by another program.
+    pub const VOLUME_DELETE: &str = "VolumeDelete";
+    /// The volume or its data could not be deleted.
+    pub const VOLUME_FAILED_DELETE: &str = "VolumeFailedDelete";
+    /// The volume was wiped.
+    pub const VOLUME_RECYCLED: &str = "VolumeRecycled";
+    /// The volume could not be wiped.
+    pub const VOLUME_FAILED_RECYCLE: &str = "VolumeFailedRecycle";
+    /// The volume's reclaim policy means nothing to this version.
+    pub const VOLUME_UNKNOWN_RECLAIM_POLICY: &str = "VolumeUnknownReclaimPolicy";
+    /// Another program was asked to grow the volume.
+    pub const EXTERNAL_EXPANDING: &str = "ExternalExpanding";
+    /// The volume could not be attached to the node.
+    pub const FAILED_ATTACH_VOLUME: &str = "FailedAttachVolume";
+    /// The volume was attached to the node.
+    pub const SUCCESSFUL_ATTACH_VOLUME: &str = "SuccessfulAttachVolume";
+    /// The volume could not be mounted for the pod.
+    pub const FAILED_MOUNT: &str = "FailedMount";
+    /// The device could not be given to the pod.
+    pub const FAILED_MAP_VOLUME: &str = "FailedMapVolume";
+    /// The device was given to the pod; mounts get no such event.
+    pub const SUCCESSFUL_MOUNT_VOLUME: &str = "SuccessfulMountVolume";
+    /// The device holds another file system than the volume names.
+    pub const FAILED_MOUNT_ON_FILESYSTEM_MISMATCH: &str = "FailedMountOnFilesystemMismatch";
+}

@@ -20,7 +20,8 @@ use std::fmt;
 use serde::Deserialize;
 
 use crate::Labels;
-use crate::requirement::{Operator, Requirement, WireRequirement, join, or_default};
+use crate::requirement::{Operator, Requirement, WireRequirement, join};
+use crate::wire::or_default;
 
 /// The only field of a node that a selector can ask for.
 const NAME: &str = "metadata.name";

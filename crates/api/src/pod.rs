@@ -1,7 +1,11 @@
 //! Pod: who uses claims.
 
-use serde::{Deserialize, Serialize};
+use std::fmt;
 
+use serde::de::{IgnoredAny, MapAccess, Visitor};
+use serde::{Deserialize, Deserializer, Serialize};
+
+use crate::wire::or_default;
 use crate::{Meta, Name, NodeName};
 
 /// A Pod, as far as volumes care: where it runs, whether it still does, and its volumes.
@@ -83,9 +87,9 @@ pub enum PodPhase {
 #[derive(Deserialize)]
 struct Wire {
     metadata: Meta,
-    #[serde(default)]
+    #[serde(default, deserialize_with = "or_default")]
     spec: Spec,
-    #[serde(default)]
+    #[serde(default, deserialize_with = "or_default")]
     status: Status,
 }
 
@@ -93,50 +97,93 @@ struct Wire {
 #[serde(rename_all = "camelCase")]
 struct Spec {
     node_name: Option<Box<str>>,
-    #[serde(default)]
+    #[serde(default, deserialize_with = "or_default")]
     volumes: Vec<WireVolume>,
 }
 
-#[derive(Deserialize)]
-#[serde(rename_all = "camelCase")]
+/// Read by hand: the type of a volume is the name of whichever field is left over.
+#[derive(Default)]
 struct WireVolume {
     name: Box<str>,
-    persistent_volume_claim: Option<WireClaimSource>,
-    ephemeral: Option<serde::de::IgnoredAny>,
-    #[serde(flatten)]
-    other: crate::volume::OtherSource,
+    claim: Option<WireClaimSource>,
+    ephemeral: bool,
+    other: Box<str>,
+}
+
+#[derive(Deserialize)]
+#[serde(field_identifier, rename_all = "camelCase")]
+enum Field {
+    Name,
+    PersistentVolumeClaim,
+    Ephemeral,
+    Other(Box<str>),
+}
+
+impl<'de> Deserialize<'de> for WireVolume {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        deserializer.deserialize_map(VolumeVisitor)
+    }
+}
+
+struct VolumeVisitor;
+
+impl<'de> Visitor<'de> for VolumeVisitor {
+    type Value = WireVolume;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("a volume of a pod")
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<WireVolume, A::Error> {
+        let mut volume = WireVolume::default();
+        while let Some(field) = map.next_key()? {
+            match field {
+                Field::Name => volume.name = map.next_value()?,
+                Field::PersistentVolumeClaim => volume.claim = map.next_value()?,
+                Field::Ephemeral => {
+                    volume.ephemeral = map.next_value::<Option<IgnoredAny>>()?.is_some();
+                }
+                Field::Other(name) => {
+                    if map.next_value::<Option<IgnoredAny>>()?.is_some() {
+                        volume.other = name;
+                    }
+                }
+            }
+        }
+        Ok(volume)
+    }
 }
 
 #[derive(Deserialize)]
 #[serde(rename_all = "camelCase")]
 struct WireClaimSource {
     claim_name: Name,
-    #[serde(default)]
+    #[serde(default, deserialize_with = "or_default")]
     read_only: bool,
 }
 
 #[derive(Default, Deserialize)]
 #[serde(rename_all = "camelCase")]
 struct Status {
-    #[serde(default)]
+    #[serde(default, deserialize_with = "or_default")]
     phase: PodPhase,
-    #[serde(default)]
+    #[serde(default, deserialize_with = "or_default")]
     container_statuses: Vec<ContainerStatus>,
-    #[serde(default)]
+    #[serde(default, deserialize_with = "or_default")]
     init_container_statuses: Vec<ContainerStatus>,
-    #[serde(default)]
+    #[serde(default, deserialize_with = "or_default")]
     ephemeral_container_statuses: Vec<ContainerStatus>,
 }
 
 #[derive(Deserialize)]
 struct ContainerStatus {
-    #[serde(default)]
+    #[serde(default, deserialize_with = "or_default")]
     state: State,
 }
 
 #[derive(Default, Deserialize)]
 struct State {
-    running: Option<serde::de::IgnoredAny>,
+    running: Option<IgnoredAny>,
 }
 
 impl From<Wire> for Pod {
@@ -147,25 +194,24 @@ impl From<Wire> for Pod {
             status,
         }: Wire,
     ) -> Self {
-        let source = |v: &mut WireVolume| match (&v.persistent_volume_claim, v.ephemeral.is_some())
-        {
-            (Some(claim), _) => PodVolumeSource::Claim {
+        let source = |v: &WireVolume| match &v.claim {
+            Some(claim) => PodVolumeSource::Claim {
                 name: claim.claim_name.clone(),
                 read_only: claim.read_only,
                 ephemeral: false,
             },
-            (None, true) => PodVolumeSource::Claim {
+            None if v.ephemeral => PodVolumeSource::Claim {
                 name: format!("{}-{}", meta.name, v.name).into(),
                 read_only: false,
                 ephemeral: true,
             },
-            (None, false) => PodVolumeSource::Other(v.other.0.take().unwrap_or_default()),
+            None => PodVolumeSource::Other(v.other.clone()),
         };
         let volumes = spec
             .volumes
             .into_iter()
-            .map(|mut v| PodVolume {
-                source: source(&mut v),
+            .map(|v| PodVolume {
+                source: source(&v),
                 name: v.name,
             })
             .collect();

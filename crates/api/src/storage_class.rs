@@ -4,6 +4,7 @@ use serde::Deserialize;
 
 use crate::Meta;
 use crate::names;
+use crate::wire::or_default;
 
 /// A StorageClass, as far as binding and provisioning read it.
 #[derive(Clone, Debug, PartialEq, Deserialize)]
@@ -14,7 +15,7 @@ pub struct StorageClass {
     /// Who makes volumes of this class.
     pub provisioner: Box<str>,
     /// When claims of this class are bound.
-    #[serde(default, rename = "volumeBindingMode")]
+    #[serde(default, rename = "volumeBindingMode", deserialize_with = "or_default")]
     pub binding_mode: BindingMode,
 }
 

@@ -2,9 +2,11 @@
 
 use std::fmt;
 
+use serde::de::{IgnoredAny, MapAccess, Visitor};
 use serde::{Deserialize, Deserializer, Serialize};
 
 use crate::names;
+use crate::wire::{Storage, or_default};
 use crate::{
     AccessModes, Claim, ClassName, Meta, Name, Namespace, NodeSelector, Quantity, Uid, VolumeMode,
 };
@@ -206,67 +208,119 @@ impl Source {
 #[derive(Deserialize)]
 struct Wire {
     metadata: Meta,
+    #[serde(default, deserialize_with = "or_default")]
     spec: Spec,
-    #[serde(default)]
+    #[serde(default, deserialize_with = "or_default")]
     status: Status,
 }
 
-#[derive(Deserialize)]
-#[serde(rename_all = "camelCase")]
+/// The spec. Read by hand: the source's type is the name of whichever field is left over, and
+/// serde's own way of keeping those (`flatten`) buffers the whole spec, which a list of a million
+/// volumes feels.
+#[derive(Default)]
 struct Spec {
-    #[serde(default)]
-    capacity: WireStorage,
-    #[serde(default)]
+    capacity: Storage,
     access_modes: AccessModes,
-    #[serde(default)]
     volume_mode: VolumeMode,
-    storage_class_name: Option<Box<str>>,
-    volume_attributes_class_name: Option<Box<str>>,
-    persistent_volume_reclaim_policy: Option<Box<str>>,
+    class: Option<Box<str>>,
+    attributes_class: Option<Box<str>>,
+    reclaim_policy: Box<str>,
     claim_ref: Option<WireClaimRef>,
-    node_affinity: Option<WireAffinity>,
-    #[serde(default)]
+    affinity: WireAffinity,
     mount_options: Box<[Box<str>]>,
-    local: Option<WireLocal>,
-    host_path: Option<WireHostPath>,
-    nfs: Option<WireNfs>,
-    csi: Option<WireCsi>,
-    #[serde(flatten)]
-    other: OtherSource,
+    source: Option<Source>,
 }
 
-/// `{"storage": "100Mi"}`; an unreadable quantity reads as none, so that one bad object cannot
-/// stall a watch.
-#[derive(Default, Deserialize)]
-pub(crate) struct WireStorage {
-    #[serde(default, deserialize_with = "readable")]
-    pub(crate) storage: Option<Quantity>,
+#[derive(Deserialize)]
+#[serde(field_identifier, rename_all = "camelCase")]
+enum Field {
+    Capacity,
+    AccessModes,
+    VolumeMode,
+    StorageClassName,
+    VolumeAttributesClassName,
+    PersistentVolumeReclaimPolicy,
+    ClaimRef,
+    NodeAffinity,
+    MountOptions,
+    Local,
+    HostPath,
+    Nfs,
+    Csi,
+    Other(Box<str>),
 }
 
-fn readable<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Quantity>, D::Error> {
-    #[derive(Deserialize)]
-    #[serde(untagged)]
-    enum Loose {
-        Quantity(Quantity),
-        Unreadable(serde::de::IgnoredAny),
+impl<'de> Deserialize<'de> for Spec {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        deserializer.deserialize_map(SpecVisitor)
     }
-    Ok(match Loose::deserialize(deserializer)? {
-        Loose::Quantity(quantity) => Some(quantity),
-        Loose::Unreadable(_) => None,
-    })
+}
+
+struct SpecVisitor;
+
+impl<'de> Visitor<'de> for SpecVisitor {
+    type Value = Spec;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("the spec of a PersistentVolume")
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Spec, A::Error> {
+        let mut spec = Spec::default();
+        while let Some(field) = map.next_key()? {
+            match field {
+                Field::Capacity => spec.capacity = value(&mut map)?,
+                Field::AccessModes => spec.access_modes = value(&mut map)?,
+                Field::VolumeMode => spec.volume_mode = value(&mut map)?,
+                Field::StorageClassName => spec.class = map.next_value()?,
+                Field::VolumeAttributesClassName => spec.attributes_class = map.next_value()?,
+                Field::PersistentVolumeReclaimPolicy => spec.reclaim_policy = value(&mut map)?,
+                Field::ClaimRef => spec.claim_ref = map.next_value()?,
+                Field::NodeAffinity => spec.affinity = value(&mut map)?,
+                Field::MountOptions => spec.mount_options = value(&mut map)?,
+                Field::Local => spec.offer(map.next_value::<Option<WireLocal>>()?),
+                Field::HostPath => spec.offer(map.next_value::<Option<WireHostPath>>()?),
+                Field::Nfs => spec.offer(map.next_value::<Option<WireNfs>>()?),
+                Field::Csi => spec.offer(map.next_value::<Option<WireCsi>>()?),
+                Field::Other(name) => {
+                    let there = map.next_value::<Option<IgnoredAny>>()?;
+                    if spec.source.is_none() && there.is_some() {
+                        spec.source = Some(Source::Other(name));
+                    }
+                }
+            }
+        }
+        Ok(spec)
+    }
+}
+
+/// A field's value, where `null` is the same as no field.
+fn value<'de, A: MapAccess<'de>, T: Default + Deserialize<'de>>(
+    map: &mut A,
+) -> Result<T, A::Error> {
+    Ok(map.next_value::<Option<T>>()?.unwrap_or_default())
+}
+
+impl Spec {
+    /// A type that bitts knows goes before one that may be no source at all.
+    fn offer(&mut self, source: Option<impl Into<Source>>) {
+        if let Some(source) = source {
+            self.source = Some(source.into());
+        }
+    }
 }
 
 #[derive(Deserialize)]
 struct WireClaimRef {
-    #[serde(default)]
+    #[serde(default, deserialize_with = "or_default")]
     namespace: Box<str>,
-    #[serde(default)]
+    #[serde(default, deserialize_with = "or_default")]
     name: Box<str>,
-    #[serde(default)]
+    #[serde(default, deserialize_with = "or_default")]
     uid: Box<str>,
 }
 
-#[derive(Deserialize)]
+#[derive(Default, Deserialize)]
 struct WireAffinity {
     required: Option<NodeSelector>,
 }
@@ -274,69 +328,83 @@ struct WireAffinity {
 #[derive(Deserialize)]
 #[serde(rename_all = "camelCase")]
 struct WireLocal {
+    #[serde(default, deserialize_with = "or_default")]
     path: Box<str>,
     fs_type: Option<Box<str>>,
 }
 
 #[derive(Deserialize)]
 struct WireHostPath {
+    #[serde(default, deserialize_with = "or_default")]
     path: Box<str>,
-    #[serde(default, rename = "type")]
+    #[serde(default, rename = "type", deserialize_with = "or_default")]
     kind: Box<str>,
 }
 
 #[derive(Deserialize)]
 #[serde(rename_all = "camelCase")]
 struct WireNfs {
+    #[serde(default, deserialize_with = "or_default")]
     server: Box<str>,
+    #[serde(default, deserialize_with = "or_default")]
     path: Box<str>,
-    #[serde(default)]
+    #[serde(default, deserialize_with = "or_default")]
     read_only: bool,
 }
 
 #[derive(Deserialize)]
 #[serde(rename_all = "camelCase")]
 struct WireCsi {
+    #[serde(default, deserialize_with = "or_default")]
     driver: Box<str>,
-    #[serde(default)]
+    #[serde(default, deserialize_with = "or_default")]
     volume_handle: Box<str>,
-}
-
-/// The first field of the spec that no other field took: the source's type.
-#[derive(Default)]
-pub(crate) struct OtherSource(pub(crate) Option<Box<str>>);
-
-impl<'de> Deserialize<'de> for OtherSource {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        struct First;
-        impl<'de> serde::de::Visitor<'de> for First {
-            type Value = OtherSource;
-            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                f.write_str("a volume source")
-            }
-            fn visit_map<A: serde::de::MapAccess<'de>>(
-                self,
-                mut map: A,
-            ) -> Result<OtherSource, A::Error> {
-                let mut first = None;
-                while let Some(key) = map.next_key::<Box<str>>()? {
-                    map.next_value::<serde::de::IgnoredAny>()?;
-                    first.get_or_insert(key);
-                }
-                Ok(OtherSource(first))
-            }
-        }
-        deserializer.deserialize_map(First)
-    }
 }
 
 #[derive(Default, Deserialize)]
 #[serde(rename_all = "camelCase")]
 struct Status {
-    #[serde(default)]
+    #[serde(default, deserialize_with = "or_default")]
     phase: VolumePhase,
-    #[serde(default)]
+    #[serde(default, deserialize_with = "or_default")]
     message: Box<str>,
+}
+
+impl From<WireLocal> for Source {
+    fn from(wire: WireLocal) -> Self {
+        Self::Local {
+            path: wire.path,
+            fs_type: wire.fs_type.filter(|t| !t.is_empty()),
+        }
+    }
+}
+
+impl From<WireHostPath> for Source {
+    fn from(wire: WireHostPath) -> Self {
+        Self::HostPath {
+            path: wire.path,
+            kind: wire.kind,
+        }
+    }
+}
+
+impl From<WireNfs> for Source {
+    fn from(wire: WireNfs) -> Self {
+        Self::Nfs {
+            server: wire.server,
+            path: wire.path,
+            read_only: wire.read_only,
+        }
+    }
+}
+
+impl From<WireCsi> for Source {
+    fn from(wire: WireCsi) -> Self {
+        Self::Csi {
+            driver: wire.driver,
+            handle: wire.volume_handle,
+        }
+    }
 }
 
 impl From<Wire> for Volume {
@@ -347,48 +415,20 @@ impl From<Wire> for Volume {
             status,
         }: Wire,
     ) -> Self {
-        let source = if let Some(local) = spec.local {
-            Source::Local {
-                path: local.path,
-                fs_type: local.fs_type,
-            }
-        } else if let Some(host) = spec.host_path {
-            Source::HostPath {
-                path: host.path,
-                kind: host.kind,
-            }
-        } else if let Some(nfs) = spec.nfs {
-            Source::Nfs {
-                server: nfs.server,
-                path: nfs.path,
-                read_only: nfs.read_only,
-            }
-        } else if let Some(csi) = spec.csi {
-            Source::Csi {
-                driver: csi.driver,
-                handle: csi.volume_handle,
-            }
-        } else {
-            Source::Other(spec.other.0.unwrap_or_default())
-        };
         Self {
-            class: class(&meta, spec.storage_class_name.as_deref()),
-            attributes_class: non_empty(spec.volume_attributes_class_name.as_deref()),
+            class: class(&meta, spec.class.as_deref()),
+            attributes_class: non_empty(spec.attributes_class.as_deref()),
             capacity: spec.capacity.storage,
             access_modes: spec.access_modes,
             volume_mode: spec.volume_mode,
-            reclaim_policy: spec
-                .persistent_volume_reclaim_policy
-                .as_deref()
-                .unwrap_or("")
-                .into(),
+            reclaim_policy: (&*spec.reclaim_policy).into(),
             claim_ref: spec.claim_ref.map(|r| ClaimRef {
                 namespace: (&*r.namespace).into(),
                 name: (&*r.name).into(),
                 uid: (!r.uid.is_empty()).then(|| (&*r.uid).into()),
             }),
-            source,
-            node_affinity: spec.node_affinity.and_then(|a| a.required),
+            source: spec.source.unwrap_or_else(|| Source::Other("".into())),
+            node_affinity: spec.affinity.required,
             mount_options: spec.mount_options,
             phase: status.phase,
             message: status.message,
