@@ -19,6 +19,7 @@ use bitts_api::machine::{Effect, Input, Machine as _, Moment};
 use bitts_mount::sandbox;
 use bitts_mount::table::MountTable;
 use bitts_runtime::Worker as _;
+use harness::Namespace;
 use serde_json::{Value, json};
 
 const CASES: &[harness::Case] = &[
@@ -388,9 +389,14 @@ fn a_volume_in_use_is_kept() {
     let Report::Mounted { target, .. } = perform(&tree, Task::Mount(mount.clone())) else {
         panic!()
     };
-    for separate in [false, true] {
-        let holder =
-            harness::start_holder(if separate { Path::new("/") } else { &target }, separate);
+    // Mounts are private here, so a copy has nothing that it could follow.
+    let host = Path::new("/");
+    for (dir, namespace) in [
+        (&*target, Namespace::Shared),
+        (host, Namespace::Private),
+        (host, Namespace::Following),
+    ] {
+        let holder = harness::start_holder(dir, namespace);
         let report = perform(&tree, Task::Unmount(mount.key.clone()));
         let Report::Kept { holders, .. } = report else {
             panic!("{report:?}")
@@ -437,7 +443,7 @@ fn a_pod_whose_cgroup_is_not_empty_is_kept() {
     let temp = tempfile::tempdir().unwrap();
     let (tree, mount) = on_the_host(temp.path());
     perform(&tree, Task::Mount(mount.clone()));
-    let holder = harness::start_holder(Path::new("/"), false);
+    let holder = harness::start_holder(Path::new("/"), Namespace::Shared);
     fs::write(group.join("cgroup.procs"), holder.id().to_string()).unwrap();
     let report = perform(&tree, Task::Unmount(mount.key.clone()));
     harness::end(holder);

@@ -20,7 +20,8 @@ use bitts_mount::holders::{self, Holding};
 use bitts_mount::path::Root;
 use bitts_mount::sandbox;
 use bitts_mount::table::{MountTable, Watcher};
-use harness::{end, start_holder};
+use harness::{Namespace, end, start_holder};
+use rustix::mount::MountPropagationFlags;
 
 const CASES: &[(&str, fn())] = &[
     (
@@ -50,6 +51,10 @@ const CASES: &[(&str, fn())] = &[
         an_open_directory_is_a_holder,
     ),
     ("a_private_copy_is_a_holder", a_private_copy_is_a_holder),
+    (
+        "a_copy_that_goes_along_is_no_holder",
+        a_copy_that_goes_along_is_no_holder,
+    ),
 ];
 
 fn main() -> ExitCode {
@@ -248,14 +253,14 @@ fn an_open_directory_is_a_holder() {
     let temp = tempfile::tempdir().unwrap();
     let mounted = bound_on_the_host(temp.path());
     assert_eq!(holders::of_mount(&mounted).unwrap(), []);
-    let other = start_holder(&temp.path().join("pv"), false);
+    let other = start_holder(&temp.path().join("pv"), Namespace::Shared);
     assert_eq!(
         holders::of_mount(&mounted).unwrap(),
         [],
         "the source is another mount"
     );
     end(other);
-    let holder = start_holder(mounted.path(), false);
+    let holder = start_holder(mounted.path(), Namespace::Shared);
     let found = holders::of_mount(&mounted).unwrap();
     assert_eq!(found.len(), 1, "{found:?}");
     assert_eq!(found[0].pid.cast_unsigned(), holder.id());
@@ -281,7 +286,7 @@ fn an_open_directory_is_a_holder() {
 fn a_private_copy_is_a_holder() {
     let temp = tempfile::tempdir().unwrap();
     let mounted = bound_on_the_host(temp.path());
-    let holder = start_holder(Path::new("/"), true);
+    let holder = start_holder(Path::new("/"), Namespace::Private);
     let found = holders::of_mount(&mounted).unwrap();
     assert_eq!(found.len(), 1, "{found:?}");
     assert!(
@@ -300,4 +305,29 @@ fn a_private_copy_is_a_holder() {
         .unwrap()
         .unmount(&name("mount"))
         .unwrap();
+}
+
+/// As on a host whose system services live in namespaces that follow the host's: they must not keep
+/// a volume from being unmounted.
+fn a_copy_that_goes_along_is_no_holder() {
+    let temp = tempfile::tempdir().unwrap();
+    sandbox::separate().unwrap();
+    rustix::mount::mount_bind(temp.path(), temp.path()).unwrap();
+    rustix::mount::mount_change(temp.path(), MountPropagationFlags::SHARED).unwrap();
+    let dir = Dir::open(temp.path()).unwrap();
+    let source = dir.make_child(&name("pv")).unwrap();
+    let target = dir.make_child(&name("mount")).unwrap();
+    bind::bind(&source, &target, Options::default()).unwrap();
+    let mounted = dir.child(&name("mount")).unwrap().unwrap();
+    let holder = start_holder(Path::new("/"), Namespace::Following);
+    let theirs = || MountTable::of_process(holder.id().cast_signed()).unwrap();
+    assert!(theirs().at(mounted.path()).is_some(), "it has a copy");
+    assert_eq!(holders::of_mount(&mounted).unwrap(), []);
+    let path = mounted.path().to_owned();
+    drop(mounted);
+    dir.unmount(&name("mount")).unwrap();
+    assert_eq!(theirs().at(&path), None, "the copy went along");
+    end(holder);
+    drop((source, target, dir));
+    rustix::mount::unmount(temp.path(), rustix::mount::UnmountFlags::empty()).unwrap();
 }

@@ -10,6 +10,7 @@ use std::process::{Child, Command, ExitCode, Stdio};
 
 use bitts_mount::sandbox;
 use libtest_mimic::{Arguments, Trial};
+use rustix::mount::MountPropagationFlags;
 
 /// A case: its name and what it does in its process.
 pub(crate) type Case = (&'static str, fn());
@@ -101,11 +102,22 @@ fn run_case(cases: &[Case], case: &str) -> ExitCode {
     ExitCode::SUCCESS
 }
 
-/// A process that works in this directory until it is ended, maybe in a namespace of its own.
-pub(crate) fn start_holder(dir: &Path, separate: bool) -> Child {
+/// Where a holder's mounts are.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Namespace {
+    /// In the case's namespace.
+    Shared,
+    /// In a copy of it that goes its own way.
+    Private,
+    /// In a copy that follows what is mounted and unmounted here, as system services have.
+    Following,
+}
+
+/// A process that works in this directory until it is ended.
+pub(crate) fn start_holder(dir: &Path, namespace: Namespace) -> Child {
     let mut child = Command::new("/proc/self/exe")
         .env("BITTS_TEST_HOLD", dir)
-        .env("BITTS_TEST_SEPARATE", if separate { "yes" } else { "" })
+        .env("BITTS_TEST_NAMESPACE", format!("{namespace:?}"))
         .stdin(Stdio::piped())
         .stdout(Stdio::piped())
         .spawn()
@@ -120,8 +132,14 @@ pub(crate) fn start_holder(dir: &Path, separate: bool) -> Child {
 
 fn hold(dir: &Path) -> ExitCode {
     std::env::set_current_dir(dir).unwrap();
-    if std::env::var("BITTS_TEST_SEPARATE").as_deref() == Ok("yes") {
-        sandbox::separate().unwrap();
+    match std::env::var("BITTS_TEST_NAMESPACE").as_deref() {
+        Ok("Private") => drop(sandbox::separate().unwrap()),
+        Ok("Following") => {
+            nix::sched::unshare(nix::sched::CloneFlags::CLONE_NEWNS).unwrap();
+            let follow = MountPropagationFlags::DOWNSTREAM | MountPropagationFlags::REC;
+            rustix::mount::mount_change("/", follow).unwrap();
+        }
+        _ => {}
     }
     println!("ready");
     std::io::stdin().read_to_end(&mut Vec::new()).unwrap();
