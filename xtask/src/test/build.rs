@@ -1,6 +1,6 @@
 //! What the compiler, clippy, rustfmt and rustdoc say.
 
-use anyhow::{Context as _, Result};
+use anyhow::{Context as _, Result, ensure};
 use xshell::{Shell, cmd};
 
 use super::Report;
@@ -18,7 +18,7 @@ pub(super) fn clippy() -> Result<Report> {
     let sh = Shell::new()?;
     cmd!(
         sh,
-        "cargo clippy --workspace --all-targets --locked -- --deny warnings"
+        "cargo clippy --workspace --all-targets --keep-going --locked -- --deny warnings"
     )
     .run()?;
     Ok(Report::default())
@@ -29,15 +29,26 @@ pub(super) fn clippy() -> Result<Report> {
 pub(super) fn alone(workspace: &Workspace) -> Result<Report> {
     let sh = Shell::new()?;
     let mut builds = 0;
+    let mut failed = Vec::new();
     for (name, package) in &workspace.packages {
         for features in package.feature_sets() {
             let features = features.join(",");
             // Clippy and not check: it refuses warnings without rebuilding the dependencies.
-            cmd!(sh, "cargo clippy --package {name} --no-default-features --features {features} --locked -- --deny warnings")
-                .run()?;
+            let build = cmd!(
+                sh,
+                "cargo clippy --package {name} --no-default-features --features {features} --locked -- --deny warnings"
+            );
             builds += 1;
+            if build.run().is_err() {
+                failed.push(format!("{name} with features [{features}]"));
+            }
         }
     }
+    ensure!(
+        failed.is_empty(),
+        "does not build alone: {}",
+        failed.join("; ")
+    );
     Ok(Report {
         note: format!("{builds} builds"),
         ..Report::default()

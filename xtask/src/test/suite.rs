@@ -8,9 +8,9 @@ use anyhow::{Context as _, Result, ensure};
 
 use super::{Report, Skip};
 
-/// How a test says that it checked nothing: a line of its own on standard error (not through
-/// `eprintln!`, which the test harness keeps to itself when a test passes).
-const SKIPPED: &str = "skipped: ";
+/// How a test says that it checked nothing: a line on standard error that begins so (not through
+/// `eprintln!`, which the built-in test harness keeps to itself when a test passes).
+const SKIPPED: [&str; 2] = ["skipped: ", "skipped "];
 
 pub(super) fn run() -> Result<Report> {
     let mut cargo = Command::new("cargo")
@@ -72,8 +72,9 @@ impl Tally {
     }
 
     fn line(&mut self, line: &str) {
-        if let Some(reason) = line.trim_end().strip_prefix(SKIPPED) {
-            self.skipped.push(reason.to_owned());
+        let skipped = SKIPPED.iter().find_map(|start| line.strip_prefix(start));
+        if let Some(reason) = skipped {
+            self.skipped.push(reason.trim_end().to_owned());
         } else if let Some(counts) = line.strip_prefix("test result: ") {
             let mut before = "";
             for word in counts.split_whitespace() {
