@@ -2,7 +2,7 @@
 //!
 //! [`Agent`] is the decisions, a [`Machine`](bitts_api::machine::Machine) without I/O. It watches
 //! the pods of its node and, for now, all claims and volumes: watching only those that its pods use
-//! is later work (amendment 35). [`gates`] says which of a pod's volumes may be mounted. With the
+//! is later work. [`gates`] says which of a pod's volumes may be mounted. With the
 //! feature `run`, `tree` does what is decided to the kubelet's directory and `run` puts it all on a
 //! cluster.
 //!

@@ -93,7 +93,7 @@ pub enum Report {
         /// Whether it was mounted at all.
         was_mounted: bool,
     },
-    /// Something still uses the volume, so it stays (amendment 1).
+    /// Something still uses the volume, so it stays.
     Kept {
         /// Which.
         key: MountKey,

@@ -286,7 +286,7 @@ fn found_in(pods: &Dir, uid: &Component) -> Result<Found, Trouble> {
     })
 }
 
-/// The evidence against taking a mount away (amendment 1): processes of the pod, and others that
+/// The evidence against taking a mount away: processes of the pod, and others that
 /// use the mount.
 fn held(key: &MountKey, target: &Dir) -> Result<Option<String>, Trouble> {
     let mut found = holders::in_cgroup_of(key.pod.as_str())?;

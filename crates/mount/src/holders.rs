@@ -100,11 +100,13 @@ pub fn of_mount(mounted: &Dir) -> Result<Vec<Holder>, SystemError> {
     let parent = table.get(ours.parent);
     let mut found = Vec::new();
     for pid in processes()? {
-        // A process that ended meanwhile holds nothing.
-        let Ok(theirs) = MountTable::of_process(pid) else {
-            continue;
+        let how = match MountTable::of_process(pid) {
+            Ok(theirs) => holding(pid, ours, parent, &theirs),
+            Err(e) if e.kind() == io::ErrorKind::PermissionDenied => Some(Holding::Hidden),
+            // A process that ended meanwhile holds nothing.
+            Err(_) => None,
         };
-        found.extend(holding(pid, ours, parent, &theirs).map(|how| Holder {
+        found.extend(how.map(|how| Holder {
             pid,
             command: command(pid),
             how,
