@@ -59,7 +59,7 @@ impl Record {
         if self.waiting == Some(job) {
             return None;
         }
-        // Other work than what failed begins anew (N11b).
+        // Other work than what failed begins anew (N11).
         if self.waiting.take().is_some() {
             self.reset();
         }

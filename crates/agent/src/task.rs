@@ -153,7 +153,7 @@ pub enum Alarm {
     Finish(ObjectKey),
 }
 
-/// How long to wait after this many failures in a row: 500 ms, doubling to 2 m 2 s (N11b).
+/// How long to wait after this many failures in a row: 500 ms, doubling to 2 m 2 s (N11).
 pub(crate) fn back_off(failures: u32) -> Duration {
     const FIRST: Duration = Duration::from_millis(500);
     const MOST: Duration = Duration::from_secs(122);
