@@ -15,6 +15,7 @@ use crate::claim::{self, Wait};
 use crate::flights::{Flights, Sent};
 use crate::known::{Dirty, Known};
 use crate::matching::FreeVolumes;
+use crate::protection::{self, Protection};
 use crate::reason::{Loss, Notice, Waiting};
 use crate::waiting::WaitingClaims;
 use crate::writes::claim_key;
@@ -28,6 +29,8 @@ pub struct Options {
     /// Leave a volume alone that appears bound to a claim that does not exist, as after a restore
     /// from a backup; without this it is released, and perhaps deleted.
     pub hold_restored: bool,
+    /// Keep the finalizers that protect what is in use (X1 to X7); without this somebody else must.
+    pub protection: bool,
 }
 
 impl Default for Options {
@@ -35,6 +38,7 @@ impl Default for Options {
         Self {
             provisioning: true,
             hold_restored: true,
+            protection: true,
         }
     }
 }
@@ -151,6 +155,12 @@ impl Binder {
             return;
         };
         self.shelve(&volume);
+        if self.options.protection {
+            let named = self.known.is_named_by_its_claim(&volume);
+            if self.protect(protection::of_volume(&volume, named)) {
+                return;
+            }
+        }
         let claim_ref = volume.claim_ref.as_ref();
         match volume::decide(&volume, &self.known, self.options.hold_restored) {
             volume::Decision::Rest => self.all_well(&key),
@@ -222,6 +232,11 @@ impl Binder {
             self.forget(&key);
             return;
         };
+        if self.options.protection
+            && self.protect(protection::of_claim(&claim, self.known.is_used(place)))
+        {
+            return;
+        }
         self.known.prepare(&claim);
         let decision = claim::decide(&claim, &self.known, self.options.provisioning);
         if decision.wants_any_volume() && self.known.coming.best(&claim).is_some() {
@@ -351,24 +366,34 @@ impl Binder {
         evidence: Evidence,
         then: Vec<Event>,
     ) {
-        let target = Target::of(Kind::Volume, &volume.meta);
-        let sent = Sent {
-            step,
-            version: target.version,
-            claim: None,
-            then,
-        };
-        let key = target.key.clone();
         let destroy = Destroy {
             step,
-            target,
+            target: Target::of(Kind::Volume, &volume.meta),
             action: Destruction::Patch(part, patch),
             evidence: vec![evidence],
         };
-        self.send(key, sent, Effect::Destroy(destroy));
+        self.destroy(destroy, then);
     }
 
-    /// A volume that is being written, or that could not be, is not offered to anybody.
+    /// Adds or lifts a protection; returns whether a write was sent.
+    fn protect(&mut self, protection: Option<Protection>) -> bool {
+        match protection {
+            None => false,
+            Some(Protection::Add(write)) => self.write_then(write, None, vec![]),
+            Some(Protection::Lift(destroy)) => self.destroy(destroy, vec![]),
+        }
+    }
+
+    fn destroy(&mut self, destroy: Destroy, then: Vec<Event>) -> bool {
+        let sent = Sent {
+            step: destroy.step,
+            version: destroy.target.version,
+            claim: None,
+            then,
+        };
+        self.send(destroy.target.key.clone(), sent, Effect::Destroy(destroy))
+    }
+
     fn send(&mut self, key: ObjectKey, sent: Sent, effect: Effect<Infallible, Retry>) -> bool {
         if self.flights.is_blocked(&key) {
             return false; // decided again when the other write landed

@@ -131,6 +131,26 @@ impl Known {
             .collect()
     }
 
+    /// Whether a scheduled pod refers to the claim, whatever its phase (X3).
+    pub(crate) fn is_used(&self, claim: &Place) -> bool {
+        self.users
+            .range((claim.clone(), first_name())..)
+            .take_while(|(place, _)| place == claim)
+            .filter_map(|(_, pod)| self.pods.get(&(claim.0.clone(), pod.clone())))
+            .any(|pod| pod.node.is_some())
+    }
+
+    /// Whether the claim that the volume belongs to names it in turn.
+    pub(crate) fn is_named_by_its_claim(&self, volume: &Volume) -> bool {
+        volume.claim_ref.as_ref().is_some_and(|r| {
+            let claim = self.claim(&(Some(r.namespace.clone()), r.name.clone()));
+            claim.is_some_and(|claim| {
+                r.uid.as_ref() == Some(&claim.meta.uid)
+                    && claim.volume_name.as_ref() == Some(&volume.meta.name)
+            })
+        })
+    }
+
     /// Whether some node can reach the volume.
     pub(crate) fn is_reachable(&self, volume: &Volume) -> bool {
         let affinity = volume.node_affinity.as_ref();
@@ -305,7 +325,9 @@ impl Known {
                 } else {
                     self.users.remove(&user);
                 }
-                if self.claim(&place).is_some_and(|c| !c.bind_completed()) {
+                let waits =
+                    |claim: &Arc<Claim>| !claim.bind_completed() || claim.meta.is_deleting();
+                if self.claim(&place).is_some_and(waits) {
                     dirty.claims.insert(place);
                 }
             }

@@ -12,13 +12,15 @@
 //! use bitts_binder::{Binder, Options};
 //!
 //! let volume: Volume = serde_json::from_value(serde_json::json!({
-//!     "metadata": {"name": "cqh", "uid": "v-1", "resourceVersion": "7"},
+//!     "metadata": {"name": "cqh", "uid": "v-1", "resourceVersion": "7",
+//!                  "finalizers": ["kubernetes.io/pv-protection"]},
 //!     "spec": {"capacity": {"storage": "100Mi"}, "accessModes": ["ReadWriteMany"],
 //!              "storageClassName": "local-storage", "local": {"path": "/data/pv"}},
 //!     "status": {"phase": "Available"},
 //! }))?;
 //! let claim: Claim = serde_json::from_value(serde_json::json!({
-//!     "metadata": {"name": "cqh", "namespace": "default", "uid": "c-1", "resourceVersion": "8"},
+//!     "metadata": {"name": "cqh", "namespace": "default", "uid": "c-1", "resourceVersion": "8",
+//!                  "finalizers": ["kubernetes.io/pvc-protection"]},
 //!     "spec": {"accessModes": ["ReadWriteMany"], "storageClassName": "local-storage",
 //!              "resources": {"requests": {"storage": "100Mi"}}},
 //! }))?;
@@ -62,6 +64,7 @@ mod explain;
 mod flights;
 mod known;
 mod matching;
+mod protection;
 mod reason;
 mod reclaim;
 #[cfg(feature = "run")]

@@ -279,7 +279,7 @@ fn tell(story: &[Happens]) -> World {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 400, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig { cases: 200, ..ProptestConfig::default() })]
 
     #[test]
     fn whatever_happens(story in prop::collection::vec(happens(), 1..80)) {

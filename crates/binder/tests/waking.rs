@@ -32,8 +32,11 @@ fn phase(world: &World, claim: &str) -> String {
 #[test]
 fn nothing_is_decided_before_all_is_listed() {
     let mut store = Store::default();
-    store.create(Kind::Volume, volume("v", "1Gi"));
-    store.create(Kind::Claim, claim("c", "1Gi"));
+    let (mut v, mut c) = (volume("v", "1Gi"), claim("c", "1Gi"));
+    v["metadata"]["finalizers"] = json!(["kubernetes.io/pv-protection"]);
+    c["metadata"]["finalizers"] = json!(["kubernetes.io/pvc-protection"]);
+    store.create(Kind::Volume, v);
+    store.create(Kind::Claim, c);
     let mut world = World::new(store);
     for kind in [Kind::Volume, Kind::Claim, Kind::StorageClass, Kind::Pod] {
         let all = world.store.list(kind);
@@ -364,4 +367,30 @@ fn nothing_repeats_at_rest() {
         .filter(|e| !matches!(e, Effect::Wake(..)))
         .collect();
     assert!(new.is_empty(), "{new:?}");
+}
+
+#[test]
+fn a_claim_whose_reservation_is_on_its_way_takes_no_second_volume() {
+    let mut world = started();
+    world.create(Kind::Volume, volume("v", "1Gi"));
+    world.create(Kind::Volume, volume("w", "1Gi"));
+    let c = world.create(Kind::Claim, claim("c", "1Gi"));
+    world.edit(&c, &json!({"metadata": {"labels": {"a": "b"}}}));
+    let steps: Vec<_> = world.queue.iter().map(step).collect();
+    assert_eq!(steps, ["reserve-volume"]);
+}
+
+#[test]
+fn a_volume_that_is_being_reserved_is_not_offered_to_another_claim() {
+    let mut world = started();
+    world.create(Kind::Volume, volume("v", "1Gi"));
+    world.create(Kind::Volume, volume("w", "1Gi"));
+    world.create(Kind::Claim, claim("c", "1Gi"));
+    world.create(Kind::Claim, claim("d", "1Gi"));
+    let both: Vec<_> = world
+        .queue
+        .iter()
+        .map(|e| support::target(e).key.to_string())
+        .collect();
+    assert_eq!(both, ["v", "w"]);
 }

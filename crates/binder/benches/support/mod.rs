@@ -27,7 +27,11 @@ pub struct Templates {
 impl Templates {
     pub fn new() -> Self {
         let volume = json!({
-            "metadata": {"name": "v", "creationTimestamp": "2026-01-01T00:00:00Z"},
+            "metadata": {
+                "name": "v",
+                "creationTimestamp": "2026-01-01T00:00:00Z",
+                "finalizers": ["kubernetes.io/pv-protection"],
+            },
             "spec": {
                 "capacity": {"storage": "1Gi"},
                 "accessModes": ["ReadWriteOnce"],
@@ -37,7 +41,11 @@ impl Templates {
             "status": {"phase": "Available"},
         });
         let claim = json!({
-            "metadata": {"name": "c", "namespace": "default"},
+            "metadata": {
+                "name": "c",
+                "namespace": "default",
+                "finalizers": ["kubernetes.io/pvc-protection"],
+            },
             "spec": {
                 "resources": {"requests": {"storage": "1Gi"}},
                 "accessModes": ["ReadWriteOnce"],
@@ -59,7 +67,7 @@ impl Templates {
         volume.meta.uid = format!("0000-volume-{n:07}").into();
         volume.meta.resource_version = ResourceVersion(n as u64 + 1);
         volume.capacity = Some(self.sizes[scatter(n) % SIZES]);
-        let rare = if scatter(n).is_multiple_of(10_000) {
+        let rare = if n.is_multiple_of(10_000) {
             "yes"
         } else {
             "no"
@@ -81,6 +89,7 @@ impl Templates {
     /// The `n`th claim, with a selector.
     pub fn selecting(&self, n: usize, key: &str, value: &str) -> Claim {
         let mut claim = self.claim(n);
+        claim.request = Some(self.sizes[n % 100]);
         let selector = json!({"matchLabels": {key: value, "zone": "a"}});
         claim.selector = Some(serde_json::from_value(selector).unwrap());
         claim
@@ -95,7 +104,10 @@ fn scatter(n: usize) -> usize {
 
 /// A binder that knows these objects, and what it wants done.
 pub fn binder(volumes: Vec<Object>, claims: Vec<Object>) -> (Binder, Vec<BinderEffect>) {
-    let mut binder = Binder::new(Options::default());
+    let mut binder = Binder::new(Options {
+        protection: false, // the API's admission did it
+        ..Options::default()
+    });
     let mut effects = Vec::new();
     for kind in [Kind::StorageClass, Kind::Pod, Kind::Node] {
         effects.extend(binder.handle(Moment::default(), Input::Listed(kind, vec![])));

@@ -1,0 +1,149 @@
+//! What is in use stays: a claim while a scheduled pod refers to it, a volume while it is bound
+//! (X1 to X7).
+#![allow(clippy::unwrap_used, reason = "tests")]
+
+mod support;
+
+use bitts_api::{Kind, ObjectKey, names};
+use serde_json::{Value, json};
+use support::{Fate, Store, World, claim, volume};
+
+fn started() -> World {
+    let mut world = World::new(Store::default());
+    world.options.protection = true;
+    world.start();
+    world
+}
+
+fn pod(name: &str, node: Option<&str>) -> Value {
+    json!({
+        "metadata": {"name": name},
+        "spec": {
+            "nodeName": node,
+            "volumes": [{"name": "data", "persistentVolumeClaim": {"claimName": "c"}}],
+        },
+        "status": {"phase": "Running"},
+    })
+}
+
+fn deleting() -> Value {
+    json!({"metadata": {"deletionTimestamp": "2026-01-01T00:00:00Z"}})
+}
+
+fn bound_pair(world: &mut World) -> (ObjectKey, ObjectKey) {
+    let v = world.create(Kind::Volume, volume("v", "1Gi"));
+    let c = world.create(Kind::Claim, claim("c", "1Gi"));
+    world.run();
+    assert_eq!(world.store.objects[&c]["status"]["phase"], "Bound");
+    (v, c)
+}
+
+/// X2, X7
+#[test]
+fn new_objects_are_protected() {
+    let mut world = started();
+    let (v, c) = bound_pair(&mut world);
+    let finalizers = |key| world.store.objects[key]["metadata"]["finalizers"].clone();
+    assert_eq!(finalizers(&v), json!([names::VOLUME_PROTECTION]));
+    assert_eq!(finalizers(&c), json!([names::CLAIM_PROTECTION]));
+}
+
+/// X3
+#[test]
+fn a_claim_stays_until_the_last_scheduled_pod_is_gone() {
+    let mut world = started();
+    let (_, c) = bound_pair(&mut world);
+    let first = world.create(Kind::Pod, pod("first", Some("n")));
+    let second = world.create(Kind::Pod, pod("second", Some("n")));
+    world.create(Kind::Pod, pod("unscheduled", None));
+    world.edit(&c, &deleting());
+    world.run();
+    world.delete(&first);
+    world.run();
+    // It ended, but its volume may still be mounted.
+    world.edit(&second, &json!({"status": {"phase": "Succeeded"}}));
+    world.run();
+    assert!(world.store.objects.contains_key(&c));
+    world.delete(&second);
+    world.run();
+    assert!(!world.store.objects.contains_key(&c));
+}
+
+/// X4
+#[test]
+fn a_pod_that_no_watch_told_of_yet_counts() {
+    let mut world = started();
+    let (_, c) = bound_pair(&mut world);
+    let unseen = world.store.create(Kind::Pod, pod("unseen", Some("n")));
+    world.edit(&c, &deleting());
+    world.run();
+    assert!(
+        world.store.objects.contains_key(&c),
+        "read live before it is let go"
+    );
+    world.delete(&unseen);
+    world.settle();
+    assert!(!world.store.objects.contains_key(&c));
+}
+
+/// D11, X7
+#[test]
+fn a_bound_volume_outlives_its_deletion_until_the_claim_is_gone() {
+    let mut world = started();
+    let (v, c) = bound_pair(&mut world);
+    world.edit(&v, &deleting());
+    world.run();
+    assert!(world.store.objects.contains_key(&v));
+    world.edit(&c, &deleting());
+    world.run();
+    assert!(!world.store.objects.contains_key(&c));
+    assert!(!world.store.objects.contains_key(&v));
+}
+
+/// Section 13, weakness 27: the original trusts the phase alone.
+#[test]
+fn a_volume_that_its_claim_names_counts_as_bound() {
+    let mut store = Store::default();
+    let mut taken = volume("v", "1Gi");
+    taken["spec"]["claimRef"] = json!({"namespace": "default", "name": "c", "uid": "uid-c"});
+    taken["metadata"]["finalizers"] = json!([names::VOLUME_PROTECTION]);
+    taken["metadata"]["deletionTimestamp"] = "2026-01-01T00:00:00Z".into();
+    let v = store.create(Kind::Volume, taken);
+    let mut bound = claim("c", "1Gi");
+    bound["spec"]["volumeName"] = "v".into();
+    bound["metadata"]["annotations"] = json!({names::BIND_COMPLETED: "yes"});
+    store.create(Kind::Claim, bound);
+    let mut world = World::new(store);
+    world.options.protection = true;
+    world.start();
+    world.run();
+    assert_eq!(world.store.objects[&v]["status"]["phase"], "Bound");
+}
+
+/// X7, B13.6
+#[test]
+fn a_volume_that_is_only_reserved_goes_and_its_claim_finds_another() {
+    let mut world = started();
+    let v = world.create(Kind::Volume, volume("v", "1Gi"));
+    world.create(Kind::Volume, volume("w", "2Gi"));
+    world.run();
+    let c = world.create(Kind::Claim, claim("c", "1Gi"));
+    while !world.steps.contains(&"reserve-volume v".to_owned()) {
+        world.execute(0, Fate::Done);
+    }
+    world.edit(&v, &deleting());
+    world.settle();
+    assert!(!world.store.objects.contains_key(&v));
+    assert_eq!(world.store.objects[&c]["spec"]["volumeName"], "w");
+}
+
+/// E11
+#[test]
+fn a_free_volume_goes_at_once() {
+    let mut world = started();
+    let v = world.create(Kind::Volume, volume("v", "1Gi"));
+    world.run();
+    world.edit(&v, &deleting());
+    world.run();
+    assert!(!world.store.objects.contains_key(&v));
+}
