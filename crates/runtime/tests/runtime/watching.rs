@@ -136,16 +136,29 @@ async fn a_watch_that_falls_silent_is_noticed() {
 #[tokio::test(start_paused = true)]
 async fn an_api_that_was_restored_from_a_backup_is_believed() {
     let fake = Fake::default();
-    for _ in 0..9 {
+    for _ in 0..8 {
         fake.put(CLAIM, claim(None));
     }
     let role = watching_claims(&fake).await;
+    fake.put(CLAIM, claim(None));
+    role.until_story("seen shop/data@9").await;
     fake.restore(3);
     sleep(Duration::from_secs(1)).await;
+    assert_eq!(lists(&fake), 1);
     // The first thing the watch says is older than where it was.
     fake.put(CLAIM, claim(Some("disk")));
-    role.until_story("listed persistentvolumeclaims [shop/data@4]")
-        .await;
+    sleep(Duration::from_secs(5)).await;
+    let last = role.story().pop().unwrap();
+    assert_eq!(last, "listed persistentvolumeclaims [shop/data@4]");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_watch_that_ends_without_a_word_is_not_gone_on_with() {
+    let fake = Fake::default();
+    let _role = watching_claims(&fake).await;
+    fake.drop_watches();
+    sleep(Duration::from_secs(5)).await;
+    assert_eq!(lists(&fake), 2);
 }
 
 #[tokio::test(start_paused = true)]
@@ -248,7 +261,7 @@ async fn long_lists_come_in_pages_and_are_told_as_one() {
 async fn a_list_that_expires_between_pages_is_taken_at_once() {
     let fake = Fake::default();
     put_volumes(&fake, 600);
-    fake.fail("continue=", 1, Fault::Status(410, None));
+    fake.fail("continue=", usize::MAX, Fault::Status(410, None));
     let role = Role::watching(&fake, &[Kind::Volume]);
     let listed = role.until(|i| matches!(i, Input::Listed(..))).await;
     assert!(matches!(listed, Input::Listed(_, all) if all.len() == 600));

@@ -5,10 +5,10 @@ use std::time::Duration;
 use bitts_api::Kind;
 use bitts_api::machine::{Input, Outcome, Part};
 use serde_json::json;
-use tokio::time::Instant;
+use tokio::time::{Instant, sleep};
 
 use crate::fake::{Fake, Fault};
-use crate::script::{CLAIM, Out, Role, claim, target, write};
+use crate::script::{CLAIM, In, Out, Role, claim, target, write};
 
 const PATCH: &str = "PATCH /api/v1/namespaces/shop/persistentvolumeclaims/data";
 
@@ -231,29 +231,47 @@ async fn an_object_whose_last_finalizer_goes_is_told_as_deleted() {
     );
 }
 
+/// Volumes `v0` and on, and a write for each.
+fn many_writes(fake: &Fake, count: usize) -> Vec<Out> {
+    let one = |n| {
+        let path = format!("/api/v1/persistentvolumes/v{n}");
+        let volume = json!({"metadata": {"name": format!("v{n}")}, "spec": {}});
+        let volume = fake.put(&path, volume);
+        let patch = json!({"metadata": {"labels": {"seen": "yes"}}});
+        write(target(Kind::Volume, &volume), Part::Main, patch)
+    };
+    (0..count).map(one).collect()
+}
+
 #[tokio::test(start_paused = true)]
 async fn different_objects_are_written_side_by_side_but_not_too_many_at_once() {
     let fake = Fake::default();
-    let effects: Vec<_> = (0..20)
-        .map(|n| {
-            let path = format!("/api/v1/persistentvolumes/v{n}");
-            let volume = fake.put(
-                &path,
-                json!({"metadata": {"name": format!("v{n}")}, "spec": {}}),
-            );
-            let patch = json!({"metadata": {"labels": {"seen": "yes"}}});
-            write(target(Kind::Volume, &volume), Part::Main, patch)
-        })
-        .collect();
-    let role = Role::doing(&fake, effects);
-    let finished = |role: &Role| {
-        role.told()
-            .iter()
-            .filter(|i| matches!(i, Input::Finished(_, Outcome::Done)))
-            .count()
-    };
-    while finished(&role) < 20 {
-        tokio::time::sleep(Duration::from_millis(1)).await;
+    let role = Role::doing(&fake, many_writes(&fake, 20));
+    let done = |i: &In| matches!(i, Input::Finished(_, Outcome::Done));
+    while role.told().iter().filter(|i| done(i)).count() < 20 {
+        sleep(Duration::from_millis(1)).await;
     }
     assert_eq!(fake.most_running(), 4);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_shutdown_leaves_the_writes_that_did_not_begin() {
+    let fake = Fake::default();
+    let role = Role::doing(&fake, many_writes(&fake, 20));
+    while fake.requests("PATCH").is_empty() {
+        sleep(Duration::from_millis(1)).await;
+    }
+    role.stop().await.unwrap();
+    assert_eq!(fake.requests("PATCH").len(), 4);
+    let written = |n: &usize| {
+        let volume = fake
+            .get(&format!("/api/v1/persistentvolumes/v{n}"))
+            .unwrap();
+        volume["metadata"]["labels"]["seen"] == "yes"
+    };
+    assert_eq!(
+        (0..20).filter(written).count(),
+        4,
+        "what had begun was finished"
+    );
 }
