@@ -1,2 +1,61 @@
-//! The bitts binary.
-fn main() {}
+//! The bitts binary: roles on a cluster, a demo without one, an API for tests.
+//!
+//! Exit codes: 0 done, 1 failed (the message says what to do), 2 the command line is wrong.
+
+#[cfg(feature = "demo")]
+mod apiserver;
+mod cli;
+#[cfg(feature = "demo")]
+mod demo;
+#[cfg(any(feature = "binder", feature = "agent"))]
+mod run;
+
+use std::io;
+use std::process::ExitCode;
+
+use anyhow::Result;
+use clap::{CommandFactory as _, Parser as _};
+
+use cli::{Cli, Command, LogFormat};
+
+fn main() -> ExitCode {
+    let cli = Cli::parse();
+    match execute(cli) {
+        Ok(code) => code,
+        Err(error) => {
+            eprintln!("bitts: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn execute(cli: Cli) -> Result<ExitCode> {
+    let log = match (&cli.log, &cli.command) {
+        (Some(filter), _) => filter.as_str(),
+        // The demo's story is its output.
+        #[cfg(feature = "demo")]
+        (None, Command::Demo(_)) => "error",
+        (None, _) => "info",
+    };
+    let format = match cli.log_format {
+        LogFormat::Text => bitts_runtime::LogFormat::Text,
+        LogFormat::Json => bitts_runtime::LogFormat::Json,
+    };
+    bitts_runtime::init_logging(format, log)?;
+    match cli.command {
+        #[cfg(feature = "demo")]
+        Command::Demo(args) => demo::run(&args),
+        #[cfg(any(feature = "binder", feature = "agent"))]
+        Command::Run(args) => run::run(args),
+        #[cfg(feature = "demo")]
+        Command::Apiserver(args) => apiserver::run(args),
+        Command::Completions { shell } => {
+            clap_complete::generate(shell, &mut Cli::command(), "bitts", &mut io::stdout());
+            Ok(ExitCode::SUCCESS)
+        }
+        Command::Man => {
+            clap_mangen::Man::new(Cli::command()).render(&mut io::stdout())?;
+            Ok(ExitCode::SUCCESS)
+        }
+    }
+}

@@ -1,0 +1,260 @@
+//! The command line: what users type, and nothing else.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+
+/// Claims bound, volumes mounted: the Kubernetes persistent-volume control plane in one binary.
+#[derive(Debug, Parser)]
+#[command(
+    name = "bitts",
+    version,
+    propagate_version = true,
+    arg_required_else_help = true
+)]
+pub(crate) struct Cli {
+    #[command(subcommand)]
+    pub(crate) command: Command,
+
+    /// How log lines are written to standard error.
+    #[arg(
+        long,
+        global = true,
+        value_enum,
+        default_value_t,
+        env = "BITTS_LOG_FORMAT"
+    )]
+    pub(crate) log_format: LogFormat,
+
+    /// What is logged, e.g. `info` or `bitts_binder=debug,warn` (as in RUST_LOG).
+    #[arg(long, global = true, env = "BITTS_LOG")]
+    pub(crate) log: Option<String>,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    /// Show the whole life of a claim on an embedded API, with real mounts in a private root.
+    #[cfg(feature = "demo")]
+    Demo(Demo),
+    /// Run roles on a cluster.
+    #[cfg(any(feature = "binder", feature = "agent"))]
+    Run(Run),
+    /// Serve an in-memory Kubernetes API that kubectl works against.
+    #[cfg(feature = "demo")]
+    Apiserver(Apiserver),
+    /// Print the completion script of a shell.
+    Completions {
+        /// The shell.
+        shell: clap_complete::Shell,
+    },
+    /// Print the manual page.
+    Man,
+}
+
+/// `bitts demo`.
+#[cfg(feature = "demo")]
+#[derive(Debug, Args)]
+pub(crate) struct Demo {
+    /// Exit after the story; otherwise stay up and follow what you do with kubectl.
+    #[arg(long)]
+    pub(crate) once: bool,
+
+    /// Text for people, or one JSON object a line on standard output.
+    #[arg(long, short, value_enum, default_value_t, env = "BITTS_OUTPUT")]
+    pub(crate) output: Output,
+
+    /// Where the embedded API listens when it stays up (loopback only).
+    #[arg(
+        long,
+        default_value = "127.0.0.1:0",
+        value_name = "ADDR",
+        conflicts_with = "once"
+    )]
+    pub(crate) listen: SocketAddr,
+
+    /// Where the kubeconfig is written when it stays up [default: a new file among the temporary
+    /// ones, removed at the end].
+    #[arg(long, value_name = "FILE", conflicts_with = "once")]
+    pub(crate) write_kubeconfig: Option<PathBuf>,
+}
+
+/// `bitts run`.
+#[cfg(any(feature = "binder", feature = "agent"))]
+#[derive(Debug, Args)]
+pub(crate) struct Run {
+    /// The roles, separated by commas.
+    #[arg(
+        long,
+        required = true,
+        value_delimiter = ',',
+        value_name = "LIST",
+        value_parser = role,
+        env = "BITTS_ROLES"
+    )]
+    pub(crate) roles: Vec<Role>,
+
+    /// The cluster [default: KUBECONFIG, the usual file, or the pod's service account].
+    #[arg(long, value_name = "FILE")]
+    pub(crate) kubeconfig: Option<PathBuf>,
+
+    /// Where `/metrics`, `/healthz` and `/readyz` are served; not at all when absent.
+    #[arg(long, value_name = "ADDR", env = "BITTS_LISTEN")]
+    pub(crate) listen: Option<SocketAddr>,
+
+    /// Whether the binder waits to be the elected leader.
+    #[cfg(feature = "binder")]
+    #[arg(
+        long,
+        default_value_t = true,
+        num_args = 0..=1,
+        require_equals = true,
+        default_missing_value = "true",
+        action = clap::ArgAction::Set,
+        value_name = "BOOL",
+        env = "BITTS_LEADER_ELECT"
+    )]
+    pub(crate) leader_elect: bool,
+
+    /// The namespace of the lease [default: the pod's own, else `kube-system`].
+    #[cfg(feature = "binder")]
+    #[arg(long, value_name = "NAMESPACE", env = "BITTS_LEASE_NAMESPACE")]
+    pub(crate) lease_namespace: Option<String>,
+
+    #[cfg(feature = "agent")]
+    #[command(flatten)]
+    pub(crate) agent: Agent,
+}
+
+/// What `bitts run --roles agent` needs to know of its node.
+#[cfg(feature = "agent")]
+#[derive(Debug, Args)]
+#[command(next_help_heading = "Agent")]
+pub(crate) struct Agent {
+    /// The name of this node in the API.
+    #[arg(long, value_name = "NAME", env = "BITTS_NODE_NAME")]
+    pub(crate) node_name: Option<String>,
+
+    /// The kubelet's directory.
+    #[arg(
+        long,
+        value_name = "DIR",
+        default_value = "/var/lib/kubelet",
+        env = "BITTS_KUBELET_DIR"
+    )]
+    pub(crate) kubelet_dir: PathBuf,
+
+    /// Where the paths of local volumes start; a link that leaves it is refused.
+    #[arg(
+        long,
+        value_name = "DIR",
+        default_value = "/",
+        env = "BITTS_LOCAL_ROOT"
+    )]
+    pub(crate) local_root: PathBuf,
+
+    /// Delete a pod's object once its volumes are down. Only for nodes whose pods nothing else runs.
+    #[arg(long, env = "BITTS_FINISH_PODS")]
+    pub(crate) finish_pods: bool,
+}
+
+/// `bitts apiserver`.
+#[cfg(feature = "demo")]
+#[derive(Debug, Args)]
+pub(crate) struct Apiserver {
+    /// Where to listen; port 0 takes a free one.
+    #[arg(
+        long,
+        value_name = "ADDR",
+        default_value = "127.0.0.1:0",
+        env = "BITTS_LISTEN"
+    )]
+    pub(crate) listen: SocketAddr,
+
+    /// Where the kubeconfig is written once the API listens (mode 0600).
+    #[arg(long, value_name = "FILE")]
+    pub(crate) write_kubeconfig: PathBuf,
+
+    /// Listen on other addresses than loopback too.
+    #[arg(long)]
+    pub(crate) insecure: bool,
+
+    /// Faults to inject, as a YAML or JSON file.
+    #[arg(long, value_name = "FILE")]
+    pub(crate) faults: Option<PathBuf>,
+
+    /// The seed that the faults are drawn from.
+    #[arg(long, default_value_t = 0, requires = "faults")]
+    pub(crate) seed: u64,
+}
+
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
+pub(crate) enum LogFormat {
+    /// A line for people, coloured on a terminal.
+    #[default]
+    Text,
+    /// A JSON object a line.
+    Json,
+}
+
+#[cfg(feature = "demo")]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Output {
+    /// For people.
+    #[default]
+    Text,
+    /// One JSON object a line.
+    Json,
+}
+
+/// A role that this binary was built with.
+#[cfg(any(feature = "binder", feature = "agent"))]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum Role {
+    #[cfg(feature = "binder")]
+    Binder,
+    #[cfg(feature = "agent")]
+    Agent,
+}
+
+#[cfg(any(feature = "binder", feature = "agent"))]
+fn role(text: &str) -> Result<Role, String> {
+    let built_in = [
+        #[cfg(feature = "binder")]
+        ("binder", Role::Binder),
+        #[cfg(feature = "agent")]
+        ("agent", Role::Agent),
+    ];
+    built_in
+        .into_iter()
+        .find(|(name, _)| *name == text)
+        .map(|(_, role)| role)
+        .ok_or_else(|| {
+            let names: Vec<_> = built_in.iter().map(|(name, _)| *name).collect();
+            format!(
+                "no such role in this binary, which has: {}",
+                names.join(", ")
+            )
+        })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::CommandFactory as _;
+
+    #[test]
+    fn the_command_line_is_sound() {
+        Cli::command().debug_assert();
+    }
+
+    #[cfg(all(feature = "binder", feature = "agent"))]
+    #[test]
+    fn an_unknown_role_names_those_built_in() {
+        let error = Cli::try_parse_from(["bitts", "run", "--roles", "binder,juggler"]).unwrap_err();
+        assert!(
+            error.to_string().contains("which has: binder, agent"),
+            "{error}"
+        );
+    }
+}

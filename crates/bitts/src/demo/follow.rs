@@ -1,0 +1,208 @@
+//! Watches the demo's objects and mounts, and tells what becomes of them.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use anyhow::Result;
+use bitts_agent::{How, Report};
+use futures::{Stream, StreamExt as _};
+use k8s_openapi::api::core::v1::{PersistentVolume, PersistentVolumeClaim, Pod};
+use kube::runtime::watcher::{self, Event, watcher};
+use kube::{Api, Client, ResourceExt as _};
+use tokio::sync::mpsc::UnboundedReceiver;
+
+use super::story::{Step, Story};
+
+/// Tells every change of a phase until the API ends.
+pub(crate) async fn objects(client: Client, names: Names, story: Story) -> Result<()> {
+    tokio::try_join!(
+        volumes(Api::all(client.clone()), &story),
+        claims(Api::all(client.clone()), &story),
+        pods(Api::all(client), &names, &story),
+    )?;
+    Ok(())
+}
+
+/// Objects as they change; what a watch needs to go on after a break is the watcher's business.
+fn changes<K>(api: Api<K>) -> impl Stream<Item = (K, bool)>
+where
+    K: kube::Resource<DynamicType = ()>
+        + Clone
+        + std::fmt::Debug
+        + serde::de::DeserializeOwned
+        + Send
+        + 'static,
+{
+    watcher(api, watcher::Config::default()).filter_map(async |event| match event {
+        Ok(Event::Apply(object) | Event::InitApply(object)) => Some((object, true)),
+        Ok(Event::Delete(object)) => Some((object, false)),
+        Ok(Event::Init | Event::InitDone) => None,
+        Err(error) => {
+            tracing::warn!(%error, "the demo's watch broke; it goes on");
+            None
+        }
+    })
+}
+
+async fn volumes(api: Api<PersistentVolume>, story: &Story) -> Result<()> {
+    let mut phases = BTreeMap::new();
+    let mut changes = std::pin::pin!(changes(api));
+    while let Some((volume, exists)) = changes.next().await {
+        let name = volume.name_any();
+        if !exists {
+            phases.remove(&name);
+            continue;
+        }
+        let status = volume.status.unwrap_or_default();
+        let phase = status.phase.unwrap_or_default();
+        let step = match phase.as_str() {
+            "Available" => Step::Available,
+            "Released" => Step::Released,
+            "Failed" => Step::Failed,
+            _ => {
+                phases.insert(name, phase);
+                continue;
+            }
+        };
+        if phases.insert(name.clone(), phase.clone()).as_ref() != Some(&phase) {
+            let detail = status
+                .message
+                .filter(|m| !m.is_empty())
+                .unwrap_or_else(|| match step {
+                    Step::Available => "free to be bound".to_owned(),
+                    _ => "its claim is gone; the data is still there".to_owned(),
+                });
+            story.step(step, "PersistentVolume", &name, &detail)?;
+        }
+    }
+    Ok(())
+}
+
+async fn claims(api: Api<PersistentVolumeClaim>, story: &Story) -> Result<()> {
+    let mut phases = BTreeMap::new();
+    let mut changes = std::pin::pin!(changes(api));
+    while let Some((claim, exists)) = changes.next().await {
+        let name = place(&claim);
+        if !exists {
+            phases.remove(&name);
+            continue;
+        }
+        let spec = claim.spec.unwrap_or_default();
+        let phase = claim.status.and_then(|s| s.phase).unwrap_or_default();
+        let before = phases.insert(name.clone(), phase.clone());
+        if before.is_none() {
+            let asked = spec.resources.and_then(|r| r.requests).unwrap_or_default();
+            let asked = asked
+                .get("storage")
+                .map(|q| q.0.as_str())
+                .unwrap_or("nothing")
+                .to_owned();
+            let modes = spec.access_modes.unwrap_or_default().join(",");
+            let class = spec.storage_class_name.unwrap_or_default();
+            let detail = format!("asks for {asked} {modes} {class}");
+            story.step(
+                Step::ClaimCreated,
+                "PersistentVolumeClaim",
+                &name,
+                detail.trim_end(),
+            )?;
+        }
+        if before.as_deref() != Some("Bound") && phase == "Bound" {
+            let detail = format!("to volume {}", spec.volume_name.unwrap_or_default());
+            story.step(Step::Bound, "PersistentVolumeClaim", &name, &detail)?;
+        }
+        if before.as_deref() != Some("Lost") && phase == "Lost" {
+            let detail = "the volume that held its data is gone";
+            story.step(Step::Failed, "PersistentVolumeClaim", &name, detail)?;
+        }
+    }
+    Ok(())
+}
+
+async fn pods(api: Api<Pod>, names: &Names, story: &Story) -> Result<()> {
+    let mut told = BTreeSet::new();
+    let mut changes = std::pin::pin!(changes(api));
+    while let Some((pod, exists)) = changes.next().await {
+        let name = place(&pod);
+        let uid = pod.uid().unwrap_or_default();
+        if exists && told.insert(uid.clone()) {
+            names.learn(uid, &name);
+            let detail = match pod.spec.and_then(|s| s.node_name) {
+                Some(node) => format!("on node {node}"),
+                None => "goes to the node once its claims are bound".to_owned(),
+            };
+            story.step(Step::PodCreated, "Pod", &name, &detail)?;
+        }
+    }
+    Ok(())
+}
+
+/// Tells every mount that the agent makes or takes down.
+pub(crate) async fn mounts(
+    mut reports: UnboundedReceiver<Report>,
+    pods: Names,
+    story: Story,
+) -> Result<()> {
+    while let Some(report) = reports.recv().await {
+        let (step, pod, detail) = match report {
+            Report::Mounted { mount, target, how } => {
+                let command = format!("mount --bind {} {}", mount.path, target.display());
+                let detail = match how {
+                    How::Now => command,
+                    How::Before => format!("{command} (was there already)"),
+                    How::Shown => format!("{command} (shown, not done)"),
+                };
+                (Step::Mounted, mount.key.pod, detail)
+            }
+            Report::MountFailed { mount, message, .. } => (Step::Failed, mount.key.pod, message),
+            Report::Unmounted { key, target, .. } => (
+                Step::Unmounted,
+                key.pod,
+                format!("umount {}", target.display()),
+            ),
+            Report::Kept {
+                key,
+                target,
+                holders,
+            } => (
+                Step::Failed,
+                key.pod,
+                format!("{} stays: {holders}", target.display()),
+            ),
+            Report::UnmountFailed { key, message } => (Step::Failed, key.pod, message),
+            Report::Scanned { .. } | Report::ScanFailed(_) | Report::PodDirectoryRemoved(_) => {
+                continue;
+            }
+        };
+        let name = pods.of(pod.as_str());
+        story.step(step, "Pod", &name, &detail)?;
+    }
+    // The agent ends with the demo, not before.
+    std::future::pending().await
+}
+
+/// The names of the pods seen so far: the agent knows a pod by its uid.
+#[derive(Clone, Default)]
+pub(crate) struct Names(Arc<Mutex<BTreeMap<String, String>>>);
+
+impl Names {
+    fn learn(&self, uid: String, name: &str) {
+        self.0
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .insert(uid, name.to_owned());
+    }
+
+    fn of(&self, uid: &str) -> String {
+        let names = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        names.get(uid).cloned().unwrap_or_else(|| uid.to_owned())
+    }
+}
+
+fn place(object: &impl kube::ResourceExt) -> String {
+    format!(
+        "{}/{}",
+        object.namespace().unwrap_or_default(),
+        object.name_any()
+    )
+}

@@ -1,0 +1,97 @@
+//! `bitts run`: the chosen roles on a cluster.
+
+use std::process::ExitCode;
+
+use anyhow::{Context as _, Result, bail};
+use bitts_runtime::Host;
+use tokio::task::JoinSet;
+
+use crate::cli::{Role, Run};
+
+/// Runs the roles until one fails or a signal ends them all.
+pub(crate) fn run(args: Run) -> Result<ExitCode> {
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .build()?;
+    runtime.block_on(roles(args))
+}
+
+async fn roles(mut args: Run) -> Result<ExitCode> {
+    args.roles.sort_unstable();
+    args.roles.dedup();
+    #[cfg(feature = "agent")]
+    if args.roles.contains(&Role::Agent) && args.agent.node_name.is_none() {
+        bail!("the agent must know its node: set --node-name or BITTS_NODE_NAME");
+    }
+    let client = bitts_runtime::connect(args.kubeconfig.as_deref()).await?;
+    let host = Host::new(client);
+    if let Some(listen) = args.listen {
+        let address = bitts_runtime::serve_admin(&host, listen)
+            .await
+            .with_context(|| format!("serving metrics and health on {listen}"))?;
+        tracing::info!(%address, "serving /metrics, /healthz and /readyz");
+    }
+
+    let mut roles = JoinSet::new();
+    for role in &args.roles {
+        let host = host.clone();
+        match role {
+            #[cfg(feature = "binder")]
+            Role::Binder => {
+                let lease = binder_lease(&args);
+                let options = bitts_binder::Options::default();
+                roles.spawn(
+                    async move { ("binder", bitts_binder::run(&host, options, lease).await) },
+                );
+            }
+            #[cfg(feature = "agent")]
+            Role::Agent => {
+                let config = agent(&args.agent);
+                roles.spawn(async move { ("agent", bitts_agent::run(&host, config).await) });
+            }
+        }
+    }
+    tokio::spawn({
+        let shutdown = host.shutdown().clone();
+        async move {
+            bitts_runtime::ended_by_signal().await;
+            tracing::info!("ending: what is under way is finished first");
+            shutdown.cancel();
+        }
+    });
+    while let Some(ended) = roles.join_next().await {
+        let (role, result) = ended?;
+        host.shutdown().cancel();
+        result.with_context(|| format!("the {role} stopped"))?;
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+#[cfg(feature = "binder")]
+fn binder_lease(args: &Run) -> Option<bitts_runtime::LeaseOptions> {
+    args.leader_elect.then(|| {
+        let namespace = args.lease_namespace.clone().or_else(own_namespace);
+        let namespace = namespace.as_deref().unwrap_or("kube-system");
+        bitts_runtime::LeaseOptions::new(namespace, "bitts-binder")
+    })
+}
+
+/// The namespace of the pod this runs in, where it does.
+#[cfg(feature = "binder")]
+fn own_namespace() -> Option<String> {
+    let file = "/var/run/secrets/kubernetes.io/serviceaccount/namespace";
+    std::fs::read_to_string(file)
+        .ok()
+        .map(|text| text.trim().to_owned())
+}
+
+#[cfg(feature = "agent")]
+fn agent(args: &crate::cli::Agent) -> bitts_agent::AgentConfig {
+    let node = args.node_name.as_deref().unwrap_or_default();
+    bitts_agent::AgentConfig {
+        kubelet_dir: args.kubelet_dir.clone(),
+        local_root: args.local_root.clone(),
+        finish_pods: args.finish_pods,
+        ..bitts_agent::AgentConfig::new(node.into())
+    }
+}
