@@ -100,7 +100,7 @@ pub(super) fn response(reply: Reply, call: &Call, now: &str) -> Response<Body> {
             warnings,
         } => {
             let shaped = shape(call, &view(call.kind, &object), now);
-            let mut response = encode(code, &shaped, call.params.pretty);
+            let mut response = encode(code, &*shaped, call.params.pretty);
             for warning in warnings {
                 let text = warning.replace('\\', "\\\\").replace('"', "\\\"");
                 if let Ok(value) = HeaderValue::from_str(&format!("299 - \"{text}\"")) {
@@ -120,9 +120,9 @@ pub(super) fn response(reply: Reply, call: &Call, now: &str) -> Response<Body> {
 }
 
 /// One object in the form that the call asks for.
-pub(super) fn shape(call: &Call, object: &Arc<Value>, now: &str) -> Value {
+pub(super) fn shape(call: &Call, object: &Arc<Value>, now: &str) -> Arc<Value> {
     match call.form {
-        Form::Object => Value::clone(object),
+        Form::Object => Arc::clone(object),
         Form::Table => {
             let mut table = table::render(
                 call.kind.kind,
@@ -131,9 +131,9 @@ pub(super) fn shape(call: &Call, object: &Arc<Value>, now: &str) -> Value {
                 now,
             );
             table["metadata"] = json!({"resourceVersion": object["metadata"]["resourceVersion"]});
-            table
+            Arc::new(table)
         }
-        Form::Metadata => metadata(object),
+        Form::Metadata => Arc::new(metadata(object)),
     }
 }
 

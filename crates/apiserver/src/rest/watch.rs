@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
+use serde::Serialize;
 use serde_json::{Value, json};
 use tokio::sync::watch;
 use tokio::time::Instant;
@@ -54,6 +55,13 @@ impl Core {
         });
         Ok(Reply::Watch(Body::stream(stream)))
     }
+}
+
+/// An event as it goes over the wire.
+#[derive(Serialize)]
+struct Line<'a> {
+    r#type: &'a str,
+    object: &'a Value,
 }
 
 /// How a watch stands.
@@ -252,8 +260,13 @@ impl Watcher {
     }
 
     fn line(&mut self, event: &str, object: &Value) {
-        let mut line = json!({"type": event, "object": object}).to_string();
-        line.push('\n');
+        // Two texts and a value always serialize.
+        let mut line = serde_json::to_vec(&Line {
+            r#type: event,
+            object,
+        })
+        .unwrap_or_default();
+        line.push(b'\n');
         self.pending.push_back(line.into());
     }
 }
