@@ -3,6 +3,8 @@
 //!
 //! - [`cluster`]: an API of either kind, and what a test gets of it: a client, a namespace, names.
 //! - [`programs`], [`real`], [`process`]: where the real programs come from and how they run.
+//! - [`outage`]: an API that is killed and comes back, or forgets its history.
+//! - [`tripwire`]: a client that does something else just before or after a certain request.
 //! - [`raw`]: requests and answers as they go over the wire, watches included.
 //! - [`transcript`]: request files, and the answers of the real API that both must give.
 //! - [`suite`]: every test as two named trials, `embedded::...` and `real::...`.
@@ -22,9 +24,11 @@
 //! ```
 
 pub mod cluster;
+pub mod outage;
 pub mod process;
 pub mod programs;
 pub mod raw;
 pub mod real;
 pub mod suite;
 pub mod transcript;
+pub mod tripwire;

@@ -1,11 +1,6 @@
 //! A program that never outlives the tests: it ends when its handle is dropped and also when this
 //! process dies in any other way, be it by SIGKILL.
 
-#![expect(
-    clippy::disallowed_methods,
-    reason = "tests start the real programs; no role does"
-)]
-
 use std::fs::File;
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};

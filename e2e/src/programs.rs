@@ -1,11 +1,6 @@
 //! Where the real Kubernetes programs come from: the folder in KUBEBUILDER_ASSETS, then PATH, then
 //! the Go module in `e2e/kubernetes`, built once and kept in the target folder.
 
-#![expect(
-    clippy::disallowed_methods,
-    reason = "tests start the real programs; no role does"
-)]
-
 use std::fmt;
 use std::path::{Path, PathBuf};
 use std::process::Command;

@@ -7,10 +7,12 @@ use std::time::{Duration, Instant};
 use anyhow::Context as _;
 use base64::prelude::{BASE64_STANDARD, Engine as _};
 use kube::config::{KubeConfigOptions, Kubeconfig};
+use serde_json::{Value, json};
 use tempfile::TempDir;
 
 use crate::process::Process;
 use crate::programs::{Programs, Source};
+use crate::raw::Request;
 
 /// How long the API may take to become ready; on an idle machine it needs 3 s.
 const START: Duration = Duration::from_secs(90);
@@ -21,6 +23,7 @@ pub struct RealApi {
     etcd: Process,
     apiserver: Process,
     port: u16,
+    etcd_url: String,
     arguments: Vec<String>,
     kubeconfig: String,
     // Last: it is removed after the programs have ended.
@@ -81,12 +84,14 @@ impl RealApi {
         ];
         let apiserver = Process::start(programs.apiserver(), &arguments, folder.path())?;
         let kubeconfig = credentials.kubeconfig(port);
+        let etcd_url = format!("http://127.0.0.1:{client}");
         let programs = programs.clone();
         let mut api = Self {
             programs,
             etcd,
             apiserver,
             port,
+            etcd_url,
             arguments,
             kubeconfig,
             folder,
@@ -123,6 +128,26 @@ impl RealApi {
             self.folder.path(),
         )?;
         self.wait_until_ready().await
+    }
+
+    /// Makes the API forget what was before now: compacts etcd, and starts kube-apiserver anew since
+    /// it keeps recent events in memory.
+    pub async fn forget_history(&mut self) -> anyhow::Result<()> {
+        let etcd = kube::Client::try_from(kube::Config::new(self.etcd_url.parse()?))?;
+        let call = async |path: &str, body: Value| {
+            Request::new("POST", path, body)
+                .send(&etcd)
+                .await?
+                .expect(200)
+        };
+        let any = call("/v3/kv/range", json!({"key": BASE64_STANDARD.encode("x")})).await?;
+        let revision = any["header"]["revision"].clone();
+        call(
+            "/v3/kv/compaction",
+            json!({"revision": revision, "physical": true}),
+        )
+        .await?;
+        self.restart_apiserver().await
     }
 
     async fn wait_until_ready(&mut self) -> anyhow::Result<()> {

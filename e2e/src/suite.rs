@@ -13,16 +13,19 @@ use libtest_mimic::{Arguments, Failed, Trial};
 use crate::cluster::{Cluster, Kind, Scope};
 use crate::programs::Source;
 
-type Test = Arc<dyn Fn(Scope) -> Pin<Box<dyn Future<Output = anyhow::Result<()>>>> + Send + Sync>;
+type Running = Pin<Box<dyn Future<Output = anyhow::Result<()>>>>;
 
-fn boxed<F>(test: impl Fn(Scope) -> F + Send + Sync + 'static) -> Test
-where
-    F: Future<Output = anyhow::Result<()>> + 'static,
-{
-    Arc::new(move |scope| Box::pin(test(scope)))
+/// What a test is given.
+#[derive(Clone)]
+enum Test {
+    /// Its part of an API that others use, too.
+    Scoped(Arc<dyn Fn(Scope) -> Running + Send + Sync>),
+    /// The kind of API that it is to start for itself.
+    Own(Arc<dyn Fn(Kind) -> Running + Send + Sync>),
 }
 
-/// Adds async functions to a suite, to run on every kind of API: `on_both!(suite, "file", first_test, second_test)`.
+/// Adds async functions to a suite, to run on every kind of API:
+/// `on_both!(suite, "file", first_test, second_test)`.
 #[macro_export]
 macro_rules! on_both {
     ($suite:expr, $file:expr, $($test:ident),+ $(,)?) => {
@@ -68,7 +71,27 @@ impl Suite {
     ) where
         F: Future<Output = anyhow::Result<()>> + 'static,
     {
-        let (name, test) = (name.to_owned(), boxed(test));
+        let test = Test::Scoped(Arc::new(move |scope| Box::pin(test(scope))));
+        let name = name.to_owned();
+        self.tests.push(Entry {
+            name,
+            kinds,
+            manner,
+            test,
+        });
+    }
+
+    /// Adds a test that starts APIs of its own, since it kills them or makes them forget.
+    pub fn add_own<F>(
+        &mut self,
+        name: &str,
+        kinds: &'static [Kind],
+        test: impl Fn(Kind) -> F + Send + Sync + 'static,
+    ) where
+        F: Future<Output = anyhow::Result<()>> + 'static,
+    {
+        let test = Test::Own(Arc::new(move |kind| Box::pin(test(kind))));
+        let (name, manner) = (name.to_owned(), Manner::Together);
         self.tests.push(Entry {
             name,
             kinds,
@@ -128,6 +151,10 @@ impl Shared {
         let runtime = tokio::runtime::Builder::new_current_thread()
             .enable_all()
             .build()?;
+        let test = match test {
+            Test::Scoped(test) => test,
+            Test::Own(test) => return runtime.block_on(test(kind)),
+        };
         let cluster = match kind {
             Kind::Real => self.real(&runtime)?,
             kind => Arc::new(runtime.block_on(Cluster::start(kind))?),

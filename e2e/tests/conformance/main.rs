@@ -4,6 +4,7 @@
 //! code: things that happen at the same time, and answers that are compared in part.
 
 mod discovery;
+mod history;
 mod races;
 mod watches;
 
@@ -15,6 +16,7 @@ use bitts_e2e::transcript;
 fn main() -> anyhow::Result<()> {
     let mut suite = Suite::default();
     discovery::add(&mut suite);
+    history::add(&mut suite);
     races::add(&mut suite);
     watches::add(&mut suite);
     transcript::add_all(
