@@ -23,6 +23,8 @@ const DEFAULT_TIMEOUT: Duration = Duration::from_secs(40 * 60);
 const BOOKMARK_PERIOD: Duration = Duration::from_secs(60);
 /// How long before its end a watch says so for the last time.
 const LAST_BOOKMARK: Duration = Duration::from_secs(2);
+/// How many bytes of initial events go out together, more or less.
+const CHUNK: usize = 64 * 1024;
 /// How many changes are read under one lock.
 const BATCH: usize = 256;
 /// Marks the bookmark behind the initial events.
@@ -41,7 +43,9 @@ impl Core {
             call: call.clone(),
             changed,
             position: 0,
-            pending: VecDeque::new(),
+            initial: VecDeque::new(),
+            initial_bookmark: false,
+            pending: Vec::new(),
             deadline,
             bookmark_at: next_bookmark(now, deadline),
             closing,
@@ -82,7 +86,12 @@ struct Watcher {
     changed: watch::Receiver<u64>,
     /// The revision up to which the client has seen everything.
     position: u64,
-    pending: VecDeque<Bytes>,
+    /// What there was when the watch began and is not yet sent.
+    initial: VecDeque<Arc<Value>>,
+    /// Whether a bookmark marks the end of that.
+    initial_bookmark: bool,
+    /// Lines that go out next, together.
+    pending: Vec<u8>,
     deadline: Instant,
     bookmark_at: Instant,
     closing: Option<Closing>,
@@ -101,21 +110,29 @@ impl Watcher {
             return;
         }
         self.position = state.revision();
-        let call = self.call.clone();
-        for (_, object) in state.scan(call.table(), call.namespace_filter(), None) {
-            if self.selects(object) {
-                self.send("ADDED", object);
-            }
+        let all = state.scan(self.call.table(), self.call.namespace_filter(), None);
+        let selected = all.filter(|(_, object)| self.selects(object));
+        self.initial = selected.map(|(_, object)| Arc::clone(object)).collect();
+        self.initial_bookmark = self.call.params.bookmarks;
+    }
+
+    /// Sends what there was at the start, as much as fits.
+    fn send_initial(&mut self) {
+        while self.pending.len() < CHUNK
+            && let Some(object) = self.initial.pop_front()
+        {
+            self.send("ADDED", &object);
         }
-        if self.call.params.bookmarks {
+        if self.initial.is_empty() && std::mem::take(&mut self.initial_bookmark) {
             self.bookmark(json!({"annotations": {INITIAL_EVENTS_END: "true"}}));
         }
     }
 
     async fn next(&mut self) -> Option<Result<Bytes, Cut>> {
         loop {
-            if let Some(line) = self.pending.pop_front() {
-                return Some(Ok(line));
+            self.send_initial();
+            if !self.pending.is_empty() {
+                return Some(Ok(std::mem::take(&mut self.pending).into()));
             }
             match self.end {
                 End::Clean => return None,
@@ -227,10 +244,10 @@ impl Watcher {
             Some(Fault::End) => self.end = End::Clean,
             Some(Fault::ExpireWatch) => self.expire(change.revision),
             Some(Fault::Cut) => {
+                let before = self.pending.len();
                 self.send(event, &object);
-                if let Some(line) = self.pending.back_mut() {
-                    line.truncate(line.len() / 2);
-                }
+                self.pending
+                    .truncate(usize::midpoint(before, self.pending.len()));
                 self.end = End::Cut;
             }
             _ => self.send(event, &object),
@@ -261,13 +278,13 @@ impl Watcher {
 
     fn line(&mut self, event: &str, object: &Value) {
         // Two texts and a value always serialize.
-        let mut line = serde_json::to_vec(&Line {
+        let line = Line {
             r#type: event,
             object,
-        })
-        .unwrap_or_default();
-        line.push(b'\n');
-        self.pending.push_back(line.into());
+        };
+        self.pending
+            .extend(serde_json::to_vec(&line).unwrap_or_default());
+        self.pending.push(b'\n');
     }
 }
 
