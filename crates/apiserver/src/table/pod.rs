@@ -2,7 +2,6 @@
 
 use serde_json::{Value, json};
 
-use super::age::Now;
 use super::{Column, Printer, created, name, text_or};
 
 pub(super) const PODS: Printer = Printer {

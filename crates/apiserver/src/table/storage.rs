@@ -2,7 +2,6 @@
 
 use serde_json::{Value, json};
 
-use super::age::Now;
 use super::{Column, Printer, created, name, phase, text_or};
 
 const OLD_CLASS: &str = "volume.beta.kubernetes.io/storage-class";
