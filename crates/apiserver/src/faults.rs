@@ -26,7 +26,9 @@
 
 mod at_work;
 
-use serde::Deserialize;
+use serde::de::Error as _;
+use serde::{Deserialize, Deserializer};
+use serde_json::Value;
 
 pub(crate) use at_work::{FaultState, Requested};
 
@@ -218,14 +220,27 @@ impl RuleBuilder {
 }
 
 /// All that goes wrong.
-#[derive(Debug, Clone, PartialEq, Default, Deserialize)]
-#[serde(deny_unknown_fields)]
+#[derive(Debug, Clone, PartialEq, Default)]
 pub struct Faults {
-    /// What the dice of rules with a chance start from.
-    #[serde(default)]
+    /// What the dice of rules with a chance start from, together with the API's own seed.
     pub seed: u64,
     /// The first rule that strikes decides.
     pub rules: Vec<Rule>,
+}
+
+/// What a fault file looks like.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct File {
+    #[serde(default)]
+    seed: u64,
+    rules: Vec<Rule>,
+}
+
+impl<'de> Deserialize<'de> for Faults {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        Self::read(Value::deserialize(deserializer)?).map_err(D::Error::custom)
+    }
 }
 
 /// A fault file that cannot be used.
@@ -302,9 +317,13 @@ impl Faults {
 
     /// Reads a fault file, YAML or JSON.
     pub fn parse(text: &str) -> Result<Self, FaultsError> {
-        // By way of JSON: YAML has its own notation for Rust's enums, which nobody would guess.
-        let value: serde_json::Value = serde_yaml_ng::from_str(text)?;
-        let faults: Self = serde_json::from_value(value)?;
+        Self::read(serde_yaml_ng::from_str(text)?)
+    }
+
+    /// Reads faults by way of JSON: YAML has its own notation for enums, which nobody would guess.
+    fn read(value: Value) -> Result<Self, FaultsError> {
+        let File { seed, rules } = serde_json::from_value(value)?;
+        let faults = Self { seed, rules };
         for (rule, it) in (1..).zip(&faults.rules) {
             if let Some(chance) = it.chance.filter(|chance| !(0.0..=1.0).contains(chance)) {
                 return Err(FaultsError::Chance { rule, chance });
@@ -328,6 +347,9 @@ mod tests {
         assert!(error("rules: [{fault: conflict, vreb: get}]").contains("unknown field `vreb`"));
         assert!(error("rules: [{fault: conflict, chance: 2}]").contains("not 2"));
         assert!(error("rules: [{fault: conflict, nth: 0}]").contains("counts from 1"));
+        let yaml = "rules: [{fault: {delay: 5}}]";
+        let faults: Faults = serde_yaml_ng::from_str(yaml).unwrap();
+        assert_eq!(faults, Faults::parse(yaml).unwrap());
         let json = r#"{"seed": 4, "rules": [{"verb": "list", "fault": {"stale-list": 9}}]}"#;
         assert_eq!(
             Faults::parse(json).unwrap().rules[0].fault,

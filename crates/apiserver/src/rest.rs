@@ -64,7 +64,7 @@ impl Core {
     pub(crate) fn new(options: Options) -> Self {
         let core = Self {
             store: Store::new(options.history),
-            faults: FaultState::new(options.faults),
+            faults: FaultState::new(options.faults, options.seed.unwrap_or_default()),
             trace: Trace::new(options.trace),
             clock: RunningClock::new(options.clock),
             entropy: Entropy::new(options.seed),

@@ -16,7 +16,11 @@ pub(crate) struct Requested<'a> {
 
 /// The rules at work.
 #[derive(Debug)]
-pub(crate) struct FaultState(Mutex<Vec<Active>>);
+pub(crate) struct FaultState {
+    /// The API's own seed.
+    seed: u64,
+    rules: Mutex<Vec<Active>>,
+}
 
 #[derive(Debug)]
 struct Active {
@@ -43,12 +47,15 @@ impl Active {
 }
 
 impl FaultState {
-    pub(crate) fn new(faults: Faults) -> Self {
-        Self(Mutex::new(activate(faults)))
+    pub(crate) fn new(faults: Faults, seed: u64) -> Self {
+        Self {
+            seed,
+            rules: Mutex::new(activate(faults, seed)),
+        }
     }
 
     pub(crate) fn set(&self, faults: Faults) {
-        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = activate(faults);
+        *self.rules.lock().unwrap_or_else(PoisonError::into_inner) = activate(faults, self.seed);
     }
 
     /// What happens to this request.
@@ -62,7 +69,7 @@ impl FaultState {
     }
 
     fn strike(&self, request: Requested<'_>, event: bool) -> Option<Fault> {
-        let mut rules = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut rules = self.rules.lock().unwrap_or_else(PoisonError::into_inner);
         let mut fault = None;
         for active in rules.iter_mut() {
             let concerned =
@@ -76,8 +83,8 @@ impl FaultState {
     }
 }
 
-fn activate(faults: Faults) -> Vec<Active> {
-    let seed = faults.seed;
+fn activate(faults: Faults, seed: u64) -> Vec<Active> {
+    let seed = faults.seed ^ seed;
     let activate = |(index, rule): (u64, Rule)| Active {
         rule,
         seen: 0,
@@ -99,7 +106,7 @@ mod tests {
     };
 
     fn struck(faults: &Faults, requests: usize) -> Vec<usize> {
-        let state = FaultState::new(faults.clone());
+        let state = FaultState::new(faults.clone(), 0);
         (1..=requests)
             .filter(|_| state.on_request(PATCH).is_some())
             .collect()
@@ -131,10 +138,11 @@ mod tests {
 
     #[test]
     fn events_and_requests_have_rules_of_their_own() {
-        let state = FaultState::new(Faults::scripted([
+        let faults = Faults::scripted([
             Rule::on("watch", "pods").nth(1).then(Fault::DropEvent),
             Rule::on("watch", "pods").nth(1).then(Fault::Expired),
-        ]));
+        ]);
+        let state = FaultState::new(faults, 0);
         let pods = Requested {
             verb: "watch",
             resource: "pods",
@@ -148,7 +156,7 @@ mod tests {
 
     #[test]
     fn a_storm_has_everything() {
-        let state = FaultState::new(Faults::storm(3, 0.05));
+        let state = FaultState::new(Faults::storm(3, 0.05), 0);
         let mut met = std::collections::BTreeSet::new();
         for _ in 0..2_000 {
             met.extend(state.on_request(PATCH).map(Fault::name));
