@@ -20,9 +20,7 @@ impl Rules for Attachment {
     /// The attacher reports through the status and cannot touch the metadata there.
     fn prepare_update(&self, old: &Value, new: &mut Value, part: Part, _: &str) {
         if part == Part::Status {
-            let version = new["metadata"]["resourceVersion"].take();
             new["metadata"] = old["metadata"].clone();
-            new["metadata"]["resourceVersion"] = version;
             default_to(&mut new["status"], "attached", false);
         }
     }

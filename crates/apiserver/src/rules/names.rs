@@ -131,7 +131,7 @@ pub(super) fn config_key(text: &str) -> Vec<String> {
             "must be no more than {SUBDOMAIN_LENGTH} characters"
         ));
     }
-    if text.is_empty() || !text.as_bytes().iter().all(|byte| fits(byte)) {
+    if text.is_empty() || !text.as_bytes().iter().all(fits) {
         complaints.push(CONFIG_KEY.to_owned());
     } else if matches!(text, "." | "..") {
         complaints.push(format!("must not be '{text}'"));

@@ -200,6 +200,34 @@ fn every_recorded_case_ends_as_on_a_real_api() {
     );
 }
 
+/// The paths of all nulls: the API sends none but a few.
+fn nulls(value: &Value, path: &str, found: &mut Vec<String>) {
+    match value {
+        Value::Null => found.push(path.to_owned()),
+        Value::Object(fields) => {
+            for (name, value) in fields {
+                nulls(value, &format!("{path}.{name}"), found);
+            }
+        }
+        Value::Array(items) => items.iter().for_each(|item| nulls(item, path, found)),
+        _ => {}
+    }
+}
+
+#[test]
+fn no_null_is_stored_that_the_api_does_not_send() {
+    for case in recorded() {
+        let (Ok(ours), Some(theirs)) = (outcome(&case), case.get("object")) else {
+            continue;
+        };
+        let (mut in_ours, mut in_theirs) = (Vec::new(), Vec::new());
+        nulls(&ours, "", &mut in_ours);
+        nulls(&stored(theirs), "", &mut in_theirs);
+        in_ours.retain(|path| !in_theirs.contains(path));
+        assert!(in_ours.is_empty(), "{}: {in_ours:?}", case["name"]);
+    }
+}
+
 /// What differs, apart from what other parts of the API write.
 fn difference(theirs: &Value, ours: &Value) -> String {
     let strip = |object: &Value| {
