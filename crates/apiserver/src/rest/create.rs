@@ -64,6 +64,7 @@ impl Core {
         if !causes.is_empty() {
             return Err(Status::invalid(
                 About {
+                    group: kind.group,
                     what: call.kind.kind,
                     ..about
                 },

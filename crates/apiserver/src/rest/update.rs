@@ -166,9 +166,10 @@ const NOTHING: About<'_> = About {
     name: "",
 };
 
-/// The kind and name, for messages that name the kind.
+/// The kind and name, for messages that name the kind. Rules speak of the stored view of it.
 fn about_kind(call: &Call) -> About<'_> {
     About {
+        group: stored_kind(call.kind).group,
         what: call.kind.kind,
         ..call.about()
     }
