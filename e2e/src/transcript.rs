@@ -299,8 +299,8 @@ static VOLATILE: LazyLock<Vec<(Regex, &'static str)>> = LazyLock::new(|| {
             r"resource version: \d+ \(\d+\)",
             "resource version: <rv> (<rv>)",
         ),
-        // How Go prints its own structs, and their differences, is no part of the API.
-        (r"(?s)\n\s*@@ .*", " <difference>"),
+        // How structs and their differences are printed is no part of the API.
+        (r"(?s)\n\s*[-+@].*", " <difference>"),
         (
             r#"Invalid value: \{"Required".*\}: field"#,
             "Invalid value: <affinity>: field",
@@ -338,7 +338,7 @@ fn mask(value: &mut Value) {
     });
 }
 
-const EMPTY_IS_ABSENT: [&str; 4] = ["annotations", "data", "finalizers", "labels"];
+const EMPTY_IS_ABSENT: [&str; 5] = ["annotations", "data", "finalizers", "labels", "status"];
 
 fn mask_members(value: &mut Value) {
     match value {
