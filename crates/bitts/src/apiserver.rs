@@ -5,7 +5,7 @@ use std::io::{self, Write as _};
 use std::process::ExitCode;
 
 use anyhow::{Context as _, Result};
-use bitts_apiserver::{ApiServer, Options, Serve};
+use bitts_apiserver::{ApiServer, Collector, Options, Serve};
 
 use crate::cli::Apiserver;
 
@@ -24,7 +24,9 @@ pub(crate) fn run(args: Apiserver) -> Result<ExitCode> {
         .build()?;
     runtime.block_on(async {
         let kubeconfig = args.write_kubeconfig;
-        let serving = ApiServer::new(options)
+        let api = ApiServer::new(options);
+        let _collector = Collector::start(&api);
+        let serving = api
             .serve(Serve {
                 listen: args.listen,
                 insecure: args.insecure,

@@ -1,6 +1,7 @@
 //! Quantities inside objects: the API keeps them in their canonical form.
 
 use bitts_api::Quantity;
+use bitts_api::quantity::ParseQuantityError;
 use serde_json::Value;
 
 use super::check::{Check, Field, entries, text};
@@ -13,10 +14,31 @@ pub(super) fn amount(value: &Value) -> Option<Quantity> {
 /// Brings one quantity into its canonical form: `1024Mi` is written `1Gi`.
 pub(super) fn canonicalize(value: &mut Value) -> Result<(), String> {
     if let Some(text) = value.as_str() {
-        let quantity: Quantity = text.parse().map_err(|error| format!("{error}"))?;
+        let quantity: Quantity = text.parse().map_err(refusal)?;
         *value = quantity.to_string().into();
     }
     Ok(())
+}
+
+/// The API's own words for a text that is no quantity. An amount out of range, which the API would
+/// silently cut down, is refused in ours.
+fn refusal(error: ParseQuantityError) -> String {
+    let known = |suffix: &str| {
+        suffix
+            .bytes()
+            .all(|byte| b"eEinumkKMGTP+-0123456789".contains(&byte))
+    };
+    match error {
+        ParseQuantityError::UnknownSuffix(_, suffix) if known(&suffix) => {
+            "unable to parse quantity's suffix".to_owned()
+        }
+        ParseQuantityError::NoNumber(_) | ParseQuantityError::UnknownSuffix(..) => {
+            "quantities must match the regular expression \
+             '^([+-]?[0-9.]+)([eEinumkKMGTP]*[-+]?[0-9]*)$'"
+                .to_owned()
+        }
+        ParseQuantityError::OutOfRange(_) => error.to_string(),
+    }
 }
 
 /// Brings a map of quantities into canonical form.

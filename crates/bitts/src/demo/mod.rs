@@ -12,7 +12,7 @@ use std::process::ExitCode;
 
 use anyhow::{Context as _, Result, bail};
 use bitts_agent::AgentConfig;
-use bitts_apiserver::{ApiServer, Serve};
+use bitts_apiserver::{ApiServer, Collector, Serve};
 use bitts_runtime::Host;
 use k8s_openapi::api::core::v1::Node;
 use kube::{Api, Client};
@@ -40,6 +40,7 @@ pub(crate) fn run(args: &Demo) -> Result<ExitCode> {
 
 async fn tell(args: &Demo, ground: &Ground, kubeconfig: Option<&KubeconfigFile>) -> Result<()> {
     let api = ApiServer::new(bitts_apiserver::Options::default());
+    let _collector = Collector::start(&api);
     let client = Client::new(api.service(), "default");
     let story = Story::new(args.output);
     story.say(&ground.describe())?;
