@@ -2,8 +2,10 @@
 //! user namespaces; where the kernel forbids both the demo itself says so and the tests that need
 //! real mounts are skipped with that reason.
 
+use std::io::{BufRead as _, BufReader};
+use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
-use std::process::{Command, Output};
+use std::process::{Command, Output, Stdio};
 
 use serde_json::Value;
 
@@ -142,6 +144,64 @@ fn works_for_a_user_who_is_not_root() {
         .args(["demo", "--once", "--output", "json"]));
     let Some(steps) = steps(&output) else { return };
     assert_eq!(steps.last().unwrap()["step"], "done", "{steps:#?}");
+}
+
+/// Ends the demo with the test, whatever becomes of it.
+struct Running(std::process::Child);
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+#[test]
+fn stays_up_for_kubectl_and_cleans_up_on_a_signal() {
+    let folder = tempfile::tempdir().unwrap();
+    let kubeconfig = folder.path().join("kubeconfig");
+    let mut demo = Running(
+        Command::new(env!("CARGO_BIN_EXE_bitts"))
+            .args(["demo", "--output", "json", "--write-kubeconfig"])
+            .arg(&kubeconfig)
+            .stdout(Stdio::piped())
+            .stderr(Stdio::null())
+            .spawn()
+            .unwrap(),
+    );
+    let mut lines = BufReader::new(demo.0.stdout.take().unwrap()).lines();
+    let mut next = |step: &str| loop {
+        let line: Value = serde_json::from_str(&lines.next().unwrap().unwrap()).unwrap();
+        if line["step"] == step {
+            return line;
+        }
+    };
+    next("done");
+    // What a user does now is followed: here, somebody makes another volume.
+    let config = std::fs::read_to_string(&kubeconfig).unwrap();
+    let mode = std::fs::metadata(&kubeconfig).unwrap().permissions().mode();
+    assert_eq!(mode & 0o777, 0o600);
+    let runtime = tokio::runtime::Runtime::new().unwrap();
+    runtime.block_on(async {
+        let config = kube::config::Kubeconfig::from_yaml(&config).unwrap();
+        let context = kube::config::KubeConfigOptions::default();
+        let config = kube::Config::from_custom_kubeconfig(config, &context).await;
+        let client = kube::Client::try_from(config.unwrap()).unwrap();
+        let volumes: kube::Api<k8s_openapi::api::core::v1::PersistentVolume> =
+            kube::Api::all(client);
+        let text =
+            include_str!("../../../examples/seed/volume.yaml").replace("name: cqh", "name: mine");
+        let volume = serde_yaml_ng::from_str(&text).unwrap();
+        volumes.create(&Default::default(), &volume).await.unwrap();
+    });
+    assert_eq!(next("available")["name"], "mine");
+    let id = demo.0.id().to_string();
+    run(Command::new("kill").args(["-TERM", &id]));
+    assert!(demo.0.wait().unwrap().success());
+    assert!(
+        !kubeconfig.exists(),
+        "the kubeconfig outlived the API it is for"
+    );
 }
 
 /// What the demo could have touched: its two directories and the mounts.
