@@ -214,9 +214,8 @@ struct Wire {
     status: Status,
 }
 
-/// The spec. Read by hand: the source's type is the name of whichever field is left over, and
-/// serde's own way of keeping those (`flatten`) buffers the whole spec, which a list of a million
-/// volumes feels.
+/// The spec. Read by hand: the source's type is the name of whichever field is left over and not
+/// `null`, and a type that bitts knows goes first.
 #[derive(Default)]
 struct Spec {
     capacity: Storage,

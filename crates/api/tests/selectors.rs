@@ -4,7 +4,7 @@ use bitts_api::{LabelSelector, Labels, NodeSelector};
 use serde_json::{Value, json};
 
 fn selector(value: Value) -> LabelSelector {
-    serde_json::from_value(value).unwrap()
+    serde_json::from_value(value).unwrap_or_else(|why| panic!("{why}"))
 }
 
 fn expression(key: &str, operator: &str, values: Value) -> Value {
@@ -12,7 +12,8 @@ fn expression(key: &str, operator: &str, values: Value) -> Value {
 }
 
 fn nodes(terms: Value) -> NodeSelector {
-    serde_json::from_value(json!({"nodeSelectorTerms": terms})).unwrap()
+    serde_json::from_value(json!({"nodeSelectorTerms": terms}))
+        .unwrap_or_else(|why| panic!("{why}"))
 }
 
 #[test]
