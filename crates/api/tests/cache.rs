@@ -1,4 +1,4 @@
-//! What a machine believes of a watch (B3, amendment of restored backups included).
+//! What a machine believes of a watch (B3), an API restored from a backup included.
 
 use std::sync::Arc;
 

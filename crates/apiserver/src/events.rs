@@ -26,12 +26,21 @@ pub(crate) fn to_core(event: Value) -> Value {
 
 /// A core event as events.k8s.io shows it.
 pub(crate) fn to_events_api(event: Value) -> Value {
-    renamed(event, |name| {
+    let mut event = renamed(event, |name| {
         NAMES
             .iter()
             .find(|(core, _)| *core == name)
             .map(|(_, new)| *new)
-    })
+    });
+    if let Value::Object(fields) = &mut event {
+        // The core form prints these even when they are empty.
+        for name in ["reportingController", "reportingInstance"] {
+            if fields.get(name).is_some_and(|value| value == "") {
+                fields.remove(name);
+            }
+        }
+    }
+    event
 }
 
 fn renamed(event: Value, other_name: impl Fn(&str) -> Option<&'static str>) -> Value {

@@ -255,7 +255,7 @@ fn a_lost_claim_heals_when_its_volume_returns() {
 
 #[test]
 fn a_restored_volume_is_held() {
-    let mut world = started(); // amendment 4 of the design; weakness 13
+    let mut world = started(); // section 13, weakness 13
     let mut restored = volume("v", "1Gi");
     restored["spec"]["claimRef"] = json!({"namespace": "default", "name": "c", "uid": "lost"});
     restored["spec"]["persistentVolumeReclaimPolicy"] = "Delete".into();

@@ -5,7 +5,7 @@ use std::io::{self, Write as _};
 use std::process::ExitCode;
 
 use anyhow::{Context as _, Result};
-use bitts_apiserver::{ApiServer, Collector, Options, Serve};
+use bitts_apiserver::{ApiServer, Collector, Faults, Options, Serve};
 
 use crate::cli::Apiserver;
 
@@ -15,7 +15,7 @@ pub(crate) fn run(args: Apiserver) -> Result<ExitCode> {
     if let Some(file) = &args.faults {
         let text = fs::read_to_string(file)
             .with_context(|| format!("reading the faults in {}", file.display()))?;
-        options.faults = serde_yaml_ng::from_str(&text)
+        options.faults = Faults::parse(&text)
             .with_context(|| format!("{} does not describe faults", file.display()))?;
         options.seed = Some(args.seed);
     }

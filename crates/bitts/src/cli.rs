@@ -1,9 +1,11 @@
 //! The command line: what users type, and nothing else.
 
-use std::net::SocketAddr;
-use std::path::PathBuf;
+#[cfg(any(feature = "binder", feature = "agent", feature = "demo"))]
+use std::{net::SocketAddr, path::PathBuf};
 
-use clap::{Args, Parser, Subcommand, ValueEnum};
+#[cfg(any(feature = "binder", feature = "agent", feature = "demo"))]
+use clap::Args;
+use clap::{Parser, Subcommand, ValueEnum};
 
 /// Claims bound, volumes mounted: the Kubernetes persistent-volume control plane in one binary.
 #[derive(Debug, Parser)]

@@ -2,7 +2,7 @@
 
 use std::process::ExitCode;
 
-use anyhow::{Context as _, Result, bail};
+use anyhow::{Context as _, Result};
 use bitts_runtime::Host;
 use tokio::task::JoinSet;
 
@@ -21,7 +21,7 @@ async fn roles(mut args: Run) -> Result<ExitCode> {
     args.roles.dedup();
     #[cfg(feature = "agent")]
     if args.roles.contains(&Role::Agent) && args.agent.node_name.is_none() {
-        bail!("the agent must know its node: set --node-name or BITTS_NODE_NAME");
+        anyhow::bail!("the agent must know its node: set --node-name or BITTS_NODE_NAME");
     }
     let client = bitts_runtime::connect(args.kubeconfig.as_deref()).await?;
     let host = Host::new(client);

@@ -1,4 +1,5 @@
 //! Bad input gets an error that says what to do.
+#![allow(clippy::unwrap_used, reason = "tests")]
 
 use std::process::{Command, Output};
 

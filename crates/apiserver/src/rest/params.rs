@@ -34,7 +34,8 @@ pub(crate) struct Params {
     pub(crate) version_match: Option<VersionMatch>,
     pub(crate) watch: bool,
     pub(crate) bookmarks: bool,
-    pub(crate) initial_events: bool,
+    /// None if the client did not say.
+    pub(crate) initial_events: Option<bool>,
     pub(crate) timeout: Option<Duration>,
     pub(crate) dry_run: bool,
     pub(crate) field_validation: FieldValidation,
@@ -55,13 +56,16 @@ impl Params {
             match key.as_ref() {
                 "labelSelector" => labels = value.into_owned(),
                 "fieldSelector" => fields = value.into_owned(),
-                "limit" => params.limit = number(&value)?,
+                // A negative limit is none.
+                "limit" => {
+                    params.limit = usize::try_from(number::<i64>(&value)?).unwrap_or_default();
+                }
                 "continue" => params.continue_token = value.into_owned(),
                 "resourceVersion" => version = value.into_owned(),
                 "resourceVersionMatch" => params.version_match = version_match(options, &value)?,
                 "watch" => params.watch = flag(&value),
                 "allowWatchBookmarks" => params.bookmarks = flag(&value),
-                "sendInitialEvents" => params.initial_events = flag(&value),
+                "sendInitialEvents" => params.initial_events = Some(flag(&value)),
                 "timeoutSeconds" => params.timeout = Some(Duration::from_secs(number(&value)?)),
                 "dryRun" if value == "All" => params.dry_run = true,
                 "dryRun" => {
@@ -79,46 +83,71 @@ impl Params {
         }
         params.version = parse_version(&version, params.watch)?;
         params.selection = Selection::parse(kind, &labels, &fields).map_err(Status::bad_request)?;
-        if let Some((field, why)) = params.contradiction() {
-            let cause = Cause::new("FieldValueForbidden", field, format!("Forbidden: {why}"));
-            return Err(Status::invalid(about(options), &[cause]));
+        let causes = if params.watch {
+            params.against_watching()
+        } else {
+            params.against_listing().into_iter().collect()
+        };
+        if causes.is_empty() {
+            Ok(params)
+        } else {
+            Err(Status::invalid(about(options), &causes))
         }
-        Ok(params)
     }
 
-    /// Combinations that make no sense: the field, and why.
-    fn contradiction(&self) -> Option<(&'static str, &'static str)> {
-        let how = "resourceVersionMatch";
-        match (self.watch, self.initial_events, self.version_match) {
-            (true, true, Some(VersionMatch::NotOlderThan)) | (true, false, None) => None,
-            (true, true, _) => Some((
-                how,
+    /// What makes no sense in a watch.
+    fn against_watching(&self) -> Vec<Cause> {
+        let mut causes = Vec::new();
+        match (self.initial_events, self.version_match) {
+            (None, None) | (Some(_), Some(VersionMatch::NotOlderThan)) => {}
+            (Some(_), _) => causes.push(forbidden(
+                MATCH,
                 "sendInitialEvents requires setting resourceVersionMatch to NotOlderThan",
             )),
-            (true, false, Some(_)) => Some((
-                how,
+            (None, Some(_)) => causes.push(forbidden(
+                MATCH,
                 "resourceVersionMatch is forbidden for watch unless sendInitialEvents is provided",
             )),
-            (false, true, _) => Some((
-                "sendInitialEvents",
-                "sendInitialEvents is forbidden for list",
-            )),
-            (false, false, None) => None,
-            (false, false, Some(_)) if !self.continue_token.is_empty() => Some((
-                how,
-                "resourceVersionMatch is forbidden when continue is provided",
-            )),
-            (false, false, Some(_)) if self.version.is_none() => Some((
-                how,
-                "resourceVersionMatch is forbidden unless resourceVersion is provided",
-            )),
-            (false, false, Some(VersionMatch::Exact)) if self.version == Some(0) => Some((
-                how,
-                "resourceVersionMatch \"exact\" is forbidden for resourceVersion \"0\"",
-            )),
-            (false, false, Some(_)) => None,
         }
+        if self.version_match == Some(VersionMatch::Exact) {
+            let why = "Unsupported value: \"Exact\": supported values: \"NotOlderThan\"";
+            causes.push(Cause::new("FieldValueNotSupported", MATCH, why.to_owned()));
+        }
+        if !self.continue_token.is_empty() {
+            causes.push(forbidden(
+                MATCH,
+                "resourceVersionMatch is forbidden when continue is provided",
+            ));
+        }
+        causes
     }
+
+    /// What makes no sense in a list.
+    fn against_listing(&self) -> Option<Cause> {
+        if self.initial_events.is_some() {
+            let why = "sendInitialEvents is forbidden for list";
+            return Some(forbidden("sendInitialEvents", why));
+        }
+        let why = match self.version_match? {
+            _ if !self.continue_token.is_empty() => {
+                "resourceVersionMatch is forbidden when continue is provided"
+            }
+            _ if self.version.is_none() => {
+                "resourceVersionMatch is forbidden unless resourceVersion is provided"
+            }
+            VersionMatch::Exact if self.version == Some(0) => {
+                "resourceVersionMatch \"exact\" is forbidden for resourceVersion \"0\""
+            }
+            _ => return None,
+        };
+        Some(forbidden(MATCH, why))
+    }
+}
+
+const MATCH: &str = "resourceVersionMatch";
+
+fn forbidden(field: &str, why: &str) -> Cause {
+    Cause::new("FieldValueForbidden", field, format!("Forbidden: {why}"))
 }
 
 fn flag(value: &str) -> bool {

@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 use tokio::sync::watch;
 use tokio::time::Instant;
 
-use super::answer::{self, Reply};
+use super::answer::{self, Form, Reply};
 use super::{Call, Closing, Core, view};
 use crate::body::{Body, Cut};
 use crate::faults::{Fault, Requested};
@@ -45,6 +45,7 @@ impl Core {
             position: 0,
             initial: VecDeque::new(),
             initial_bookmark: false,
+            columns_told: false,
             pending: Vec::new(),
             deadline,
             bookmark_at: next_bookmark(now, deadline),
@@ -90,6 +91,7 @@ struct Watcher {
     initial: VecDeque<Arc<Value>>,
     /// Whether a bookmark marks the end of that.
     initial_bookmark: bool,
+    columns_told: bool,
     /// Lines that go out next, together.
     pending: Vec<u8>,
     deadline: Instant,
@@ -101,7 +103,8 @@ struct Watcher {
 impl Watcher {
     fn start(&mut self, state: &State) {
         let version = self.call.params.version.unwrap_or_default();
-        if version != 0 && !self.call.params.initial_events {
+        let initial = self.call.params.initial_events;
+        if version != 0 && initial != Some(true) {
             self.position = version;
             let oldest = state.oldest(self.call.table());
             if version < oldest {
@@ -110,6 +113,9 @@ impl Watcher {
             return;
         }
         self.position = state.revision();
+        if initial == Some(false) {
+            return;
+        }
         let all = state.scan(self.call.table(), self.call.namespace_filter(), None);
         let selected = all.filter(|(_, object)| self.selects(object));
         self.initial = selected.map(|(_, object)| Arc::clone(object)).collect();
@@ -256,7 +262,11 @@ impl Watcher {
 
     fn send(&mut self, event: &str, object: &Arc<Value>) {
         let object = view(self.call.kind, object);
-        let shaped = answer::shape(&self.call, &object, &self.core.clock.stamp());
+        let mut shaped = answer::shape(&self.call, &object, &self.core.clock.stamp());
+        // Only the first of a watch's tables says what the columns are.
+        if self.call.form == Form::Table && std::mem::replace(&mut self.columns_told, true) {
+            Arc::make_mut(&mut shaped)["columnDefinitions"] = Value::Null;
+        }
         self.line(event, &shaped);
     }
 

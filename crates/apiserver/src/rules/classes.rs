@@ -40,8 +40,8 @@ impl Rules for StorageClass {
 
     fn check_update(&self, old: &Value, new: &Value, check: &mut Check) {
         for name in [
-            "parameters",
             "provisioner",
+            "parameters",
             "reclaimPolicy",
             "volumeBindingMode",
         ] {

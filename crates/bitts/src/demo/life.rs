@@ -100,7 +100,7 @@ pub(crate) async fn tell(client: &Client, story: &Story, ground: &Ground) -> Res
     claims.delete("cqh", &DeleteParams::default()).await?;
     story.wait(volume(Step::Released)).await?;
     let why = story.wait(volume(Step::Failed)).await?;
-    let kept = ground.is_real().then(|| kept()).transpose()?;
+    let kept = ground.is_real().then(kept).transpose()?;
     story.step(Step::Done, "PersistentVolume", VOLUME, "the story is told")?;
 
     story.say("")?;
