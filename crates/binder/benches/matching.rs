@@ -89,10 +89,7 @@ fn claims(c: &mut Criterion) {
         }
         group.finish();
     }
-    println!(
-        "peak memory with 1,000,000 volumes: {:?} MiB",
-        peak_memory()
-    );
+    println!("peak memory with 1,000,000 volumes: {}", peak_memory());
 }
 
 fn waiting(c: &mut Criterion) {

@@ -142,7 +142,7 @@ fn main() {
         start.elapsed()
     );
     println!(
-        "peak memory {:?} MiB, {before:?} MiB of it before the machine began",
+        "peak memory {}, {before} of it before the machine began",
         peak_memory()
     );
 }

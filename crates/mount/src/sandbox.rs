@@ -230,8 +230,10 @@ fn advice(
     }
     let limited = setting("user/max_user_namespaces") == Some(0);
     if !limited && error != io::ErrorKind::PermissionDenied {
-        return (step == Step::Pivot && error == io::ErrorKind::InvalidInput)
-            .then(|| "the root of this process is not a mount point".to_owned());
+        // As in a chroot: there is nothing to make private, and nothing to put another root before.
+        let rootless = matches!(step, Step::Private | Step::Pivot);
+        return (rootless && error == io::ErrorKind::InvalidInput)
+            .then(|| "the root of this process is not a mount point: leave the chroot".to_owned());
     }
     let sysctl = if limited {
         "user.max_user_namespaces=1000"
@@ -281,7 +283,9 @@ mod tests {
         assert!(text(io::ErrorKind::StorageFull, &limit).contains("max_user_namespaces"));
         assert!(text(denied, &|_| None).contains("SYS_ADMIN"));
         assert_eq!(text(io::ErrorKind::NotFound, &|_| None), "");
-        let pivot = advice(Step::Pivot, io::ErrorKind::InvalidInput, |_| None);
-        assert!(pivot.unwrap().contains("not a mount point"));
+        for step in [Step::Private, Step::Pivot] {
+            let chroot = advice(step, io::ErrorKind::InvalidInput, |_| None);
+            assert!(chroot.unwrap().contains("not a mount point"));
+        }
     }
 }

@@ -119,9 +119,9 @@ pub fn binder(volumes: Vec<Object>, claims: Vec<Object>) -> (Binder, Vec<BinderE
 }
 
 /// The most memory that this process ever had, in MiB.
-pub fn peak_memory() -> Option<usize> {
-    let status = std::fs::read_to_string("/proc/self/status").ok()?;
-    let line = status.lines().find_map(|l| l.strip_prefix("VmHWM:"))?;
-    let kib: usize = line.trim().trim_end_matches("kB").trim().parse().ok()?;
-    Some(kib / 1024)
+pub fn peak_memory() -> String {
+    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let line = status.lines().find_map(|l| l.strip_prefix("VmHWM:"));
+    let kib = line.and_then(|l| l.trim().trim_end_matches("kB").trim().parse::<usize>().ok());
+    kib.map_or("unknown".to_owned(), |kib| format!("{} MiB", kib / 1024))
 }
