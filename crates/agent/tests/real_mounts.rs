@@ -355,13 +355,18 @@ fn files_in_an_unmounted_directory_stay() {
 }
 
 /// A world on the host's tree, where other programs can be started, in a folder of its own.
+/// One pod a case: cgroups are seen by all cases, which run side by side.
+fn pod_on_the_host() -> String {
+    format!("0b1d-22-{}", std::process::id())
+}
+
 fn on_the_host(temp: &Path) -> (Tree, Mount) {
     sandbox::separate().unwrap();
     for dir in ["pv", "kubelet"] {
         fs::create_dir(temp.join(dir)).unwrap();
     }
     let key = MountKey {
-        pod: "0b1d-22-33".into(),
+        pod: pod_on_the_host().into(),
         volume: "cqh".into(),
     };
     let mount = Mount {
@@ -429,12 +434,13 @@ fn a_volume_in_use_is_kept() {
 
 /// Needs a cgroup hierarchy that may be written to; says so where there is none.
 fn a_pod_whose_cgroup_is_not_empty_is_kept() {
+    let slice = format!("kubepods-pod{}.slice", pod_on_the_host().replace('-', "_"));
     let group = [
         "/sys/fs/cgroup",
         "/sys/fs/cgroup/unified",
         "/sys/fs/cgroup/pids",
     ]
-    .map(|hierarchy| Path::new(hierarchy).join("kubepods-pod0b1d_22_33.slice"))
+    .map(|hierarchy| Path::new(hierarchy).join(&slice))
     .into_iter()
     .find(|group| fs::create_dir(group).is_ok() && group.join("cgroup.procs").exists());
     let Some(group) = group else {
