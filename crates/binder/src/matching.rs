@@ -80,7 +80,9 @@ fn unfit_for_any(volume: &Volume, claim: &Claim) -> Option<Misfit> {
         Some(Misfit::AccessModes)
     } else if volume.attributes_class != claim.attributes_class {
         Some(Misfit::AttributesClass)
-    } else if volume.capacity.is_none() || volume.capacity < claim.request {
+    } else if volume.capacity.is_none() {
+        Some(Misfit::NoCapacity)
+    } else if volume.capacity < claim.request {
         Some(Misfit::TooSmall)
     } else {
         None
@@ -93,7 +95,9 @@ pub(crate) fn named_misfit(volume: &Volume, claim: &Claim) -> Option<Misfit> {
     let size = |quantity: Option<Quantity>| quantity.map(Quantity::value);
     if volume.meta.is_deleting() {
         Some(Misfit::Deleting)
-    } else if volume.capacity.is_none() || size(volume.capacity) < size(claim.request) {
+    } else if volume.capacity.is_none() {
+        Some(Misfit::NoCapacity)
+    } else if size(volume.capacity) < size(claim.request) {
         Some(Misfit::TooSmall)
     } else if volume.class != claim.class {
         Some(Misfit::Class)

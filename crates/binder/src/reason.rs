@@ -18,6 +18,8 @@ pub enum Misfit {
     AccessModes,
     /// Another VolumeAttributesClass.
     AttributesClass,
+    /// It names no capacity, or one that is no quantity or out of range.
+    NoCapacity,
     /// It holds less than the claim asks for.
     TooSmall,
     /// The class binds when the first consumer is scheduled; only a reserved volume is bound before.
@@ -42,6 +44,7 @@ impl Misfit {
             Self::VolumeMode => "volume-mode",
             Self::AccessModes => "access-modes",
             Self::AttributesClass => "attributes-class",
+            Self::NoCapacity => "no-capacity",
             Self::TooSmall => "too-small",
             Self::Delayed => "waits-for-consumer",
             Self::NotAvailable => "not-available",
@@ -60,9 +63,12 @@ impl Misfit {
             Self::AttributesClass => "volumeAttributesClassName does not match".into(),
             Self::VolumeMode => "incompatible volumeMode".into(),
             Self::AccessModes => "incompatible accessMode".into(),
-            Self::Taken | Self::Delayed | Self::NotAvailable | Self::Selector | Self::NotChosen => {
-                self.to_string()
-            }
+            Self::Taken
+            | Self::NoCapacity
+            | Self::Delayed
+            | Self::NotAvailable
+            | Self::Selector
+            | Self::NotChosen => self.to_string(),
         }
     }
 }
@@ -75,6 +81,7 @@ impl fmt::Display for Misfit {
             Self::VolumeMode => "its volumeMode differs",
             Self::AccessModes => "it lacks an access mode that the claim asks for",
             Self::AttributesClass => "its volumeAttributesClassName differs",
+            Self::NoCapacity => "its capacity is missing or cannot be read",
             Self::TooSmall => "it is too small",
             Self::Delayed => "its class waits for the first consumer",
             Self::NotAvailable => "its phase is not Available",

@@ -35,6 +35,7 @@ fn each_volume_is_accounted_for() {
         fits,
         volume("big", "5Gi"),
         volume("small", "1Gi"),
+        volume("vast", "9999999Ei"),
     ];
     let told = explain(&volumes(all), &claims(vec![claim("c", "2Gi")]), &[]);
     let [told] = &told[..] else { panic!() };
@@ -49,6 +50,7 @@ fn each_volume_is_accounted_for() {
         [
             (Misfit::Taken, 1, "taken"),
             (Misfit::VolumeMode, 1, "block"),
+            (Misfit::NoCapacity, 1, "vast"),
             (Misfit::TooSmall, 1, "small"),
             (Misfit::Class, 1, "gold"),
             (Misfit::NotChosen, 1, "big"),
