@@ -477,7 +477,7 @@ impl Agent {
     fn claim_changed(&mut self, change: Change<Claim>) {
         let (old, new) = sides(change);
         for claim in old.iter().chain(&new) {
-            let place = (claim.meta.namespace.clone(), claim.meta.name.clone());
+            let place = claim.meta.place();
             self.pods_to_look_at
                 .extend(self.by_claim.get(&place).into_iter().flatten().cloned());
         }
@@ -553,7 +553,7 @@ fn sides<T>(change: Change<T>) -> Sides<T> {
 }
 
 fn place_of(pod: &Pod) -> Place {
-    (pod.meta.namespace.clone(), pod.meta.name.clone())
+    pod.meta.place()
 }
 
 fn pod_key(pod: &Pod) -> ObjectKey {

@@ -267,6 +267,14 @@ cached!(Volume, Claim, StorageClass, Node, Pod);
 /// A namespaced (or not) name, as a key.
 pub type Place = (Option<Namespace>, Name);
 
+impl Meta {
+    /// Where the object lives among those of its kind.
+    #[must_use]
+    pub fn place(&self) -> Place {
+        (self.namespace.clone(), self.name.clone())
+    }
+}
+
 /// What a machine knows of one kind, kept by the rules that make a watch safe: an older version
 /// never replaces a newer one (B3), except where a consistent list says so.
 #[derive(Clone, Debug)]
@@ -332,10 +340,7 @@ impl<T: Cached> Cache<T> {
     /// is not newer than the known one, and a removal first where another uid takes the place.
     pub fn see(&mut self, new: Arc<T>) -> Vec<Change<T>> {
         let meta = new.meta();
-        match self
-            .objects
-            .entry((meta.namespace.clone(), meta.name.clone()))
-        {
+        match self.objects.entry(meta.place()) {
             Entry::Vacant(place) => {
                 place.insert(new.clone());
                 vec![Change::Set { old: None, new }]
@@ -379,7 +384,7 @@ impl<T: Cached> Cache<T> {
         let mut set = Vec::new();
         let mut removed = Vec::new();
         for new in list {
-            let place = (new.meta().namespace.clone(), new.meta().name.clone());
+            let place = new.meta().place();
             match before.remove(&place) {
                 Some(old) if old.meta().uid != new.meta().uid => {
                     removed.push(Change::Removed(old));

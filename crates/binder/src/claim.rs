@@ -2,7 +2,6 @@
 
 use std::sync::Arc;
 
-use bitts_api::machine::Place;
 use bitts_api::{BindingMode, Claim, ClassName, Name, Volume, names};
 
 use crate::known::Known;
@@ -120,7 +119,7 @@ fn named(claim: &Claim, name: &Name, known: &Known) -> Decision {
 
 /// Any volume will do that fits (B9, B10).
 fn unbound(claim: &Claim, known: &Known, provisioning: bool) -> Decision {
-    let place = place(claim);
+    let place = claim.meta.place();
     let class = claim.class.as_ref().and_then(|name| known.class(name));
     let delayed = class.is_some_and(|c| c.binding_mode == BindingMode::WaitForFirstConsumer);
 
@@ -189,9 +188,4 @@ fn unbound(claim: &Claim, known: &Known, provisioning: bool) -> Decision {
         }
     };
     wait(why, false)
-}
-
-/// Where a claim lives.
-pub(crate) fn place(claim: &Claim) -> Place {
-    (claim.meta.namespace.clone(), claim.meta.name.clone())
 }

@@ -10,7 +10,7 @@ use bitts_api::{
     VolumePhase,
 };
 
-use crate::claim::{Decision, decide, place};
+use crate::claim::{Decision, decide};
 use crate::known::{Dirty, Known};
 use crate::matching::{created, misfit, named_misfit};
 use crate::reason::{Loss, Misfit, Waiting};
@@ -81,7 +81,7 @@ pub fn explain(volumes: &[Volume], claims: &[Claim], classes: &[StorageClass]) -
     let free: Vec<_> = known.offerable().cloned().collect();
     free.into_iter().for_each(|v| known.free.insert(v));
 
-    claims.sort_by_key(|claim| (created(&claim.meta), place(claim)));
+    claims.sort_by_key(|claim| (created(&claim.meta), claim.meta.place()));
     claims
         .into_iter()
         .map(|claim| serve(claim, &mut known))
@@ -134,7 +134,7 @@ fn serve(mut claim: Claim, known: &mut Known) -> Explanation {
             .push(name.clone());
     }
     Explanation {
-        claim: place(&claim),
+        claim: claim.meta.place(),
         outlook,
         candidates: by_reason
             .into_iter()

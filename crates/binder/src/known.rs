@@ -1,7 +1,7 @@
 //! What the binder knows of the cluster, and the indexes that lead from one object to another.
 
 use std::collections::BTreeSet;
-use std::sync::{Arc, LazyLock};
+use std::sync::Arc;
 
 use bitts_api::machine::{Cache, Change, Place};
 use bitts_api::{
@@ -9,8 +9,7 @@ use bitts_api::{
     Volume, names,
 };
 
-use crate::claim::place;
-use crate::matching::{FreeVolumes, created};
+use crate::matching::{FreeVolumes, created, first_name};
 
 /// Caches and indexes.
 #[derive(Clone, Debug, Default)]
@@ -276,7 +275,7 @@ impl Known {
         let Some(claim) = new.as_ref().or(old.as_ref()) else {
             return;
         };
-        let place = place(claim);
+        let place = claim.meta.place();
         let reserved = self.reserved_for(&place).map(|v| v.meta.name.clone());
         dirty.volumes.extend(reserved);
         dirty.volumes.extend(before.iter().chain(&after).cloned());
@@ -333,12 +332,6 @@ impl Known {
             }
         }
     }
-}
-
-/// Before every other name, for looking up in sets of pairs. The hot path: one allocation for all.
-pub(crate) fn first_name() -> Name {
-    static FIRST: LazyLock<Name> = LazyLock::new(|| Name::from(""));
-    FIRST.clone()
 }
 
 /// What was known before and what is known now.

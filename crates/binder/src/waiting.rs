@@ -10,9 +10,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use bitts_api::machine::Place;
 use bitts_api::{AccessModes, Claim, ClassName, LabelSelector, Quantity, Volume};
 
-use crate::claim::place;
-use crate::known::first_name;
-use crate::matching::{Shelf, created};
+use crate::matching::{Shelf, created, first_name};
 
 /// A label key and its value.
 type Pair = (Box<str>, Box<str>);
@@ -98,7 +96,7 @@ impl WaitingClaims {
     /// Adds a claim. `any_volume`: a free volume that matches is for it; otherwise it waits for
     /// something else, and only a change of its class wakes it here.
     pub(crate) fn insert(&mut self, claim: &Claim, any_volume: bool) {
-        let place = place(claim);
+        let place = claim.meta.place();
         self.remove(&place);
         let seat = claim
             .request
@@ -113,7 +111,7 @@ impl WaitingClaims {
         let shelf = Shelf::of_claim(claim);
         let turn = Turn {
             request,
-            older: Reverse((created(&claim.meta), place(claim))),
+            older: Reverse((created(&claim.meta), claim.meta.place())),
         };
         let waiters = self.shelves.entry(shelf.clone()).or_default();
         let mut chosen = None;
