@@ -75,8 +75,8 @@ pub(crate) struct Demo {
     )]
     pub(crate) listen: SocketAddr,
 
-    /// Where the kubeconfig is written when it stays up [default: a new file among the temporary
-    /// ones, removed at the end].
+    /// Where the kubeconfig is written when it stays up; it must not exist, and is removed at the
+    /// end [default: a new file among the temporary ones].
     #[arg(long, value_name = "FILE", conflicts_with = "once")]
     pub(crate) write_kubeconfig: Option<PathBuf>,
 }
@@ -134,7 +134,12 @@ pub(crate) struct Run {
 #[command(next_help_heading = "Agent")]
 pub(crate) struct Agent {
     /// The name of this node in the API.
-    #[arg(long, value_name = "NAME", env = "BITTS_NODE_NAME")]
+    #[arg(
+        long,
+        value_name = "NAME",
+        env = "BITTS_NODE_NAME",
+        value_parser = clap::builder::NonEmptyStringValueParser::new()
+    )]
     pub(crate) node_name: Option<String>,
 
     /// The kubelet's directory.

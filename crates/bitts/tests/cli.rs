@@ -124,3 +124,31 @@ fn listening_beyond_loopback_is_asked_for_by_name() {
     );
     assert!(text.contains("--insecure"), "{text}");
 }
+
+#[test]
+fn an_agent_whose_node_has_an_empty_name() {
+    let text = failure(&["run", "--roles", "agent", "--node-name", ""], 2);
+    assert!(text.contains("--node-name"), "{text}");
+}
+
+#[test]
+fn a_kubeconfig_that_exists_is_not_overwritten_by_the_demo() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("config");
+    std::fs::write(&file, "mine").unwrap();
+    let text = failure(&["demo", "--write-kubeconfig", file.to_str().unwrap()], 1);
+    assert!(text.contains("name another file"), "{text}");
+    assert_eq!(std::fs::read_to_string(&file).unwrap(), "mine");
+}
+
+#[test]
+fn a_demo_that_fails_leaves_no_folder() {
+    let folder = tempfile::tempdir().unwrap();
+    let output = Command::new(env!("CARGO_BIN_EXE_bitts"))
+        .args(["demo", "--listen", "192.0.2.1:1"])
+        .env("TMPDIR", folder.path())
+        .output()
+        .unwrap();
+    assert_eq!(output.status.code(), Some(1));
+    assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 0);
+}

@@ -1,7 +1,7 @@
 //! Watches the demo's objects and mounts, and tells what becomes of them.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
 use anyhow::Result;
 use bitts_agent::{How, Report};
@@ -10,6 +10,7 @@ use k8s_openapi::api::core::v1::{PersistentVolume, PersistentVolumeClaim, Pod};
 use kube::runtime::watcher::{self, Event, watcher};
 use kube::{Api, Client, ResourceExt as _};
 use tokio::sync::mpsc::UnboundedReceiver;
+use tokio::sync::watch;
 
 use super::story::{Step, Story};
 
@@ -126,12 +127,12 @@ async fn pods(api: Api<Pod>, names: &Names, story: &Story) -> Result<()> {
         let name = place(&pod);
         let uid = pod.uid().unwrap_or_default();
         if exists && told.insert(uid.clone()) {
-            names.learn(uid, &name);
             let detail = match pod.spec.and_then(|s| s.node_name) {
                 Some(node) => format!("on node {node}"),
                 None => "goes to the node once its claims are bound".to_owned(),
             };
             story.step(Step::PodCreated, "Pod", &name, &detail)?;
+            names.learn(uid, name);
         }
     }
     Ok(())
@@ -155,11 +156,17 @@ pub(crate) async fn mounts(
                 (Step::Mounted, mount.key.pod, detail)
             }
             Report::MountFailed { mount, message, .. } => (Step::Failed, mount.key.pod, message),
-            Report::Unmounted { key, target, .. } => (
-                Step::Unmounted,
-                key.pod,
-                format!("umount {}", target.display()),
-            ),
+            Report::Unmounted {
+                key,
+                target,
+                was_mounted,
+            } => {
+                let detail = match was_mounted {
+                    true => format!("umount {}", target.display()),
+                    false => format!("nothing was mounted at {}", target.display()),
+                };
+                (Step::Unmounted, key.pod, detail)
+            }
             Report::Kept {
                 key,
                 target,
@@ -174,28 +181,33 @@ pub(crate) async fn mounts(
                 continue;
             }
         };
-        let name = pods.of(pod.as_str());
+        let name = pods.of(pod.as_str()).await;
         story.step(step, "Pod", &name, &detail)?;
     }
     // The agent ends with the demo, not before.
     std::future::pending().await
 }
 
-/// The names of the pods seen so far: the agent knows a pod by its uid.
+/// The names of the pods told of so far: the agent knows a pod by its uid.
 #[derive(Clone, Default)]
-pub(crate) struct Names(Arc<Mutex<BTreeMap<String, String>>>);
+pub(crate) struct Names(watch::Sender<BTreeMap<String, String>>);
 
 impl Names {
-    fn learn(&self, uid: String, name: &str) {
-        self.0
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .insert(uid, name.to_owned());
+    fn learn(&self, uid: String, name: String) {
+        self.0.send_modify(|names| {
+            names.insert(uid, name);
+        });
     }
 
-    fn of(&self, uid: &str) -> String {
-        let names = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        names.get(uid).cloned().unwrap_or_else(|| uid.to_owned())
+    /// Waits until the pod was told of: the agent may be faster than the watch here.
+    async fn of(&self, uid: &str) -> String {
+        let mut names = self.0.subscribe();
+        let known = names.wait_for(|names| names.contains_key(uid));
+        match tokio::time::timeout(Duration::from_secs(2), known).await {
+            Ok(Ok(names)) => names[uid].clone(),
+            // Its object was gone before this watch began.
+            Ok(Err(_)) | Err(_) => uid.to_owned(),
+        }
     }
 }
 

@@ -2,10 +2,11 @@
 //! the host's are never touched and nothing is left behind.
 
 use std::fs::{self, File};
+use std::io;
 use std::os::fd::AsRawFd as _;
 use std::path::{Path, PathBuf};
 
-use anyhow::{Context as _, Result};
+use anyhow::{Context as _, Result, ensure};
 use bitts_agent::Mounter;
 use bitts_mount::sandbox::{self, Sandbox, SandboxError};
 
@@ -52,21 +53,24 @@ pub(crate) struct KubeconfigFile {
 impl KubeconfigFile {
     /// Opens the folder that the file will be in.
     pub(crate) fn prepare(asked: Option<&Path>) -> Result<Self> {
-        let own = std::env::temp_dir().join(format!("bitts-demo-{}", std::process::id()));
         let shown = match asked {
             Some(path) => std::path::absolute(path)?,
             None => {
-                fs::create_dir(&own).with_context(|| format!("creating {}", own.display()))?;
-                own.join("kubeconfig")
+                let own = tempfile::Builder::new().prefix("bitts-demo-").tempdir();
+                let own = own.context("making a folder for the kubeconfig")?;
+                own.keep().join("kubeconfig")
             }
         };
+        ensure!(
+            !shown.exists(),
+            "{} exists, and the demo removes its kubeconfig at the end: name another file",
+            shown.display()
+        );
         let parent = shown.parent().unwrap_or(Path::new("/"));
         let directory = File::open(parent)
             .with_context(|| format!("opening the kubeconfig's folder {}", parent.display()))?;
-        let name = shown
-            .file_name()
-            .context("--write-kubeconfig must name a file")?
-            .into();
+        let name = shown.file_name();
+        let name = name.context("--write-kubeconfig must name a file")?.into();
         Ok(Self {
             directory,
             name,
@@ -88,15 +92,22 @@ impl KubeconfigFile {
     fn folder(&self) -> PathBuf {
         format!("/proc/self/fd/{}", self.directory.as_raw_fd()).into()
     }
+}
 
-    /// Removes the file, and the folder if the demo made it.
-    pub(crate) fn remove(&self) -> Result<()> {
-        fs::remove_file(self.path()).context("removing the kubeconfig")?;
+impl Drop for KubeconfigFile {
+    /// Removes the file, and the folder if the demo made it, however the demo ended.
+    fn drop(&mut self) {
+        let mut removed = match fs::remove_file(self.path()) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()), // it was not written yet
+            result => result,
+        };
         if self.own_directory
             && let Some(name) = self.shown.parent().and_then(Path::file_name)
         {
-            fs::remove_dir(self.folder().join("..").join(name)).context("removing its folder")?;
+            removed = removed.and(fs::remove_dir(self.folder().join("..").join(name)));
         }
-        Ok(())
+        if let Err(error) = removed {
+            eprintln!("bitts: {} is left behind: {error}", self.shown.display());
+        }
     }
 }

@@ -98,20 +98,18 @@ async fn tell(args: &Demo, ground: &Ground, kubeconfig: Option<&KubeconfigFile>)
                  Ctrl-C ends it.\n",
                 file.shown(),
             ))?;
-            bitts_runtime::ended_by_signal().await;
+            std::future::pending().await
         }
         anyhow::Ok(())
     };
     tokio::select! {
         result = told => result?,
+        () = bitts_runtime::ended_by_signal() => {}
         Some(part) = parts.join_next() => match part? {
             Ok(()) => bail!("a part of the demo ended before the story did"),
             Err(error) => return Err(error),
         },
     }
     host.shutdown().cancel();
-    if let Some(file) = kubeconfig {
-        file.remove()?;
-    }
     Ok(())
 }
