@@ -51,10 +51,10 @@ impl Record {
             _ if self.running.is_some() => return None,
             (_, Actual::Absent) if pod_is_over => return None,
             _ if pod_is_over => Job::Unmount,
-            (Some(desired), Actual::Mounted(mounted)) if desired == mounted => return None,
-            (Some(_), _) => Job::Mount,
-            // A volume stays as long as its pod runs, whatever became of the claim (M3).
-            (None, _) => return None,
+            // A volume stays as long as its pod runs, whatever became of the claim (M3), and as it was
+            // mounted, whatever became of its options.
+            (None, _) | (Some(_), Actual::Mounted(_)) => return None,
+            (Some(_), Actual::Absent | Actual::Unsure) => Job::Mount,
         };
         if self.waiting == Some(job) {
             return None;
@@ -137,6 +137,11 @@ impl Ledger {
 
     pub(crate) fn close(&mut self, key: &MountKey) {
         self.0.remove(key);
+    }
+
+    /// All volumes of all pods.
+    pub(crate) fn keys(&self) -> impl Iterator<Item = &MountKey> {
+        self.0.keys()
     }
 
     pub(crate) fn of_pod(&self, pod: &Uid) -> Vec<MountKey> {

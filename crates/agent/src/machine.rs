@@ -98,9 +98,10 @@ impl Agent {
     }
 
     /// Whether nothing of the pod runs any more, as far as the API knows (M3). Only the node
-    /// itself knows for sure; the worker asks it.
+    /// itself knows for sure; the worker asks it. Of a node that the API does not have, no pods are
+    /// listed: a mistyped name must not make them all look gone.
     fn is_over(&self, pod: &Uid) -> bool {
-        self.pod(pod).is_none_or(|pod| pod.is_terminated())
+        self.node().is_some() && self.pod(pod).is_none_or(|pod| pod.is_terminated())
     }
 
     /// Does what piled up.
@@ -113,6 +114,9 @@ impl Agent {
             } else {
                 break;
             }
+        }
+        if self.node().is_none() {
+            return;
         }
         for pod in std::mem::take(&mut self.empty_to_remove) {
             if self.is_over(&pod) && !self.ledger.has_pod(&pod) {
@@ -498,6 +502,9 @@ impl Agent {
 
     fn node_changed(&mut self, change: Change<Node>) {
         let (old, new) = sides(change);
+        if old.is_some() != new.is_some() {
+            self.volumes_to_look_at.extend(self.ledger.keys().cloned());
+        }
         // A node's status changes all the time.
         if old.map(|n| n.meta.labels.clone()) != new.map(|n| n.meta.labels.clone()) {
             self.pods_to_look_at

@@ -543,8 +543,6 @@ fn failures_are_told_once_and_tried_again_ever_later() {
         [],
         "a timer of an earlier try"
     );
-    assert_eq!(run.feed(Input::Alarm(second)), mounts("web"));
-    assert_eq!(run.mounted(mount("web")), []);
     // A new path is a new try.
     let moved = with(volume(), json!({"spec": {"local": {"path": "/data/new"}}}));
     let effects = run.see(Kind::Volume, version(moved, 70));
@@ -552,6 +550,31 @@ fn failures_are_told_once_and_tried_again_ever_later() {
         panic!("{effects:?}")
     };
     assert_eq!(&*again.path, "/data/new");
+    assert_eq!(run.feed(Input::Alarm(second)), [], "a try is under way");
+}
+
+#[test]
+fn a_mounted_volume_stays_as_it_is_when_its_options_change() {
+    let mut run = Run::ready();
+    run.see(Kind::Pod, pod("web", &["cqh"]));
+    assert_eq!(run.mounted(mount("web")), []);
+    let changed = with(volume(), json!({"spec": {"mountOptions": ["ro"]}}));
+    assert_eq!(run.see(Kind::Volume, version(changed, 70)), []);
+    assert_eq!(
+        run.gone(ObjectKey::pod("default", "web"), "web-uid"),
+        unmounts("web")
+    );
+}
+
+#[test]
+fn nothing_is_taken_down_on_a_node_that_the_api_does_not_know() {
+    let mut run = Run::ready();
+    run.see(Kind::Pod, pod("web", &["cqh"]));
+    assert_eq!(run.mounted(mount("web")), []);
+    run.list(Kind::Node, vec![]);
+    // A mistyped name of the node would make every pod look gone.
+    assert_eq!(run.gone(ObjectKey::pod("default", "web"), "web-uid"), []);
+    assert_eq!(run.list(Kind::Node, vec![node()]), unmounts("web"));
 }
 
 #[test]
