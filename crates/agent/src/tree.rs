@@ -204,7 +204,7 @@ impl Tree {
                 if !target.identity()?.is_mount_point {
                     break;
                 }
-                if let Some(holders) = held(key, &target)? {
+                if let Some(holders) = held(key, holders::of_mount(&target)?)? {
                     return Ok(Down::Held(holders));
                 }
                 // Open, it would keep the mount busy.
@@ -213,12 +213,26 @@ impl Tree {
                 parent.unmount(&volume)?;
                 was_mounted = true;
             }
+            if !was_mounted && parent.child(&volume)?.is_some() {
+                let foreign = holders::of_foreign_mount_at(&self.target(key))?;
+                if let Some(holders) = held(key, foreign)? {
+                    return Ok(Down::Held(holders));
+                }
+            }
             watcher(Step::Remove(volume.as_str()))?;
-            if parent.remove(&volume)? == Removal::NotEmpty {
-                return Err(Trouble::Other(format!(
-                    "{} has files in it that were written while nothing was mounted there: move them away",
-                    self.target(key).display()
-                )));
+            let target = self.target(key);
+            match parent.remove(&volume)? {
+                Removal::NotEmpty => {
+                    return Err(Trouble::Other(format!(
+                        "{} has files in it that were written while nothing was mounted there: move them away",
+                        target.display()
+                    )));
+                }
+                Removal::MountPoint => {
+                    let text = format!("something was mounted at {} meanwhile", target.display());
+                    return Err(Trouble::Other(text));
+                }
+                Removal::Removed | Removal::Absent => {}
             }
         }
         self.remove_empty(&pod, watcher)?;
@@ -288,9 +302,9 @@ fn found_in(pods: &Dir, uid: &Component) -> Result<Found, Trouble> {
 
 /// The evidence against taking a mount away: processes of the pod, and others that
 /// use the mount.
-fn held(key: &MountKey, target: &Dir) -> Result<Option<String>, Trouble> {
+fn held(key: &MountKey, of_mount: Vec<holders::Holder>) -> Result<Option<String>, Trouble> {
     let mut found = holders::in_cgroup_of(key.pod.as_str())?;
-    found.extend(holders::of_mount(target)?);
+    found.extend(of_mount);
     let more = found.len().saturating_sub(3);
     let mut texts: Vec<_> = found.iter().take(3).map(ToString::to_string).collect();
     if more > 0 {

@@ -16,6 +16,7 @@ use bitts_agent::tree::{Step, Stopped, Tree};
 use bitts_agent::{Agent, AgentConfig, How, Mount, MountKey, Mounter, NodeWorker, Report, Task};
 use bitts_api::Kind;
 use bitts_api::machine::{Effect, Input, Machine as _, Moment};
+use bitts_mount::dir::{Component, Dir};
 use bitts_mount::sandbox;
 use bitts_mount::table::MountTable;
 use bitts_runtime::Worker as _;
@@ -53,6 +54,10 @@ const CASES: &[harness::Case] = &[
         files_in_an_unmounted_directory_stay,
     ),
     ("a_volume_in_use_is_kept", a_volume_in_use_is_kept),
+    (
+        "a_copy_elsewhere_keeps_the_directory",
+        a_copy_elsewhere_keeps_the_directory,
+    ),
     (
         "a_pod_whose_cgroup_is_not_empty_is_kept",
         a_pod_whose_cgroup_is_not_empty_is_kept,
@@ -430,6 +435,26 @@ fn a_volume_in_use_is_kept() {
             .count(),
         0
     );
+}
+
+/// An operator unmounts on the host what another namespace still has: removing the directory would
+/// take it from there.
+fn a_copy_elsewhere_keeps_the_directory() {
+    let temp = tempfile::tempdir().unwrap();
+    let (tree, mount) = on_the_host(temp.path());
+    let Report::Mounted { target, .. } = perform(&tree, Task::Mount(mount.clone())) else {
+        panic!()
+    };
+    let holder = harness::start_holder(Path::new("/"), Namespace::Private);
+    let parent = Dir::open(target.parent().unwrap()).unwrap();
+    parent.unmount(&Component::new("cqh").unwrap()).unwrap();
+    let report = perform(&tree, Task::Unmount(mount.key.clone()));
+    assert!(matches!(report, Report::Kept { .. }), "{report:?}");
+    assert!(target.exists());
+    harness::end(holder);
+    let report = perform(&tree, Task::Unmount(mount.key));
+    assert!(matches!(report, Report::Unmounted { .. }), "{report:?}");
+    assert!(!target.exists());
 }
 
 /// Needs a cgroup hierarchy that may be written to; says so where there is none.

@@ -138,6 +138,34 @@ fn holding(pid: i32, ours: &Mount, parent: Option<&Mount>, theirs: &MountTable) 
     }
 }
 
+/// The processes that see a mount at this path which this process does not see: removing the
+/// directory would take that mount from them, since the kernel minds only mounts of one's own.
+///
+/// # Errors
+/// When `/proc` cannot be read.
+pub fn of_foreign_mount_at(path: &Path) -> Result<Vec<Holder>, SystemError> {
+    let own = MountTable::read()?;
+    let tail = path.strip_prefix("/").unwrap_or(path);
+    let mut found = Vec::new();
+    for pid in processes()? {
+        let how = match MountTable::of_process(pid) {
+            Ok(theirs) => theirs
+                .iter()
+                .find(|m| own.get(m.id).is_none() && m.point.ends_with(tail))
+                .map(|m| Holding::Copy(m.point.clone())),
+            Err(e) if e.kind() == io::ErrorKind::PermissionDenied => Some(Holding::Hidden),
+            // A process that ended meanwhile holds nothing.
+            Err(_) => None,
+        };
+        found.extend(how.map(|how| Holder {
+            pid,
+            command: command(pid),
+            how,
+        }));
+    }
+    Ok(found)
+}
+
 /// The same directory of the same file system, mounted at the same path (maybe below another root). A container sees the
 /// volume at another path, and so does a second pod that shares it: who of these runs for the pod
 /// in question is what its cgroup tells.
