@@ -16,6 +16,7 @@ use bitts_agent::tree::{Step, Stopped, Tree};
 use bitts_agent::{Agent, AgentConfig, How, Mount, MountKey, Mounter, NodeWorker, Report, Task};
 use bitts_api::Kind;
 use bitts_api::machine::{Effect, Input, Machine as _, Moment};
+use bitts_mount::bind::{self, Options};
 use bitts_mount::dir::{Component, Dir};
 use bitts_mount::sandbox;
 use bitts_mount::table::MountTable;
@@ -54,6 +55,7 @@ const CASES: &[harness::Case] = &[
         files_in_an_unmounted_directory_stay,
     ),
     ("a_volume_in_use_is_kept", a_volume_in_use_is_kept),
+    ("a_stack_of_mounts_comes_down", a_stack_of_mounts_comes_down),
     (
         "a_copy_elsewhere_keeps_the_directory",
         a_copy_elsewhere_keeps_the_directory,
@@ -453,6 +455,22 @@ fn a_copy_elsewhere_keeps_the_directory() {
     assert!(target.exists());
     harness::end(holder);
     let report = perform(&tree, Task::Unmount(mount.key));
+    assert!(matches!(report, Report::Unmounted { .. }), "{report:?}");
+    assert!(!target.exists());
+}
+
+/// Mounted twice over: a process that merely shares the namespace holds neither.
+fn a_stack_of_mounts_comes_down() {
+    let temp = tempfile::tempdir().unwrap();
+    let (tree, mount) = on_the_host(temp.path());
+    let Report::Mounted { target, .. } = perform(&tree, Task::Mount(mount.clone())) else {
+        panic!()
+    };
+    let source = Dir::open(&temp.path().join("pv")).unwrap();
+    bind::bind(&source, Dir::open(&target).unwrap(), Options::default()).unwrap();
+    let holder = harness::start_holder(Path::new("/"), Namespace::Shared);
+    let report = perform(&tree, Task::Unmount(mount.key));
+    harness::end(holder);
     assert!(matches!(report, Report::Unmounted { .. }), "{report:?}");
     assert!(!target.exists());
 }

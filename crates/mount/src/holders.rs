@@ -97,11 +97,10 @@ pub fn of_mount(mounted: &Dir) -> Result<Vec<Holder>, SystemError> {
             absent,
         )
     })?;
-    let parent = table.get(ours.parent);
     let mut found = Vec::new();
     for pid in processes()? {
         let how = match MountTable::of_process(pid) {
-            Ok(theirs) => holding(pid, ours, parent, &theirs),
+            Ok(theirs) => holding(pid, &table, ours, &theirs),
             Err(e) if e.kind() == io::ErrorKind::PermissionDenied => Some(Holding::Hidden),
             // A process that ended meanwhile holds nothing.
             Err(_) => None,
@@ -115,10 +114,13 @@ pub fn of_mount(mounted: &Dir) -> Result<Vec<Holder>, SystemError> {
     Ok(found)
 }
 
-fn holding(pid: i32, ours: &Mount, parent: Option<&Mount>, theirs: &MountTable) -> Option<Holding> {
+fn holding(pid: i32, own: &MountTable, ours: &Mount, theirs: &MountTable) -> Option<Holding> {
+    let parent = own.get(ours.parent);
     let copies: Vec<_> = copies(ours, theirs).collect();
+    // What is in our own table too is not a copy but what ours is stacked upon, in one namespace.
     let staying = copies
         .iter()
+        .filter(|copy| own.get(copy.id).is_none())
         .find(|copy| !goes_along(parent, theirs.get(copy.parent)))
         .map(|copy| Holding::Copy(copy.point.clone()));
     if staying.is_some() {
