@@ -98,10 +98,9 @@ impl Agent {
     }
 
     /// Whether nothing of the pod runs any more, as far as the API knows (M3). Only the node
-    /// itself knows for sure; the worker asks it. Of a node that the API does not have, no pods are
-    /// listed: a mistyped name must not make them all look gone.
+    /// itself knows for sure; the worker asks it.
     fn is_over(&self, pod: &Uid) -> bool {
-        self.node().is_some() && self.pod(pod).is_none_or(|pod| pod.is_terminated())
+        self.pod(pod).is_none_or(|pod| pod.is_terminated())
     }
 
     /// Does what piled up.
@@ -183,6 +182,11 @@ impl Agent {
 
     fn look_at_volume(&mut self, key: MountKey, out: &mut Effects) {
         let over = self.is_over(&key.pod);
+        // Of a node that the API does not have, no pods are listed: a mistyped name must not make
+        // them all look gone. When the node appears, all is looked at again.
+        if over && self.node().is_none() {
+            return;
+        }
         let Some(record) = self.ledger.get(&key) else {
             return;
         };

@@ -578,6 +578,40 @@ fn nothing_is_taken_down_on_a_node_that_the_api_does_not_know() {
 }
 
 #[test]
+fn a_pod_that_ends_while_its_node_is_unknown_is_not_mounted_for() {
+    let mut run = Run::ready();
+    run.see(Kind::Pod, pod("web", &["cqh"]));
+    let failed = Report::MountFailed {
+        mount: mount("web"),
+        stage: Stage::SetUp,
+        message: "busy".into(),
+    };
+    let (_, alarm) = timer(&run.report(failed));
+    run.list(Kind::Node, vec![]);
+    run.gone(ObjectKey::pod("default", "web"), "web-uid");
+    assert_eq!(run.feed(Input::Alarm(alarm)), []);
+    assert_eq!(run.list(Kind::Node, vec![node()]), unmounts("web"));
+}
+
+#[test]
+fn directories_stay_until_the_node_is_known() {
+    let mut run = Run(Agent::new("mistyped".into(), true));
+    run.list(Kind::Volume, vec![volume()]);
+    run.list(Kind::Claim, vec![claim()]);
+    run.list(Kind::Pod, vec![]);
+    run.list(Kind::Node, vec![]);
+    let found = Report::Scanned {
+        volumes: vec![key("web")],
+        empty: vec!["old".into()],
+    };
+    assert_eq!(run.report(found), []);
+    let known = with(node(), json!({"metadata": {"name": "mistyped"}}));
+    let mut expected = unmounts("web");
+    expected.push(Effect::Task(Task::RemovePodDirectory("old".into())));
+    assert_eq!(run.see(Kind::Node, known), expected);
+}
+
+#[test]
 fn a_pod_that_ends_does_not_wait_for_the_retry_of_its_mount() {
     let mut run = Run::ready();
     run.see(Kind::Pod, pod("web", &["cqh"]));
