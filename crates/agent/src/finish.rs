@@ -18,6 +18,8 @@ struct State {
     in_flight: bool,
     /// The pod changed meanwhile, or another one has its place.
     changed: bool,
+    /// The pod is no more: nothing is remembered once what is in flight has ended.
+    gone: bool,
     /// Nothing more is done until the pod changes or a timer goes off.
     paused: bool,
     failures: u32,
@@ -58,6 +60,10 @@ impl Finishing {
         let Some(state) = self.0.get_mut(key) else {
             return Next::Wait;
         };
+        if state.gone {
+            self.0.remove(key);
+            return Next::Again;
+        }
         state.in_flight = false;
         if std::mem::take(&mut state.changed) || outcome == Outcome::Conflict {
             return Next::Again;
@@ -83,8 +89,38 @@ impl Finishing {
 
     /// The pod is no more.
     pub(crate) fn forget(&mut self, key: &ObjectKey) {
-        self.wake(key);
-        self.0
-            .retain(|known, state| known != key || state.in_flight);
+        match self.0.get_mut(key) {
+            Some(state) if state.in_flight => state.gone = true,
+            _ => {
+                self.0.remove(key);
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn nothing_is_remembered_of_a_pod_that_is_no_more() {
+        let json = r#"{"metadata": {"name": "web", "namespace": "default", "uid": "u"}}"#;
+        let Ok(bitts_api::Object::Pod(pod)) = Kind::Pod.read(json.as_bytes()) else {
+            panic!("not a pod")
+        };
+        let key = ObjectKey::pod("default", "web");
+        let mut finishing = Finishing::default();
+        // The runner tells of the deletion before it says that its own one is done.
+        assert!(finishing.start(&pod).is_some());
+        finishing.forget(&key);
+        finishing.wake(&key);
+        assert!(finishing.start(&pod).is_none(), "one at a time");
+        assert_eq!(finishing.ended(&key, Outcome::Done), Next::Again);
+        assert!(finishing.0.is_empty());
+        // And the other way round.
+        assert!(finishing.start(&pod).is_some());
+        assert_eq!(finishing.ended(&key, Outcome::Done), Next::Wait);
+        finishing.forget(&key);
+        assert!(finishing.0.is_empty());
     }
 }
