@@ -213,8 +213,9 @@ impl Tree {
                 parent.unmount(&volume)?;
                 was_mounted = true;
             }
-            if !was_mounted && parent.child(&volume)?.is_some() {
-                let foreign = holders::of_foreign_mount_at(&self.target(key))?;
+            // What is mounted there for others only would go with the directory.
+            if let Some(bare) = parent.child(&volume)? {
+                let foreign = holders::of_foreign_mount_on(&bare)?;
                 if let Some(holders) = held(key, foreign)? {
                     return Ok(Down::Held(holders));
                 }

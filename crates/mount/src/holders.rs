@@ -5,13 +5,14 @@
 
 use std::fmt;
 use std::io;
+use std::os::fd::{AsFd as _, AsRawFd as _};
 use std::path::{Path, PathBuf};
 
 use rustix::fs::{AtFlags, CWD, StatxFlags};
 
 use crate::SystemError;
 use crate::dir::Dir;
-use crate::table::{self, Mount, MountId, MountTable};
+use crate::table::{self, Device, Mount, MountId, MountTable};
 
 /// A process that keeps a mount, or a pod, in use.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -116,11 +117,9 @@ pub fn of_mount(mounted: &Dir) -> Result<Vec<Holder>, SystemError> {
 
 fn holding(pid: i32, own: &MountTable, ours: &Mount, theirs: &MountTable) -> Option<Holding> {
     let parent = own.get(ours.parent);
-    let copies: Vec<_> = copies(ours, theirs).collect();
-    // What is in our own table too is not a copy but what ours is stacked upon, in one namespace.
+    let copies: Vec<_> = copies(own, ours, theirs).collect();
     let staying = copies
         .iter()
-        .filter(|copy| own.get(copy.id).is_none())
         .find(|copy| !goes_along(parent, theirs.get(copy.parent)))
         .map(|copy| Holding::Copy(copy.point.clone()));
     if staying.is_some() {
@@ -140,20 +139,31 @@ fn holding(pid: i32, own: &MountTable, ours: &Mount, theirs: &MountTable) -> Opt
     }
 }
 
-/// The processes that see a mount at this path which this process does not see: removing the
-/// directory would take that mount from them, since the kernel minds only mounts of one's own.
+/// The processes that have something mounted on this open directory in a mount namespace of their
+/// own: removing the directory would take that mount from them, since the kernel minds only mounts
+/// of one's own.
 ///
 /// # Errors
-/// When `/proc` cannot be read.
-pub fn of_foreign_mount_at(path: &Path) -> Result<Vec<Holder>, SystemError> {
+/// When nothing is known of the mount that the directory lies on, or `/proc` cannot be read.
+pub fn of_foreign_mount_on(dir: &Dir) -> Result<Vec<Holder>, SystemError> {
     let own = MountTable::read()?;
-    let tail = path.strip_prefix("/").unwrap_or(path);
+    let doing = || format!("finding where {} lies", dir.path().display());
+    // It may have been opened through links.
+    let path = std::fs::read_link(format!("/proc/self/fd/{}", dir.as_fd().as_raw_fd()))
+        .map_err(|e| SystemError::new(doing(), e))?;
+    let absent = || SystemError::new(doing(), io::Error::from(io::ErrorKind::NotFound));
+    let below = own.get(dir.identity()?.mount).ok_or_else(absent)?;
+    let place = place_on(below, &path).ok_or_else(absent)?;
     let mut found = Vec::new();
     for pid in processes()? {
         let how = match MountTable::of_process(pid) {
             Ok(theirs) => theirs
                 .iter()
-                .find(|m| own.get(m.id).is_none() && m.point.ends_with(tail))
+                .filter(|m| own.get(m.id).is_none())
+                .find(|m| {
+                    let below = theirs.get(m.parent);
+                    below.and_then(|below| place_on(below, &m.point)) == Some(place.clone())
+                })
                 .map(|m| Holding::Copy(m.point.clone())),
             Err(e) if e.kind() == io::ErrorKind::PermissionDenied => Some(Holding::Hidden),
             // A process that ended meanwhile holds nothing.
@@ -168,13 +178,26 @@ pub fn of_foreign_mount_at(path: &Path) -> Result<Vec<Holder>, SystemError> {
     Ok(found)
 }
 
-/// The same directory of the same file system, mounted at the same path (maybe below another root). A container sees the
-/// volume at another path, and so does a second pod that shares it: who of these runs for the pod
-/// in question is what its cgroup tells.
-fn copies<'a>(ours: &'a Mount, theirs: &'a MountTable) -> impl Iterator<Item = &'a Mount> {
+/// Where a path below a mount's point lies, however the file system is mounted: on which one, and
+/// where in it.
+fn place_on(below: &Mount, path: &Path) -> Option<(Device, PathBuf)> {
+    let inside = path.strip_prefix(&below.point).ok()?;
+    Some((below.device, below.root.join(inside)))
+}
+
+/// The same directory of the same file system, mounted at the same path (maybe below another
+/// root). A container sees the volume at another path, and so does a second pod that shares it:
+/// who of these runs for the pod in question is what its cgroup tells. What is in our own table
+/// too is no copy but, say, what ours is stacked upon: who shares our namespace shares it all.
+fn copies<'a>(
+    own: &'a MountTable,
+    ours: &'a Mount,
+    theirs: &'a MountTable,
+) -> impl Iterator<Item = &'a Mount> {
     theirs
         .iter()
-        .filter(|m| m.id != ours.id && (m.device, &m.root) == (ours.device, &ours.root))
+        .filter(|m| (m.device, &m.root) == (ours.device, &ours.root))
+        .filter(|m| own.get(m.id).is_none())
         .filter(|m| {
             m.point
                 .ends_with(ours.point.strip_prefix("/").unwrap_or(&ours.point))
@@ -267,12 +290,15 @@ mod tests {
         };
         let ours = mount(2, 1, "/pods/u/v", "/data/pv");
         let table = MountTable::from_mounts(vec![
+            mount(10, 1, "/pods/u/v", "/data/pv"),
             mount(12, 11, "/pods/u/v", "/data/pv"),
             mount(13, 11, "/host/pods/u/v", "/data/pv"),
             mount(14, 11, "/data/pv", "/data/pv"),
             mount(15, 11, "/pods/u/v", "/data/other"),
         ]);
-        let ids: Vec<_> = copies(&ours, &table).map(|m| m.id.0).collect();
+        let own =
+            MountTable::from_mounts(vec![mount(10, 1, "/pods/u/v", "/data/pv"), ours.clone()]);
+        let ids: Vec<_> = copies(&own, &ours, &table).map(|m| m.id.0).collect();
         assert_eq!(ids, [12, 13]);
 
         let shared = |peers, follows| Mount {
@@ -289,6 +315,30 @@ mod tests {
             Some(&shared(None, None))
         ));
         assert!(!goes_along(Some(&parent), None));
+    }
+
+    #[test]
+    fn a_place_is_the_same_through_every_mount() {
+        let mount = |point: &str, root: &str, minor| Mount {
+            id: MountId(1),
+            parent: MountId(0),
+            device: table::Device { major: 8, minor },
+            root: root.into(),
+            point: point.into(),
+            fs_type: "ext4".into(),
+            read_only: false,
+            peers: None,
+            follows: None,
+        };
+        let place = place_on(&mount("/", "/", 1), Path::new("/var/lib/kubelet/pods/u"));
+        assert!(place.is_some());
+        let below = mount("/host", "/var/lib", 1);
+        assert_eq!(place_on(&below, Path::new("/host/kubelet/pods/u")), place);
+        // Another file system's directory at the very same path is none of ours.
+        let other = mount("/", "/", 2);
+        let elsewhere = place_on(&other, Path::new("/var/lib/kubelet/pods/u"));
+        assert_ne!(elsewhere, place);
+        assert_eq!(place_on(&below, Path::new("/etc")), None);
     }
 
     #[test]
