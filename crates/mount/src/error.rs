@@ -23,4 +23,8 @@ impl SystemError {
     pub fn kind(&self) -> io::ErrorKind {
         self.source.kind()
     }
+
+    pub(crate) fn io_error(&self) -> &io::Error {
+        &self.source
+    }
 }

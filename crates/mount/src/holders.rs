@@ -9,6 +9,7 @@ use std::os::fd::{AsFd as _, AsRawFd as _};
 use std::path::{Path, PathBuf};
 
 use rustix::fs::{AtFlags, CWD, StatxFlags};
+use rustix::io::Errno;
 
 use crate::SystemError;
 use crate::dir::Dir;
@@ -61,14 +62,15 @@ pub fn in_cgroup_of(uid: &str) -> Result<Vec<Holder>, SystemError> {
     let escaped = uid.replace('-', "_");
     let mut found = Vec::new();
     for pid in processes()? {
-        // A process that ended meanwhile holds nothing.
-        let Ok(cgroups) = std::fs::read_to_string(format!("/proc/{pid}/cgroup")) else {
-            continue;
+        let how = match std::fs::read(format!("/proc/{pid}/cgroup")) {
+            Ok(cgroups) => cgroup_named(&String::from_utf8_lossy(&cgroups), uid, &escaped)
+                .map(|path| Holding::Cgroup(path.to_owned())),
+            Err(e) => unless_ended(&e),
         };
-        found.extend(cgroup_named(&cgroups, uid, &escaped).map(|path| Holder {
+        found.extend(how.map(|how| Holder {
             pid,
             command: command(pid),
-            how: Holding::Cgroup(path.to_owned()),
+            how,
         }));
     }
     Ok(found)
@@ -102,9 +104,7 @@ pub fn of_mount(mounted: &Dir) -> Result<Vec<Holder>, SystemError> {
     for pid in processes()? {
         let how = match MountTable::of_process(pid) {
             Ok(theirs) => holding(pid, &table, ours, &theirs),
-            Err(e) if e.kind() == io::ErrorKind::PermissionDenied => Some(Holding::Hidden),
-            // A process that ended meanwhile holds nothing.
-            Err(_) => None,
+            Err(e) => unless_ended(e.io_error()),
         };
         found.extend(how.map(|how| Holder {
             pid,
@@ -131,12 +131,22 @@ fn holding(pid: i32, own: &MountTable, ours: &Mount, theirs: &MountTable) -> Opt
         Ok(file) => file.map(Holding::Open),
         // The table of mounts may be read of every process, its open files may not. One that does
         // not see the mount at all has no way to it either.
-        Err(e) if e.kind() == io::ErrorKind::PermissionDenied => {
+        Err(e) => {
             let sees = mounts.iter().any(|id| theirs.get(*id).is_some());
-            sees.then_some(Holding::Hidden)
+            unless_ended(&e).filter(|_| sees)
         }
-        Err(_) => None,
     }
+}
+
+/// What a process does of which this cannot be read: nothing when it ended meanwhile; otherwise
+/// nobody knows, and so it counts.
+fn unless_ended(error: &io::Error) -> Option<Holding> {
+    // The last is what the tables of a process give that is only waited for.
+    let ended = [Errno::NOENT, Errno::SRCH, Errno::INVAL];
+    let ended = ended
+        .iter()
+        .any(|e| error.raw_os_error() == Some(e.raw_os_error()));
+    (!ended).then_some(Holding::Hidden)
 }
 
 /// The processes that have something mounted on this open directory in a mount namespace of their
@@ -165,9 +175,7 @@ pub fn of_foreign_mount_on(dir: &Dir) -> Result<Vec<Holder>, SystemError> {
                     below.and_then(|below| place_on(below, &m.point)) == Some(place.clone())
                 })
                 .map(|m| Holding::Copy(m.point.clone())),
-            Err(e) if e.kind() == io::ErrorKind::PermissionDenied => Some(Holding::Hidden),
-            // A process that ended meanwhile holds nothing.
-            Err(_) => None,
+            Err(e) => unless_ended(e.io_error()),
         };
         found.extend(how.map(|how| Holder {
             pid,
@@ -222,10 +230,19 @@ fn open_file(pid: i32, mounts: &[MountId]) -> io::Result<Option<PathBuf>> {
         }
     }
     // The mount of an open file is told without asking its file system, which may hang.
-    for entry in std::fs::read_dir(proc.join("fdinfo"))?.flatten() {
-        let info = std::fs::read_to_string(entry.path()).unwrap_or_default();
-        if mount_in_fdinfo(&info).is_some_and(|id| mounts.contains(&id)) {
-            return std::fs::read_link(proc.join("fd").join(entry.file_name())).map(Some);
+    for entry in std::fs::read_dir(proc.join("fdinfo"))? {
+        let entry = entry?;
+        let info = match std::fs::read(entry.path()) {
+            Ok(info) => info,
+            // It was closed meanwhile, and the others count no less.
+            Err(e) if unless_ended(&e).is_none() => continue,
+            Err(e) => return Err(e),
+        };
+        let id = mount_in_fdinfo(&String::from_utf8_lossy(&info))
+            .ok_or_else(|| io::Error::other("the mount of an open file is not told"))?;
+        if mounts.contains(&id) {
+            let file = proc.join("fd").join(entry.file_name());
+            return Ok(Some(std::fs::read_link(&file).unwrap_or(file)));
         }
     }
     Ok(None)
@@ -339,6 +356,26 @@ mod tests {
         let elsewhere = place_on(&other, Path::new("/var/lib/kubelet/pods/u"));
         assert_ne!(elsewhere, place);
         assert_eq!(place_on(&below, Path::new("/etc")), None);
+    }
+
+    #[test]
+    fn only_a_process_that_ended_holds_nothing_when_it_cannot_be_read() {
+        for ended in [Errno::NOENT, Errno::SRCH, Errno::INVAL] {
+            assert_eq!(unless_ended(&ended.into()), None);
+        }
+        let unread = [
+            Errno::ACCESS,
+            Errno::PERM,
+            Errno::NOMEM,
+            Errno::MFILE,
+            Errno::IO,
+        ];
+        for error in unread.map(io::Error::from) {
+            assert_eq!(unless_ended(&error), Some(Holding::Hidden), "{error}");
+        }
+        // What cannot be parsed has no number.
+        let odd = io::Error::other("a line is not as Linux writes it");
+        assert_eq!(unless_ended(&odd), Some(Holding::Hidden));
     }
 
     #[test]
