@@ -16,6 +16,11 @@
 //! - There is no private state: what an earlier agent left is found by a scan.
 //! - Only empty directories are removed, and other volume types' are not touched.
 //!
+//! The node shows itself through `/proc`, so in a container the agent needs the node's process
+//! namespace (`hostPID: true`). It does not find out when it lacks that: from inside, a pod without
+//! it looks like a small node, as a test's or a demo's container is. It would then see no process
+//! of any pod, and only the API's word would keep a volume mounted.
+//!
 //! Of section 5 of the contract this first cut leaves out: every type but local directories (a
 //! claim's volume of another type is an event on its pod), raw block volumes, generic ephemeral
 //! claims, fsGroup (M35), subPath (M44), and the check that a container really uses a volume (M2:

@@ -1,7 +1,8 @@
 //! Who still uses a mount: the evidence that is asked for before one is taken away.
 //!
 //! All of it is read from `/proc`, so this process must see the processes of the whole node: in a
-//! container it needs the host's pid namespace.
+//! container it needs the host's pid namespace (`hostPID: true`). Nothing here notices when it is
+//! missing: a process that is not listed counts as none.
 
 use std::fmt;
 use std::io;
