@@ -205,6 +205,9 @@ pub enum Evidence {
     ClaimGone(ObjectKey, Uid),
     /// The claim exists and names another volume than this.
     ClaimElsewhere(ObjectKey, Uid, Name),
+    /// No volume of this name belongs to the claim of this uid: it is absent, or its claimRef says
+    /// another uid or none. A volume that is nobody's proves nothing (B18).
+    VolumeLost(Name, Uid),
     /// No scheduled pod of the claim's namespace refers to the claim, whatever its phase (X3, X4).
     ClaimUnused(ObjectKey),
     /// No pod of this uid exists at this place, or deletion was asked for and none of its

@@ -1,7 +1,7 @@
 //! Destructions: their reasons are read again from the API, not a cache, directly before.
 
 use bitts_api::machine::{Destroy, Evidence, Outcome};
-use bitts_api::{Claim, Kind, Object, ObjectKey, Pod, Uid};
+use bitts_api::{Claim, Kind, Object, ObjectKey, Pod, Uid, Volume};
 
 use crate::api::{self, Answer, Call, Caller, Failure};
 use crate::execute::{Ended, Fact, act, compare, live, unexpected};
@@ -54,6 +54,12 @@ async fn check(caller: &Caller, evidence: &Evidence) -> Result<Option<Vec<Fact>>
             }
             _ => None,
         },
+        Evidence::VolumeLost(name, claim) => {
+            let found = live(caller, &ObjectKey::volume(name.clone())).await?;
+            found
+                .filter(|o| !matches!(o, Object::Volume(v) if belongs_to_another(v, claim)))
+                .map(|o| vec![Fact::Seen(o)])
+        }
         Evidence::ClaimUnused(claim) => {
             let users = users(caller, claim).await?;
             (!users.is_empty()).then_some(users)
@@ -67,6 +73,11 @@ fn is_elsewhere(claim: &Claim, uid: &Uid, volume: &bitts_api::Name) -> bool {
             .volume_name
             .as_ref()
             .is_some_and(|name| name != volume)
+}
+
+fn belongs_to_another(volume: &Volume, claim: &Uid) -> bool {
+    let owner = volume.claim_ref.as_ref();
+    owner.is_some_and(|r| r.uid.as_ref() != Some(claim))
 }
 
 fn has_ended(pod: &Pod) -> bool {

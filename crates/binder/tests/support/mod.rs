@@ -129,6 +129,15 @@ impl Store {
                 }
                 found => Some(found.into_iter().collect()),
             },
+            Evidence::VolumeLost(name, claim) => {
+                let found = self.get(&ObjectKey::volume(name.clone()))?;
+                let owner = match &found {
+                    Object::Volume(volume) => volume.claim_ref.clone(),
+                    _ => None,
+                };
+                let lost = owner.is_some_and(|r| r.uid.as_ref() != Some(claim));
+                (!lost).then(|| vec![found])
+            }
             Evidence::ClaimUnused(key) => {
                 let mut pods = self.list(Kind::Pod);
                 pods.retain(|object| match object {
