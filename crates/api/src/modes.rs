@@ -70,6 +70,12 @@ impl AccessModes {
         self.0 & mode.bit() != 0
     }
 
+    /// The modes that this version knows: those it can write.
+    #[must_use]
+    pub const fn known(self) -> Self {
+        Self(self.0 & !UNKNOWN)
+    }
+
     /// Whether every mode of `asked` is in this set.
     #[must_use]
     pub const fn contains_all(self, asked: Self) -> bool {

@@ -40,7 +40,7 @@ pub(crate) fn next_step(volume: &Volume, claim: &Claim) -> Step {
         Step::Next(writes::mark_volume_bound(volume))
     } else if claim.volume_name.as_ref() != Some(&volume.meta.name) || !claim.bind_completed() {
         Step::Next(writes::bind_claim(claim, volume))
-    } else if becoming || claim.status_access_modes != volume.access_modes {
+    } else if becoming || claim.status_access_modes.known() != volume.access_modes.known() {
         let becoming = capacity.filter(|_| becoming).map(|capacity| BecomingBound {
             capacity,
             attributes_class: volume

@@ -8,7 +8,9 @@ use bitts_api::machine::{
     Destroy, Destruction, Effect, Event, Evidence, Input, Machine, Moment, Outcome, Part, Place,
     Scope, Target, Watch, Write,
 };
-use bitts_api::{Claim, ClaimPhase, Kind, Name, ObjectKey, Uid, Volume, VolumePhase};
+use bitts_api::{
+    Claim, ClaimPhase, Kind, Meta, Name, ObjectKey, ResourceVersion, Uid, Volume, VolumePhase,
+};
 
 use crate::bind::{Step, next_step};
 use crate::claim::{self, Wait};
@@ -305,8 +307,22 @@ impl Binder {
         if !lost || has_status(claim) {
             let write =
                 writes::mark_claim_without_volume("mark-claim-lost", claim, ClaimPhase::Lost);
-            let then = event(claim_key(claim), &claim.meta.uid, loss.notice());
-            self.write_then(write, None, if lost { vec![] } else { vec![then] });
+            let told = event(claim_key(claim), &claim.meta.uid, loss.notice());
+            let then = if lost { vec![] } else { vec![told] };
+            let volume = claim.volume_name.clone();
+            // That data is lost is never said on the word of a cache.
+            let Some(evidence) = volume.map(|v| Evidence::VolumeLost(v, claim.meta.uid.clone()))
+            else {
+                self.write_then(write, None, then);
+                return;
+            };
+            let destroy = Destroy {
+                step: write.step,
+                target: write.target,
+                action: Destruction::Patch(write.part, write.patch),
+                evidence: vec![evidence],
+            };
+            self.destroy(destroy, then);
         }
     }
 
@@ -417,7 +433,8 @@ impl Binder {
 
     /// A write ended; what it left was taken in before.
     fn landed(&mut self, key: &ObjectKey, outcome: &Outcome) {
-        let Some(sent) = self.flights.land(key, outcome) else {
+        let now = self.version(key);
+        let Some(sent) = self.flights.land(key, outcome, now) else {
             return;
         };
         let claim = sent.claim.as_ref().map(|place| ObjectKey {
@@ -426,7 +443,13 @@ impl Binder {
             name: place.1.clone(),
         });
         match outcome {
-            Outcome::Done => self.out.extend(sent.then.into_iter().map(Effect::Event)),
+            Outcome::Done => {
+                self.out.extend(sent.then.into_iter().map(Effect::Event));
+                // Something undoes it on the way, a webhook for one: no use in doing it again at once.
+                if now == Some(sent.version) {
+                    self.back_off(key);
+                }
+            }
             Outcome::Failed(text) | Outcome::Refused(text) => {
                 if matches!(outcome, Outcome::Refused(_)) {
                     let about = claim.as_ref().unwrap_or(key);
@@ -442,7 +465,8 @@ impl Binder {
             }
             Outcome::Gone | Outcome::Conflict | Outcome::Spared => {}
         }
-        if self.known.coming.remove(&key.name) && self.known.coming.is_empty() {
+        let came = key.kind == Kind::Volume && self.known.coming.remove(&key.name);
+        if came && self.known.coming.is_empty() {
             self.dirty.claims.append(&mut self.hushed);
         }
         if let Some(place) = sent.claim {
@@ -477,13 +501,19 @@ impl Binder {
     }
 
     fn uid(&self, key: &ObjectKey) -> Option<Uid> {
-        Some(match key.kind {
-            Kind::Volume => self.known.volume(&key.name)?.meta.uid.clone(),
-            _ => {
-                let place = (key.namespace.clone(), key.name.clone());
-                self.known.claim(&place)?.meta.uid.clone()
-            }
-        })
+        Some(self.meta(key)?.uid.clone())
+    }
+
+    fn version(&self, key: &ObjectKey) -> Option<ResourceVersion> {
+        Some(self.meta(key)?.resource_version)
+    }
+
+    fn meta(&self, key: &ObjectKey) -> Option<&Meta> {
+        if key.kind == Kind::Volume {
+            return Some(&self.known.volume(&key.name)?.meta);
+        }
+        let place = (key.namespace.clone(), key.name.clone());
+        Some(&self.known.claim(&place)?.meta)
     }
 
     fn tell_of(&mut self, claim: &Claim, notice: Option<Notice>) {

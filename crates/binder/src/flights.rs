@@ -61,10 +61,17 @@ impl Flights {
         self.sent.insert(key, sent);
     }
 
-    /// A write ended.
-    pub(crate) fn land(&mut self, key: &ObjectKey, outcome: &Outcome) -> Option<Sent> {
+    /// A write ended, and the object has this version `now`.
+    pub(crate) fn land(
+        &mut self,
+        key: &ObjectKey,
+        outcome: &Outcome,
+        now: Option<ResourceVersion>,
+    ) -> Option<Sent> {
         let sent = self.sent.remove(key)?;
         match outcome {
+            // It changed nothing: the back-off goes on growing.
+            Outcome::Done if now == Some(sent.version) => {}
             Outcome::Done => {
                 self.retries.remove(key);
             }

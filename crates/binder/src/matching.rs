@@ -81,7 +81,8 @@ fn unfit_for_any(volume: &Volume, claim: &Claim) -> Option<Misfit> {
         Some(Misfit::AttributesClass)
     } else if volume.capacity.is_none() {
         Some(Misfit::NoCapacity)
-    } else if volume.capacity < claim.request {
+    } else if claim.request.is_none() || volume.capacity < claim.request {
+        // A request beyond what can be expressed is more than any volume holds.
         Some(Misfit::TooSmall)
     } else {
         None
@@ -96,7 +97,7 @@ pub(crate) fn named_misfit(volume: &Volume, claim: &Claim) -> Option<Misfit> {
         Some(Misfit::Deleting)
     } else if volume.capacity.is_none() {
         Some(Misfit::NoCapacity)
-    } else if size(volume.capacity) < size(claim.request) {
+    } else if claim.request.is_none() || size(volume.capacity) < size(claim.request) {
         Some(Misfit::TooSmall)
     } else if volume.class != claim.class {
         Some(Misfit::Class)

@@ -3,7 +3,7 @@
 
 mod support;
 
-use bitts_api::machine::{Effect, Input};
+use bitts_api::machine::{Effect, Input, Outcome};
 use bitts_api::{Kind, ObjectKey};
 use serde_json::{Value, json};
 use support::{Store, World, claim, step, volume};
@@ -393,4 +393,58 @@ fn a_volume_that_is_being_reserved_is_not_offered_to_another_claim() {
         .map(|e| support::target(e).key.to_string())
         .collect();
     assert_eq!(both, ["v", "w"]);
+}
+
+/// B18
+#[test]
+fn a_claim_is_not_lost_on_the_word_of_a_list() {
+    let mut world = started();
+    world.create(Kind::Volume, volume("v", "1Gi"));
+    world.create(Kind::Claim, claim("c", "1Gi"));
+    world.run();
+    // A list from before the volume was made, as after an API server restarted.
+    world.feed(Input::Listed(Kind::Volume, vec![]));
+    world.run();
+    assert_eq!(phase(&world, "c"), "Bound");
+    assert_eq!(world.told(), [""; 0]);
+    assert!(
+        !world
+            .steps
+            .contains(&"mark-claim-lost default/c".to_owned())
+    );
+}
+
+#[test]
+fn a_write_that_changes_nothing_is_not_repeated_at_once() {
+    let mut world = started();
+    let v = world.create(Kind::Volume, volume("v", "1Gi"));
+    world.edit(&v, &json!({"status": {"phase": "Pending"}}));
+    let write = world.queue.pop_front().unwrap();
+    assert_eq!(step(&write), "mark-volume-available");
+    // Somebody puts it back on the way: the answer is the object as it was.
+    for round in 1..=3 {
+        world.see(&v);
+        world.feed(Input::Finished(v.clone(), Outcome::Done));
+        assert!(world.queue.is_empty());
+        assert_eq!(world.timers.len(), round, "waits");
+        let (_, retry) = world.timers[round - 1].clone();
+        world.feed(Input::Alarm(retry));
+        assert_eq!(
+            world.queue.pop_front().as_ref().map(step),
+            Some("mark-volume-available")
+        );
+    }
+    assert!(world.timers[2].0 > world.timers[0].0, "ever later");
+}
+
+/// B13.3
+#[test]
+fn a_request_beyond_all_sizes_gets_nothing() {
+    let mut world = started();
+    let mut kept = volume("v", "1Gi");
+    kept["spec"]["claimRef"] = json!({"namespace": "default", "name": "c"});
+    world.create(Kind::Volume, kept);
+    world.create(Kind::Claim, claim("c", "20E"));
+    world.run();
+    assert_eq!(phase(&world, "c"), "Pending");
 }
