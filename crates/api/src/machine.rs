@@ -203,6 +203,8 @@ pub enum Destruction {
 pub enum Evidence {
     /// No claim of this uid exists at this place.
     ClaimGone(ObjectKey, Uid),
+    /// The claim of this uid exists, is being deleted, and its binding was never completed.
+    ClaimAbandoned(ObjectKey, Uid),
     /// The claim exists and names another volume than this.
     ClaimElsewhere(ObjectKey, Uid, Name),
     /// No volume of this name belongs to the claim of this uid: it is absent, or its claimRef says

@@ -24,6 +24,18 @@ pub const BETA_DEFAULT_CLASS: &str = "storageclass.beta.kubernetes.io/is-default
 /// The capacity that the claim is told while its volume is being resized (B20.4).
 pub const PRE_RESIZE_CAPACITY: &str = "volume.alpha.kubernetes.io/pre-resize-capacity";
 
+/// The operator says of a volume that is held after a restore: its claim is gone for good, reclaim
+/// it by its policy. Any value.
+pub const RECLAIM: &str = "bitts.dev/reclaim";
+/// A node says that its agent wipes volumes that are to be recycled. Any value.
+pub const RECYCLER: &str = "bitts.dev/recycler";
+/// The binder asks the agent of this node to wipe the volume; the value is the node's name.
+pub const RECYCLE_ON: &str = "bitts.dev/recycle-on";
+/// The agent says that the volume was wiped after the claim of this uid.
+pub const RECYCLED: &str = "bitts.dev/recycled";
+/// The agent says why it could not wipe the volume.
+pub const RECYCLE_FAILED: &str = "bitts.dev/recycle-failed";
+
 /// Holds a claim while a pod uses it.
 pub const CLAIM_PROTECTION: &str = "kubernetes.io/pvc-protection";
 /// Holds a volume while it is bound.

@@ -9,7 +9,8 @@ use bitts_api::machine::{
     Scope, Target, Watch, Write,
 };
 use bitts_api::{
-    Claim, ClaimPhase, Kind, Meta, Name, ObjectKey, ResourceVersion, Uid, Volume, VolumePhase,
+    Claim, ClaimPhase, Kind, Meta, Name, ObjectKey, Quantity, ResourceVersion, Source, Uid, Volume,
+    VolumePhase, names,
 };
 
 use crate::bind::{Step, next_step};
@@ -17,33 +18,13 @@ use crate::claim::{self, Wait};
 use crate::flights::{Flights, Sent};
 use crate::known::{Dirty, Known};
 use crate::matching::FreeVolumes;
+use crate::migration;
+use crate::options::Options;
 use crate::protection::{self, Protection};
 use crate::reason::{Loss, Notice, Waiting};
 use crate::waiting::WaitingClaims;
 use crate::writes::claim_key;
 use crate::{volume, writes};
-
-/// What can be set about the binder.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Options {
-    /// Ask external provisioners for volumes (P1).
-    pub provisioning: bool,
-    /// Leave a volume alone that appears bound to a claim that does not exist, as after a restore
-    /// from a backup; without this it is released, and perhaps deleted.
-    pub hold_restored: bool,
-    /// Keep the finalizers that protect what is in use (X1 to X7); without this somebody else must.
-    pub protection: bool,
-}
-
-impl Default for Options {
-    fn default() -> Self {
-        Self {
-            provisioning: true,
-            hold_restored: true,
-            protection: true,
-        }
-    }
-}
 
 /// A timer of the binder: an object whose write failed may be written again.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -157,6 +138,10 @@ impl Binder {
             return;
         };
         self.shelve(&volume);
+        if let Some(write) = migration::of_volume(&volume) {
+            self.write(write);
+            return;
+        }
         if self.options.protection {
             let named = self.known.is_named_by_its_claim(&volume);
             if self.protect(protection::of_volume(&volume, named)) {
@@ -164,8 +149,11 @@ impl Binder {
             }
         }
         let claim_ref = volume.claim_ref.as_ref();
-        match volume::decide(&volume, &self.known, self.options.hold_restored) {
+        match volume::decide(&volume, &self.known, &self.options) {
             volume::Decision::Rest => self.all_well(&key),
+            volume::Decision::Tell(notice) => {
+                self.tell(&key, &volume.meta.uid, notice);
+            }
             volume::Decision::Offer => {
                 let write = writes::mark_available(&volume);
                 if self.write_then(write, None, vec![]) && volume.claim_ref.is_none() {
@@ -178,44 +166,45 @@ impl Binder {
                 if let (Some(claim_ref), Some(place)) = (claim_ref, place)
                     && let Some(claim) = self.known.claim(&place).cloned()
                 {
-                    let notice = Notice::volume_mode_differs(name, claim_ref);
-                    if self.tell(&key, &volume.meta.uid, notice.clone()) {
+                    let notice = Notice::claim_mode_differs(&claim_ref.name);
+                    if self.tell(&key, &volume.meta.uid, notice) {
+                        let notice = Notice::volume_mode_differs(name);
                         self.say(claim_key(&claim), &claim.meta.uid, notice);
                     }
                 }
             }
-            volume::Decision::Hold => {
-                if let Some(claim_ref) = claim_ref {
-                    self.tell(&key, &volume.meta.uid, Notice::held(name, claim_ref));
+            volume::Decision::Hold(evidence) => {
+                let Some(claim_ref) = claim_ref else { return };
+                let notice = Notice::held(name, claim_ref);
+                if *volume.message != *notice.message {
+                    let patch = Destruction::Patch(Part::Status, writes::held(&notice.message));
+                    self.take("hold-volume", &volume, patch, evidence, Some(notice));
                 }
             }
             volume::Decision::Release(evidence) => {
                 let patch = writes::phase(VolumePhase::Released, None);
-                self.take(
-                    "release-volume",
-                    &volume,
-                    Part::Status,
-                    patch,
-                    evidence,
-                    vec![],
-                );
+                let patch = Destruction::Patch(Part::Status, patch);
+                self.take("release-volume", &volume, patch, evidence, None);
             }
             volume::Decision::Unbind(evidence) => {
-                let patch = writes::unbind(&volume);
-                self.take(
-                    "unbind-volume",
-                    &volume,
-                    Part::Main,
-                    patch,
-                    evidence,
-                    vec![],
-                );
+                let patch = Destruction::Patch(Part::Main, writes::unbind(&volume));
+                self.take("unbind-volume", &volume, patch, evidence, None);
             }
             volume::Decision::Fail(evidence, failure) => {
                 let notice = failure.notice();
                 let patch = writes::phase(VolumePhase::Failed, Some(&notice.message));
-                let told = vec![event(key, &volume.meta.uid, notice)];
-                self.take("fail-volume", &volume, Part::Status, patch, evidence, told);
+                let patch = Destruction::Patch(Part::Status, patch);
+                self.take("fail-volume", &volume, patch, evidence, Some(notice));
+            }
+            volume::Decision::Drop(evidence) => self.drop_object(&volume, evidence),
+            volume::Decision::Wipe(evidence, node) => {
+                let patch = Destruction::Patch(Part::Main, writes::wipe(&node));
+                self.take("ask-to-recycle", &volume, patch, evidence, None);
+            }
+            volume::Decision::Recycled(evidence) => {
+                let patch = Destruction::Patch(Part::Main, writes::recycled(&volume));
+                let told = Some(Notice::recycled());
+                self.take("take-back-recycled", &volume, patch, evidence, told);
             }
         }
     }
@@ -234,13 +223,24 @@ impl Binder {
             self.forget(&key);
             return;
         };
+        if let Some(write) = migration::of_claim(&claim) {
+            self.write(write);
+            return;
+        }
+        let abandoned = volume::is_abandoned(&claim, &self.known, &self.options);
+        if abandoned && self.gives_back(&claim) {
+            return;
+        }
         if self.options.protection
             && self.protect(protection::of_claim(&claim, self.known.is_used(place)))
         {
             return;
         }
+        if abandoned {
+            return; // it goes: a volume reserved now would be given back at once
+        }
         self.known.prepare(&claim);
-        let decision = claim::decide(&claim, &self.known, self.options.provisioning);
+        let decision = claim::decide(&claim, &self.known, &self.options);
         if decision.wants_any_volume() && self.known.coming.best(&claim).is_some() {
             self.hushed.insert(place.clone());
             self.waiting.insert(&claim, true);
@@ -278,7 +278,16 @@ impl Binder {
                 }
             }
             Step::Next(write) => {
-                self.write_then(write, Some(place), vec![]);
+                let unreadable =
+                    unreadable_capacity(volume).filter(|_| write.step == "mark-claim-bound");
+                let told = unreadable.map(|notice| {
+                    event(
+                        ObjectKey::volume(volume.meta.name.clone()),
+                        &volume.meta.uid,
+                        notice,
+                    )
+                });
+                self.write_then(write, Some(place), told.into_iter().collect());
             }
             Step::Bound => self.all_well(&claim_key(claim)),
             Step::NoCapacity => {
@@ -372,23 +381,62 @@ impl Binder {
         self.send(write.target.key.clone(), sent, Effect::Write(write))
     }
 
-    /// Sends a change of a volume that is only right while the evidence holds.
+    /// Does to a volume what is only right while the evidence holds.
     fn take(
         &mut self,
         step: &'static str,
         volume: &Volume,
-        part: Part,
-        patch: serde_json::Value,
+        action: Destruction,
         evidence: Evidence,
-        then: Vec<Event>,
+        told: Option<Notice>,
     ) {
+        let target = Target::of(Kind::Volume, &volume.meta);
+        let told = told.map(|notice| event(target.key.clone(), &volume.meta.uid, notice));
         let destroy = Destroy {
             step,
-            target: Target::of(Kind::Volume, &volume.meta),
-            action: Destruction::Patch(part, patch),
+            target,
+            action,
             evidence: vec![evidence],
         };
-        self.destroy(destroy, then);
+        self.destroy(destroy, told.into_iter().collect());
+    }
+
+    /// Deletes a volume's object; what protects its data from that goes once it is being deleted.
+    fn drop_object(&mut self, volume: &Volume, evidence: Evidence) {
+        if !volume.meta.is_deleting() {
+            let told = match &volume.source {
+                Source::HostPath { path, .. } => Some(Notice::object_dropped(path)),
+                _ => None,
+            };
+            self.take("delete-volume", volume, Destruction::Delete, evidence, told);
+        } else if volume
+            .meta
+            .finalizers
+            .iter()
+            .any(|f| **f == *names::VOLUME_CONTROLLER)
+        {
+            let patch = writes::without_finalizer(volume, names::VOLUME_CONTROLLER);
+            let patch = Destruction::Patch(Part::Main, patch);
+            self.take("let-volume-go", volume, patch, evidence, None);
+        }
+    }
+
+    /// Has what is reserved for a claim that goes unbound given back first; returns whether the
+    /// claim has to stay until then. A volume that cannot be written does not hold it up.
+    fn gives_back(&mut self, claim: &Claim) -> bool {
+        let place = claim.meta.place();
+        let back: Vec<Name> = self
+            .known
+            .reserved_for(&place)
+            .filter(|volume| volume::goes_back(volume, claim))
+            .map(|volume| volume.meta.name.clone())
+            .filter(|name| !self.flights.is_waiting(&ObjectKey::volume(name.clone())))
+            .collect();
+        let any = !back.is_empty();
+        let idle = |name: &Name| !self.flights.is_blocked(&ObjectKey::volume(name.clone()));
+        let idle: Vec<Name> = back.into_iter().filter(idle).collect();
+        self.dirty.volumes.extend(idle);
+        any
     }
 
     /// Adds or lifts a protection; returns whether a write was sent.
@@ -549,6 +597,13 @@ impl Binder {
         self.told.remove(key);
         self.flights.forget(key);
     }
+}
+
+/// What the claim should have been told during a resize, where that cannot be read.
+fn unreadable_capacity(volume: &Volume) -> Option<Notice> {
+    let text = volume.meta.annotations.get(names::PRE_RESIZE_CAPACITY)?;
+    let unreadable = text.parse::<Quantity>().is_err();
+    unreadable.then(|| Notice::unreadable_capacity(text))
 }
 
 fn has_status(claim: &Claim) -> bool {

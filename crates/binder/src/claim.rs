@@ -6,8 +6,10 @@ use bitts_api::{BindingMode, Claim, ClassName, Name, Volume, names};
 
 use crate::known::Known;
 use crate::matching::{misfit, named_misfit};
+use crate::migration;
+use crate::options::{Difference, Options};
 use crate::reason::{Loss, Misfit, Waiting};
-use crate::reclaim::IN_TREE;
+use crate::reclaim::{HOST_PATH, IN_TREE};
 
 /// What a claim needs now.
 #[derive(Clone, Debug, PartialEq)]
@@ -58,13 +60,13 @@ pub(crate) struct Wait {
 }
 
 /// Decides for a claim from what is known. [`Known::prepare`] must have been called for it.
-pub(crate) fn decide(claim: &Claim, known: &Known, provisioning: bool) -> Decision {
+pub(crate) fn decide(claim: &Claim, known: &Known, options: &Options) -> Decision {
     if claim.bind_completed() {
         bound(claim, known)
     } else if let Some(name) = &claim.volume_name {
         named(claim, name, known)
     } else {
-        unbound(claim, known, provisioning)
+        unbound(claim, known, options)
     }
 }
 
@@ -118,27 +120,43 @@ fn named(claim: &Claim, name: &Name, known: &Known) -> Decision {
 }
 
 /// Any volume will do that fits (B9, B10).
-fn unbound(claim: &Claim, known: &Known, provisioning: bool) -> Decision {
+fn unbound(claim: &Claim, known: &Known, options: &Options) -> Decision {
     let place = claim.meta.place();
     let class = claim.class.as_ref().and_then(|name| known.class(name));
     let delayed = class.is_some_and(|c| c.binding_mode == BindingMode::WaitForFirstConsumer);
 
-    // Reserved volumes first, whatever group they are in (§13.7).
     let (fit, unfit): (Vec<_>, Vec<_>) = known
         .reserved_for(&place)
         .filter(|volume| volume.is_for(claim))
         .map(|volume| (volume, misfit(volume, claim, delayed)))
         .partition(|(_, misfit)| misfit.is_none());
+    // A reserved volume goes first, whatever group it is in (§13.7); to be exact, only within its
+    // group, and groups with fewer modes go before (B12, B14).
+    let anywhere = options.differs(Difference::ReservedFirst);
     let preference = |volume: &Volume| {
         let has_uid = volume.claim_ref.as_ref().is_some_and(|r| r.uid.is_some());
         let modes = volume.access_modes;
-        (!has_uid, modes.len(), modes, volume.capacity)
+        (
+            anywhere && !has_uid,
+            modes.len(),
+            modes,
+            !has_uid,
+            volume.capacity,
+        )
     };
-    if let Some((volume, _)) = fit.into_iter().min_by_key(|(v, _)| preference(v)) {
-        return bind(volume, false);
-    }
-    if !delayed && let Some(volume) = known.free.best(claim) {
-        return bind(volume, true);
+    let reserved = fit.into_iter().map(|(volume, _)| volume);
+    let reserved = reserved.min_by_key(|v| preference(v));
+    let free = known.free.best(claim).filter(|_| !delayed);
+    match (reserved, free) {
+        (Some(volume), free) => {
+            let fewer = |free: &&Arc<Volume>| free.access_modes.len() < volume.access_modes.len();
+            return match free.filter(fewer) {
+                Some(free) if !anywhere => bind(free, true),
+                _ => bind(volume, false),
+            };
+        }
+        (None, Some(free)) => return bind(free, true),
+        (None, None) => {}
     }
 
     let beside = unfit
@@ -171,20 +189,25 @@ fn unbound(claim: &Claim, known: &Known, provisioning: bool) -> Decision {
         return wait(Waiting::NoVolume, true);
     };
     let why = match class {
-        _ if !provisioning => Waiting::ProvisioningOff,
+        _ if !options.provisioning => Waiting::ProvisioningOff,
         None => Waiting::ClassMissing(name.clone()),
-        Some(class) if class.provisioner.starts_with(IN_TREE) => {
-            Waiting::NoProvisioner(class.provisioner.clone())
-        }
         Some(class) => {
-            let asked = claim.meta.annotations.get(names::STORAGE_PROVISIONER);
-            if asked != Some(&*class.provisioner) {
+            let provisioner = &*class.provisioner;
+            let driver = migration::driver(provisioner);
+            let asked = driver.unwrap_or(provisioner); // P4
+            let built_in = driver.is_none() && provisioner.starts_with(IN_TREE);
+            if built_in && provisioner != HOST_PATH {
+                Waiting::NoProvisioner(provisioner.into())
+            } else if claim.meta.annotations.get(names::STORAGE_PROVISIONER) != Some(asked) {
                 return Decision::Ask {
-                    provisioner: class.provisioner.clone(),
+                    provisioner: asked.into(),
                     delayed,
                 };
+            } else if built_in {
+                Waiting::ProvisionerOff(provisioner.into())
+            } else {
+                Waiting::Provisioner(asked.into())
             }
-            Waiting::Provisioner(class.provisioner.clone())
         }
     };
     wait(why, false)

@@ -13,6 +13,7 @@ use bitts_api::{
 use crate::claim::{Decision, decide};
 use crate::known::{Dirty, Known};
 use crate::matching::{created, misfit, named_misfit};
+use crate::options::Options;
 use crate::reason::{Loss, Misfit, Waiting};
 
 /// What becomes of a claim, and why.
@@ -91,11 +92,12 @@ pub fn explain(volumes: &[Volume], claims: &[Claim], classes: &[StorageClass]) -
 /// Decides for one claim, and takes its volume out of the others' reach.
 fn serve(mut claim: Claim, known: &mut Known) -> Explanation {
     known.prepare(&claim);
-    let mut decision = decide(&claim, known, true);
+    let options = Options::default();
+    let mut decision = decide(&claim, known, &options);
     if let Decision::TakeClass(class) = decision {
         claim.class = Some(class);
         claim.class_is_set = true;
-        decision = decide(&claim, known, true);
+        decision = decide(&claim, known, &options);
     }
     let mut own = None;
     let outlook = match decision {

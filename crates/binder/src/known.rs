@@ -5,8 +5,8 @@ use std::sync::Arc;
 
 use bitts_api::machine::{Cache, Change, Place};
 use bitts_api::{
-    Claim, ClassName, Kind, Name, Namespace, Node, Object, ObjectKey, Pod, StorageClass, Uid,
-    Volume, names,
+    Claim, ClassName, Kind, Name, Namespace, Node, NodeName, Object, ObjectKey, Pod, ReclaimPolicy,
+    StorageClass, Uid, Volume, VolumePhase, names,
 };
 
 use crate::matching::{FreeVolumes, created, first_name};
@@ -29,8 +29,8 @@ pub(crate) struct Known {
     naming: BTreeSet<(Name, Place)>,
     /// Claims (by place) and the pods that use them.
     users: BTreeSet<(Place, Name)>,
-    /// Claims that were deleted after a provisioner was asked and before they were bound.
-    asked_for: BTreeSet<Uid>,
+    /// Claims that were seen here and went before they were completely bound.
+    went_unbound: BTreeSet<Uid>,
 }
 
 /// What has to be decided again after something changed.
@@ -43,7 +43,7 @@ pub(crate) struct Dirty {
 }
 
 /// So many claims of which a volume may still turn up are remembered.
-const ASKED_FOR: usize = 10_000;
+const WENT_UNBOUND: usize = 10_000;
 
 impl Known {
     /// The kinds that have to be known before anything is decided (B2).
@@ -119,24 +119,15 @@ impl Known {
 
     /// The pods that use the claim, still may run and have no node yet (B10.2).
     pub(crate) fn pods_without_node(&self, claim: &Place) -> Vec<Name> {
-        self.users
-            .range((claim.clone(), first_name())..)
-            .take_while(|(place, _)| place == claim)
-            .filter(|(_, pod)| {
-                let pod = self.pods.get(&(claim.0.clone(), pod.clone()));
-                pod.is_some_and(|pod| pod.node.is_none() && !pod.is_terminated())
-            })
-            .map(|(_, pod)| pod.clone())
+        self.users_of(claim)
+            .filter(|pod| pod.node.is_none() && !pod.is_terminated())
+            .map(|pod| pod.meta.name.clone())
             .collect()
     }
 
     /// Whether a scheduled pod refers to the claim, whatever its phase (X3).
     pub(crate) fn is_used(&self, claim: &Place) -> bool {
-        self.users
-            .range((claim.clone(), first_name())..)
-            .take_while(|(place, _)| place == claim)
-            .filter_map(|(_, pod)| self.pods.get(&(claim.0.clone(), pod.clone())))
-            .any(|pod| pod.node.is_some())
+        self.users_of(claim).any(|pod| pod.node.is_some())
     }
 
     /// Whether the claim that the volume belongs to names it in turn.
@@ -156,10 +147,35 @@ impl Known {
         affinity.is_none() || self.nodes.iter().any(|node| node.fits(affinity))
     }
 
-    /// Whether a provisioner was asked for a volume for this claim before the claim was deleted:
-    /// the evidence that a new volume with its uid was made here, not restored from elsewhere.
-    pub(crate) fn was_asked_for(&self, claim: &Uid) -> bool {
-        self.asked_for.contains(claim)
+    /// Whether the claim was seen here and went before it was completely bound: the evidence that a
+    /// new volume with its uid was made for it here, not restored from elsewhere.
+    pub(crate) fn went_unbound(&self, claim: &Uid) -> bool {
+        self.went_unbound.contains(claim)
+    }
+
+    /// The pods that use the claim and still may run (D8).
+    pub(crate) fn pods_that_may_run(&self, claim: &Place) -> Vec<Name> {
+        self.users_of(claim)
+            .filter(|pod| !pod.is_terminated())
+            .map(|pod| pod.meta.name.clone())
+            .collect()
+    }
+
+    /// The nodes that can reach the volume and have an agent that recycles, in order.
+    pub(crate) fn recyclers_for(&self, volume: &Volume) -> Vec<NodeName> {
+        self.nodes
+            .iter()
+            .filter(|node| node.meta.annotations.has(names::RECYCLER))
+            .filter(|node| node.fits(volume.node_affinity.as_ref()))
+            .map(|node| node.meta.name.as_str().into())
+            .collect()
+    }
+
+    fn users_of(&self, claim: &Place) -> impl Iterator<Item = &Arc<Pod>> {
+        self.users
+            .range((claim.clone(), first_name())..)
+            .take_while(move |(place, _)| place == claim)
+            .filter_map(|(place, pod)| self.pods.get(&(place.0.clone(), pod.clone())))
     }
 
     /// Indexes the labels that the claim's selector asks for.
@@ -188,15 +204,7 @@ impl Known {
             Kind::Claim => replace!(Claim, claims, claim_changed),
             Kind::StorageClass => replace!(StorageClass, classes, class_changed),
             Kind::Pod => replace!(Pod, pods, pod_changed),
-            Kind::Node => {
-                drop(
-                    self.nodes
-                        .replace(objects.into_iter().filter_map(|object| match object {
-                            Object::Node(node) => Some(node),
-                            _ => None,
-                        })),
-                )
-            }
+            Kind::Node => replace!(Node, nodes, node_changed),
         }
     }
 
@@ -214,7 +222,7 @@ impl Known {
             Object::Claim(claim) => see!(claims, claim, claim_changed),
             Object::StorageClass(class) => see!(classes, class, class_changed),
             Object::Pod(pod) => see!(pods, pod, pod_changed),
-            Object::Node(node) => drop(self.nodes.see(node)),
+            Object::Node(node) => see!(nodes, node, node_changed),
         }
     }
 
@@ -233,7 +241,7 @@ impl Known {
             Kind::Claim => remove!(claims, claim_changed),
             Kind::StorageClass => remove!(classes, class_changed),
             Kind::Pod => remove!(pods, pod_changed),
-            Kind::Node => drop(self.nodes.remove(&place, uid)),
+            Kind::Node => remove!(nodes, node_changed),
         }
     }
 
@@ -284,13 +292,12 @@ impl Known {
             after.map(|name| self.naming.insert((name, place.clone())));
         }
         dirty.claims.insert(place);
-        if let (Some(old), None) = (old, new) {
-            let asked = old.meta.annotations.has(names::STORAGE_PROVISIONER);
-            if asked && !old.bind_completed() {
-                self.asked_for.insert(old.meta.uid.clone());
-                if self.asked_for.len() > ASKED_FOR {
-                    self.asked_for.pop_first();
-                }
+        if let (Some(old), None) = (old, new)
+            && !old.bind_completed()
+        {
+            self.went_unbound.insert(old.meta.uid.clone());
+            if self.went_unbound.len() > WENT_UNBOUND {
+                self.went_unbound.pop_first();
             }
         }
     }
@@ -312,6 +319,15 @@ impl Known {
         }
     }
 
+    fn node_changed(&mut self, change: Change<Node>, dirty: &mut Dirty) {
+        let (old, new) = sides(change);
+        let recycles = |node: &Arc<Node>| node.meta.annotations.has(names::RECYCLER);
+        if old.as_ref().is_some_and(recycles) != new.as_ref().is_some_and(recycles) {
+            let waiting = self.all_volumes().filter(|v| is_to_be_recycled(v));
+            dirty.volumes.extend(waiting.map(|v| v.meta.name.clone()));
+        }
+    }
+
     fn pod_changed(&mut self, change: Change<Pod>, dirty: &mut Dirty) {
         let (old, new) = sides(change);
         for (pod, is_now) in [(old, false), (new, true)] {
@@ -326,12 +342,21 @@ impl Known {
                 }
                 let waits =
                     |claim: &Arc<Claim>| !claim.bind_completed() || claim.meta.is_deleting();
+                let released = self.reserved_for(&place).filter(|v| is_to_be_recycled(v));
+                let released: Vec<_> = released.map(|v| v.meta.name.clone()).collect();
+                dirty.volumes.extend(released);
                 if self.claim(&place).is_some_and(waits) {
                     dirty.claims.insert(place);
                 }
             }
         }
     }
+}
+
+/// Whether the volume waits until pods end or an agent comes (D8).
+fn is_to_be_recycled(volume: &Volume) -> bool {
+    volume.reclaim_policy == ReclaimPolicy::Recycle
+        && matches!(volume.phase, VolumePhase::Released | VolumePhase::Failed)
 }
 
 /// What was known before and what is known now.

@@ -54,8 +54,10 @@
 //! `waiting.rs`. What a decision asks for is sent unless a write for the same object is in flight
 //! (`flights.rs`); then it is decided again when that write came back.
 //!
-//! Not here yet: volumes of in-tree types that CSI drivers took over (B8.1, D12), recycling, and
-//! making volumes.
+//! What can be set is in `options.rs`, along with every way in which things end differently than
+//! under kube-controller-manager.
+//!
+//! Not here: making volumes, and wiping them (`recycle.rs` says how an agent is asked to).
 
 mod bind;
 mod binder;
@@ -64,18 +66,22 @@ mod explain;
 mod flights;
 mod known;
 mod matching;
+mod migration;
+mod options;
 mod protection;
 mod reason;
 mod reclaim;
+mod recycle;
 #[cfg(feature = "run")]
 mod run;
 mod volume;
 mod waiting;
 mod writes;
 
-pub use binder::{Binder, Options, Retry};
+pub use binder::{Binder, Retry};
 pub use explain::{Candidates, Explanation, Outlook, explain};
 pub use matching::misfit;
+pub use options::{Difference, Differences, Options, Recycle};
 pub use reason::{Loss, Misfit, Notice, Waiting};
 pub use reclaim::{Failure, Reclaim, reclaim};
 #[cfg(feature = "run")]

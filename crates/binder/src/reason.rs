@@ -3,7 +3,9 @@
 use std::fmt;
 
 use bitts_api::machine::Severity;
-use bitts_api::{ClassName, Name};
+use bitts_api::{ClassName, Name, names};
+
+use crate::reclaim::NFS;
 
 /// Why a volume cannot be given to a claim.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -105,6 +107,8 @@ pub enum Waiting {
     ClassMissing(ClassName),
     /// No volume fits, and nothing of this name makes one (P5).
     NoProvisioner(Box<str>),
+    /// No volume fits, and what makes volumes of this class is switched off (P6).
+    ProvisionerOff(Box<str>),
     /// Somebody else was asked to make a volume (P4).
     Provisioner(Box<str>),
     /// No volume fits, and making volumes is switched off (P1).
@@ -129,6 +133,7 @@ impl Waiting {
             Self::NoVolume => "volume",
             Self::ClassMissing(_) => "class",
             Self::NoProvisioner(_) => "volume-no-provisioner",
+            Self::ProvisionerOff(_) => "volume-provisioner-off",
             Self::Provisioner(_) => "provisioner",
             Self::ProvisioningOff => "volume-provisioning-off",
             Self::NamedMissing(_) => "named-volume",
@@ -168,7 +173,17 @@ impl Waiting {
             Self::NoProvisioner(name) => (
                 Severity::Warning,
                 "ProvisioningFailed",
-                format!("no volume plugin matched name: {name}"),
+                match &**name {
+                    NFS => "no provisionable volume plugin matched".into(),
+                    name => format!("no volume plugin matched name: {name}"),
+                },
+            ),
+            Self::ProvisionerOff(name) => (
+                Severity::Warning,
+                "ProvisioningFailed",
+                format!(
+                    "Failed to create provisioner: provisioning in volume plugin \"{name}\" is disabled"
+                ),
             ),
             Self::Provisioner(name) => (
                 Severity::Normal,
@@ -269,12 +284,31 @@ impl Notice {
         self
     }
 
-    /// A claim and the volume reserved for it cannot come together (B24.5).
-    pub(crate) fn volume_mode_differs(volume: &Name, claim: &impl fmt::Display) -> Self {
+    fn normal(reason: &'static str, message: impl Into<String>) -> Self {
+        Self {
+            severity: Severity::Normal,
+            ..Self::warning(reason, message)
+        }
+    }
+
+    /// A claim and the volume reserved for it cannot come together, told of the volume (B24.5).
+    pub(crate) fn claim_mode_differs(claim: &Name) -> Self {
         Self::warning(
             "VolumeMismatch",
             format!(
-                "Cannot bind volume \"{volume}\" to claim \"{claim}\": incompatible volumeMode"
+                "Cannot bind PersistentVolume to requested PersistentVolumeClaim \"{claim}\" due to \
+                 incompatible volumeMode."
+            ),
+        )
+    }
+
+    /// The same, told of the claim.
+    pub(crate) fn volume_mode_differs(volume: &Name) -> Self {
+        Self::warning(
+            "VolumeMismatch",
+            format!(
+                "Cannot bind PersistentVolume \"{volume}\" to requested PersistentVolumeClaim due to \
+                 incompatible volumeMode."
             ),
         )
     }
@@ -287,7 +321,48 @@ impl Notice {
                 "This volume appeared already bound to claim \"{claim}\" with a uid that no claim \
                  here has, as after a restore from a backup. It is left alone, and nothing of it is \
                  deleted. To offer it to claims: kubectl patch pv {volume} --type=json \
-                 -p '[{{\"op\":\"remove\",\"path\":\"/spec/claimRef\"}}]'"
+                 -p '[{{\"op\":\"remove\",\"path\":\"/spec/claimRef\"}}]'. \
+                 To reclaim it by its policy: kubectl annotate pv {volume} {}=yes",
+                names::RECLAIM
+            ),
+        )
+    }
+
+    /// Pods may still write to a volume that is to be wiped (D8).
+    pub(crate) fn used_by_pods(pods: &[String]) -> Self {
+        let message = format!("Volume is used by pods: {}", pods.join(","));
+        Self::normal("VolumeFailedRecycle", message)
+    }
+
+    pub(crate) fn recycled() -> Self {
+        Self::normal("VolumeRecycled", "Volume recycled")
+    }
+
+    /// What kube-controller-manager wipes by a pod of its own.
+    pub(crate) fn no_recycler_pods() -> Self {
+        Self::warning(
+            "VolumeFailedRecycle",
+            "bitts starts no recycler pods: the volume stays Released until its data was dealt with \
+             and spec.claimRef is cleared",
+        )
+    }
+
+    /// The object of a volume goes, its directory does not.
+    pub(crate) fn object_dropped(path: &str) -> Self {
+        Self::normal(
+            "VolumeDelete",
+            format!("the volume is deleted; {path} stays: bitts deletes nothing where it runs"),
+        )
+    }
+
+    /// The capacity from before a resize cannot be read.
+    pub(crate) fn unreadable_capacity(text: &str) -> Self {
+        Self::warning(
+            "BittsBadAnnotation",
+            format!(
+                "annotation {} is {text:?}, which is no quantity: the claim is told the volume's \
+                 capacity instead",
+                names::PRE_RESIZE_CAPACITY
             ),
         )
     }

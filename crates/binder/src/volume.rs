@@ -1,35 +1,49 @@
 //! What is to be done for a volume (B24 to B28).
 
 use bitts_api::machine::{Evidence, Place};
-use bitts_api::{ClaimRef, ObjectKey, ReclaimPolicy, Uid, Volume, VolumePhase, names};
+use bitts_api::{
+    Claim, ClaimRef, NodeName, ObjectKey, ReclaimPolicy, Uid, Volume, VolumePhase, names,
+};
 
 use crate::known::Known;
+use crate::options::{Difference, Options};
+use crate::reason::Notice;
 use crate::reclaim::{Failure, Reclaim, reclaim};
+use crate::recycle::{self, Recycling};
 
 /// What a volume needs now.
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) enum Decision {
     /// Nothing, or nothing that is for the volume to start.
     Rest,
+    /// Nothing can be done now, and the user is told why.
+    Tell(Notice),
     /// It is nobody's: offer it (B24.1).
     Offer,
     /// Its claim names it: it is bound (B24.6).
     Bind,
     /// It is reserved for a claim that it cannot serve (B24.5).
     Mismatch,
-    /// It came from elsewhere with the uid of a claim that does not exist here.
-    Hold,
+    /// It came from elsewhere with the uid of a claim that does not exist here: say so in its
+    /// status, and leave it alone.
+    Hold(Evidence),
     /// Its claim is gone (B25) or has another volume, and it was made for that claim (B26).
     Release(Evidence),
     /// Give it back (B26).
     Unbind(Evidence),
     /// It is Released and cannot be reclaimed.
     Fail(Evidence, Failure),
+    /// Its object is deleted, its data is not.
+    Drop(Evidence),
+    /// Ask the agent of this node to wipe it.
+    Wipe(Evidence, NodeName),
+    /// It was wiped: give it back.
+    Recycled(Evidence),
 }
 
 /// Decides for a volume from what is known. That a claim is gone is only suspected here: the
 /// evidence is read live before anything is done about it.
-pub(crate) fn decide(volume: &Volume, known: &Known, hold_restored: bool) -> Decision {
+pub(crate) fn decide(volume: &Volume, known: &Known, options: &Options) -> Decision {
     let Some((claim_ref, uid)) = owner(volume) else {
         return if volume.phase == VolumePhase::Available {
             Decision::Rest
@@ -41,12 +55,21 @@ pub(crate) fn decide(volume: &Volume, known: &Known, hold_restored: bool) -> Dec
     let key = ObjectKey::claim(claim_ref.namespace.clone(), claim_ref.name.clone());
     let Some(claim) = known.claim(&place).filter(|claim| claim.meta.uid == *uid) else {
         let gone = Evidence::ClaimGone(key, uid.clone());
+        let hand_made = !is_provisioned(volume);
+        let give_back = options.differs(Difference::GiveBack) && hand_made;
+        let held = options.differs(Difference::HoldRestored)
+            && !volume.meta.annotations.has(names::RECLAIM);
+        let was_here = known.went_unbound(uid);
         return match volume.phase {
-            VolumePhase::Pending if hold_restored && !known.was_asked_for(uid) => Decision::Hold,
-            VolumePhase::Available if !is_provisioned(volume) => Decision::Unbind(gone),
-            _ => released(volume, gone),
+            VolumePhase::Pending if was_here && give_back => Decision::Unbind(gone),
+            VolumePhase::Pending if !was_here && held => Decision::Hold(gone),
+            VolumePhase::Available if give_back => Decision::Unbind(gone),
+            _ => released(volume, gone, known, options),
         };
     };
+    if is_abandoned(claim, known, options) && !is_provisioned(volume) {
+        return Decision::Unbind(Evidence::ClaimAbandoned(key, uid.clone()));
+    }
     match &claim.volume_name {
         None if claim.volume_mode != volume.volume_mode => Decision::Mismatch,
         None => Decision::Rest,
@@ -59,13 +82,33 @@ pub(crate) fn decide(volume: &Volume, known: &Known, hold_restored: bool) -> Dec
         }
         Some(_) => {
             let elsewhere = Evidence::ClaimElsewhere(key, uid.clone(), volume.meta.name.clone());
-            if is_provisioned(volume) && volume.reclaim_policy == ReclaimPolicy::Delete {
-                released(volume, elsewhere)
+            let provisioned = volume.meta.annotations.has(names::PROVISIONED_BY);
+            if provisioned && volume.reclaim_policy == ReclaimPolicy::Delete {
+                released(volume, elsewhere, known, options)
             } else {
                 Decision::Unbind(elsewhere)
             }
         }
     }
+}
+
+/// The claim is being deleted, no pod holds it, and its binding was never completed: what is
+/// reserved for it was never used, and goes back before the claim goes. The claim, which stays as
+/// long as its finalizer does, is the record of that: its annotation `bind-completed` is missing.
+pub(crate) fn is_abandoned(claim: &Claim, known: &Known, options: &Options) -> bool {
+    options.differs(Difference::GiveBack)
+        && claim.meta.is_deleting()
+        && !claim.bind_completed()
+        && !known.is_used(&claim.meta.place())
+}
+
+/// Whether the volume has to go back before this claim, which is abandoned, may go.
+pub(crate) fn goes_back(volume: &Volume, claim: &Claim) -> bool {
+    !is_provisioned(volume)
+        && volume
+            .claim_ref
+            .as_ref()
+            .is_some_and(|r| r.uid.as_ref() == Some(&claim.meta.uid))
 }
 
 /// The claim that the volume belongs to; one that is only reserved belongs to nobody yet.
@@ -81,15 +124,31 @@ fn is_provisioned(volume: &Volume) -> bool {
 }
 
 /// First Released, then what the policy says; a failure stays visible (B25, D7).
-fn released(volume: &Volume, evidence: Evidence) -> Decision {
-    match volume.phase {
-        VolumePhase::Failed => Decision::Rest,
-        VolumePhase::Released => match reclaim(volume) {
-            Reclaim::Leave => Decision::Rest,
-            Reclaim::Fail(failure) => Decision::Fail(evidence, failure),
-        },
-        VolumePhase::Pending | VolumePhase::Available | VolumePhase::Bound => {
-            Decision::Release(evidence)
+fn released(volume: &Volume, evidence: Evidence, known: &Known, options: &Options) -> Decision {
+    if !matches!(volume.phase, VolumePhase::Released | VolumePhase::Failed) {
+        return Decision::Release(evidence);
+    }
+    let failed = volume.phase == VolumePhase::Failed;
+    let fresh = options.differs(Difference::FreshFailure);
+    let fail = |evidence, failure: Failure| {
+        // The original writes a message only with a phase (B27).
+        if failed && !(fresh && *volume.message != *failure.notice().message) {
+            Decision::Rest
+        } else {
+            Decision::Fail(evidence, failure)
         }
+    };
+    match reclaim(volume, options) {
+        Reclaim::Keep if failed && fresh => Decision::Release(evidence),
+        Reclaim::Keep | Reclaim::LeaveToMaker => Decision::Rest,
+        Reclaim::Fail(failure) => fail(evidence, failure),
+        Reclaim::DropObject => Decision::Drop(evidence),
+        Reclaim::Recycle => match recycle::decide(volume, known, options) {
+            Recycling::Wait => Decision::Rest,
+            Recycling::Refuse(notice) => Decision::Tell(notice),
+            Recycling::Fail(failure) => fail(evidence, failure),
+            Recycling::Ask(node) => Decision::Wipe(evidence, node),
+            Recycling::Done => Decision::Recycled(evidence),
+        },
     }
 }

@@ -1,7 +1,9 @@
 //! The patches that bitts sends, each for one half of one object (V11).
 
 use bitts_api::machine::{Part, Target, Write};
-use bitts_api::{Claim, ClassName, Kind, ObjectKey, Quantity, Volume, VolumePhase, names};
+use bitts_api::{
+    Claim, ClassName, Kind, NodeName, ObjectKey, Quantity, Volume, VolumePhase, names,
+};
 use serde_json::{Value, json};
 
 pub(crate) fn claim_key(claim: &Claim) -> ObjectKey {
@@ -124,15 +126,15 @@ pub(crate) fn set_default_class(claim: &Claim, class: &ClassName) -> Write {
 
 /// Asks an external provisioner for a volume (P4).
 pub(crate) fn ask_provisioner(claim: &Claim, provisioner: &str) -> Write {
-    of_claim(
-        "ask-provisioner",
-        claim,
-        Part::Main,
-        json!({"metadata": {"annotations": {
-            names::STORAGE_PROVISIONER: provisioner,
-            names::BETA_STORAGE_PROVISIONER: provisioner,
-        }}}),
-    )
+    let mut annotations = json!({
+        names::STORAGE_PROVISIONER: provisioner,
+        names::BETA_STORAGE_PROVISIONER: provisioner,
+    });
+    if claim.meta.annotations.has(names::MIGRATED_TO) {
+        annotations[names::MIGRATED_TO] = Value::Null; // B8.1: a driver itself was not taken over
+    }
+    let patch = json!({"metadata": {"annotations": annotations}});
+    of_claim("ask-provisioner", claim, Part::Main, patch)
 }
 
 pub(crate) fn mark_available(volume: &Volume) -> Write {
@@ -147,6 +149,36 @@ pub(crate) fn mark_available(volume: &Volume) -> Write {
 /// A volume's phase; the message goes with it, and an earlier one does not outlive it (B27).
 pub(crate) fn phase(phase: VolumePhase, message: Option<&str>) -> Value {
     json!({"status": {"phase": phase.as_str(), "message": message, "reason": null}})
+}
+
+/// A volume that is left alone says why (amended §13.13).
+pub(crate) fn held(message: &str) -> Value {
+    json!({"status": {"message": message}})
+}
+
+/// Asks a node's agent to wipe the volume (D8).
+pub(crate) fn wipe(node: &NodeName) -> Value {
+    json!({"metadata": {"annotations": {
+        names::RECYCLE_ON: node,
+        names::RECYCLED: null,
+        names::RECYCLE_FAILED: null,
+    }}})
+}
+
+/// Gives a volume back that was wiped (D8).
+pub(crate) fn recycled(volume: &Volume) -> Value {
+    let mut patch = unbind(volume);
+    for name in [names::RECYCLE_ON, names::RECYCLED, names::RECYCLE_FAILED] {
+        patch["metadata"]["annotations"][name] = Value::Null;
+    }
+    patch
+}
+
+/// Lets go of a volume whose data nothing here deletes any more.
+pub(crate) fn without_finalizer(volume: &Volume, finalizer: &str) -> Value {
+    let rest: Vec<&str> = volume.meta.finalizers.iter().map(|f| &**f).collect();
+    let rest: Vec<&str> = rest.into_iter().filter(|f| *f != finalizer).collect();
+    json!({"metadata": {"finalizers": rest}})
 }
 
 /// Gives a volume back (B26): what the binder reserved is nobody's again; where a user named the

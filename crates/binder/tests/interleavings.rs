@@ -10,7 +10,7 @@ use std::collections::BTreeMap;
 
 use bitts_api::machine::Input;
 use bitts_api::{Claim, Kind, Object, ObjectKey, Volume};
-use bitts_binder::misfit;
+use bitts_binder::{Difference, misfit};
 use proptest::prelude::*;
 use serde_json::{Value, json};
 use support::{Fate, Store, World, claim, volume};
@@ -250,7 +250,10 @@ impl Story {
 
 fn tell(story: &[Happens]) -> World {
     let mut world = World::new(Store::default());
-    world.options.hold_restored = false; // volumes whose claims go early are no restored ones
+    world.options.differences = world
+        .options
+        .differences
+        .set(Difference::HoldRestored, false); // volumes whose claims go early are no restored ones
     world.start();
     let mut told = Story {
         world,

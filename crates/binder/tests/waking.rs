@@ -262,12 +262,23 @@ fn a_restored_volume_is_held() {
     restored["status"]["phase"] = "Pending".into();
     let v = world.create(Kind::Volume, restored);
     world.run();
-    assert!(world.steps.is_empty());
+    assert_eq!(world.steps, ["hold-volume v"]);
     assert_eq!(world.told(), ["Warning BittsVolumeHeld"]);
+    let status = &world.store.objects[&v]["status"];
+    assert_eq!(status["phase"], "Pending");
+    assert_eq!(status["message"], *world.events[0].message);
+    world.start();
+    world.run();
+    assert_eq!(
+        world.events.len(),
+        1,
+        "a new process does not tell it again"
+    );
     // The command that the event names.
     world.edit(&v, &json!({"spec": {"claimRef": null}}));
     world.run();
     assert_eq!(world.store.objects[&v]["status"]["phase"], "Available");
+    assert_eq!(world.store.objects[&v]["status"]["message"], Value::Null);
 }
 
 #[test]

@@ -43,6 +43,11 @@ async fn check(caller: &Caller, evidence: &Evidence) -> Result<Option<Vec<Fact>>
                 .filter(|o| o.uid() == uid)
                 .map(|o| vec![Fact::Seen(o)])
         }
+        Evidence::ClaimAbandoned(key, uid) => match live(caller, key).await? {
+            None => Some(vec![Fact::Deleted(key.clone(), uid.clone())]),
+            Some(Object::Claim(claim)) if is_abandoned(&claim, uid) => None,
+            Some(other) => Some(replaced(key, uid, other)),
+        },
         Evidence::ClaimElsewhere(key, uid, volume) => match live(caller, key).await? {
             None => Some(vec![Fact::Deleted(key.clone(), uid.clone())]),
             Some(Object::Claim(claim)) if is_elsewhere(&claim, uid, volume) => None,
@@ -65,6 +70,10 @@ async fn check(caller: &Caller, evidence: &Evidence) -> Result<Option<Vec<Fact>>
             (!users.is_empty()).then_some(users)
         }
     })
+}
+
+fn is_abandoned(claim: &Claim, uid: &Uid) -> bool {
+    claim.meta.uid == *uid && claim.meta.is_deleting() && !claim.bind_completed()
 }
 
 fn is_elsewhere(claim: &Claim, uid: &Uid, volume: &bitts_api::Name) -> bool {

@@ -112,6 +112,23 @@ impl Store {
         Outcome::Done
     }
 
+    /// Deletes an object, or marks it where finalizers hold it.
+    fn mark_deleted(&mut self, target: &Target) -> Outcome {
+        let Some(now) = self.get(&target.key).filter(|o| *o.uid() == target.uid) else {
+            return Outcome::Gone;
+        };
+        if now.resource_version() != target.version {
+            return Outcome::Conflict;
+        }
+        if now.meta().finalizers.is_empty() {
+            self.delete(&target.key);
+        } else {
+            let deleting = json!({"metadata": {"deletionTimestamp": "2026-01-01T00:00:00Z"}});
+            self.edit(&target.key, &deleting);
+        }
+        Outcome::Done
+    }
+
     /// Reads a destruction's evidence again; returns what was found where it does not hold.
     fn refuted(&self, evidence: &Evidence) -> Option<Vec<Object>> {
         match evidence {
@@ -119,6 +136,13 @@ impl Store {
                 let found = self.get(key).filter(|o| o.uid() == uid)?;
                 Some(vec![found])
             }
+            Evidence::ClaimAbandoned(key, uid) => match self.get(key) {
+                Some(Object::Claim(claim)) if claim.meta.uid == *uid => {
+                    let abandoned = claim.meta.is_deleting() && !claim.bind_completed();
+                    (!abandoned).then(|| vec![Object::Claim(claim)])
+                }
+                found => Some(found.into_iter().collect()),
+            },
             Evidence::ClaimElsewhere(key, uid, volume) => match self.get(key) {
                 Some(Object::Claim(claim)) if claim.meta.uid == *uid => {
                     let other = claim
@@ -337,7 +361,7 @@ impl World {
                         Destruction::Patch(part, patch) => {
                             (d.step, self.store.patch(&d.target, *part, patch))
                         }
-                        Destruction::Delete => panic!("the binder deletes nothing"),
+                        Destruction::Delete => (d.step, self.store.mark_deleted(&d.target)),
                     }
                 }
             }
