@@ -383,7 +383,7 @@ impl Agent {
                     .into_iter()
                     .for_each(|change| self.node_changed(change));
             }
-            Kind::StorageClass => {}
+            Kind::StorageClass | Kind::AttributesClass => {}
         }
     }
 
@@ -413,7 +413,10 @@ impl Agent {
                     .into_iter()
                     .for_each(|change| self.node_changed(change));
             }
-            Object::Pod(_) | Object::Node(_) | Object::StorageClass(_) => {}
+            Object::Pod(_)
+            | Object::Node(_)
+            | Object::StorageClass(_)
+            | Object::AttributesClass(_) => {}
         }
     }
 
@@ -444,7 +447,7 @@ impl Agent {
                     .into_iter()
                     .for_each(|change| self.node_changed(change));
             }
-            Kind::StorageClass => {}
+            Kind::StorageClass | Kind::AttributesClass => {}
         }
     }
 
@@ -592,5 +595,6 @@ fn warn(about: ObjectKey, uid: Uid, reason: &'static str, message: String) -> Ef
         severity: Severity::Warning,
         reason,
         message,
+        source: None,
     })
 }

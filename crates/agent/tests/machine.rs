@@ -229,6 +229,7 @@ fn the_life_of_the_seeds_pod() {
                     d.step, d.target, d.action, d.evidence
                 ),
                 Effect::Write(write) => writeln!(trace, "  write {}", write.step),
+                Effect::Create(create) => writeln!(trace, "  create {}", create.step),
             }
             .unwrap();
         }

@@ -1,6 +1,7 @@
 //! PersistentVolumeClaim: what a developer asks for.
 
 use serde::{Deserialize, Serialize};
+use serde_json::Value;
 
 use crate::names;
 use crate::volume::{class, non_empty};
@@ -38,6 +39,22 @@ pub struct Claim {
     pub status_access_modes: AccessModes,
     /// The attributes class that the status says is in force.
     pub status_attributes_class: Option<ClassName>,
+    /// What the condition `Unused` says (X5).
+    pub unused: Unused,
+    /// All other conditions, as they are; a list in a merge patch replaces the whole list.
+    pub other_conditions: Box<[Value]>,
+}
+
+/// What a claim's condition `Unused` says (X5).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Unused {
+    /// There is none, or it says neither.
+    #[default]
+    Unknown,
+    /// No pod refers to the claim.
+    True,
+    /// A pod refers to the claim.
+    False,
 }
 
 impl Claim {
@@ -45,6 +62,13 @@ impl Claim {
     #[must_use]
     pub fn bind_completed(&self) -> bool {
         self.meta.annotations.has(names::BIND_COMPLETED)
+    }
+
+    /// The attributes classes that it names: the one that is wanted and the one in force.
+    pub fn attributes_classes(&self) -> impl Iterator<Item = &ClassName> {
+        self.attributes_class
+            .iter()
+            .chain(&self.status_attributes_class)
     }
 }
 
@@ -124,6 +148,8 @@ struct Status {
     #[serde(default, deserialize_with = "or_default")]
     access_modes: AccessModes,
     current_volume_attributes_class_name: Option<Box<str>>,
+    #[serde(default, deserialize_with = "or_default")]
+    conditions: Vec<Value>,
 }
 
 impl From<Wire> for Claim {
@@ -134,7 +160,16 @@ impl From<Wire> for Claim {
             status,
         }: Wire,
     ) -> Self {
+        let (unused, other_conditions): (Vec<_>, Vec<_>) = (status.conditions.into_iter())
+            .partition(|condition| condition["type"] == names::UNUSED);
+        let unused = match unused.first().and_then(|c| c["status"].as_str()) {
+            Some("True") => Unused::True,
+            Some("False") => Unused::False,
+            _ => Unused::Unknown,
+        };
         Self {
+            unused,
+            other_conditions: other_conditions.into(),
             class: class(&meta, spec.storage_class_name.as_deref()),
             class_is_set: spec.storage_class_name.is_some()
                 || meta.annotations.has(names::BETA_STORAGE_CLASS),

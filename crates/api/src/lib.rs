@@ -25,6 +25,7 @@
 //! # Ok::<(), serde_json::Error>(())
 //! ```
 
+mod attributes_class;
 mod claim;
 pub mod labels;
 pub mod machine;
@@ -41,14 +42,15 @@ mod storage_class;
 mod volume;
 mod wire;
 
-pub use claim::{Claim, ClaimPhase};
+pub use attributes_class::AttributesClass;
+pub use claim::{Claim, ClaimPhase, Unused};
 pub use labels::{LabelSelector, Labels};
 pub use meta::{Annotations, ClassName, Meta, Name, Namespace, NodeName, ResourceVersion, Uid};
 pub use modes::{AccessMode, AccessModes, VolumeMode};
 pub use node::Node;
 pub use node_selector::NodeSelector;
 pub use object::{Kind, Object, ObjectKey};
-pub use pod::{Pod, PodPhase, PodVolume, PodVolumeSource};
+pub use pod::{ClaimTemplate, Pod, PodPhase, PodVolume, PodVolumeSource};
 pub use quantity::Quantity;
 pub use storage_class::{BindingMode, StorageClass};
 pub use volume::{ClaimRef, ReclaimPolicy, Source, Volume, VolumePhase};

@@ -7,8 +7,9 @@
 //!
 //! What holds between a machine and whoever runs it:
 //! - A machine decides nothing before every kind it watches was [`Input::Listed`] once (B2).
-//! - After a [`Effect::Write`] or [`Effect::Destroy`] of an object, the machine emits no other for
-//!   that object until [`Input::Finished`] came for it. Different objects go in parallel.
+//! - After a [`Effect::Write`], [`Effect::Destroy`] or [`Effect::Create`] of an object, the machine
+//!   emits no other for that object until [`Input::Finished`] came for it. Different objects go in
+//!   parallel.
 //! - Before `Finished`, the runner feeds what the write returned, or what it read live after a
 //!   refusal, as [`Input::Seen`] or [`Input::Deleted`].
 //! - An effect may be executed and its result lost (the process died, another one took the lease):
@@ -21,7 +22,9 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::{Kind, Meta, Name, Namespace, NodeName, Object, ObjectKey, ResourceVersion, Uid};
+use crate::{
+    ClassName, Kind, Meta, Name, Namespace, NodeName, Object, ObjectKey, ResourceVersion, Uid,
+};
 
 /// A moment of the runner's own clock: time since it started. Never goes back.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -84,7 +87,7 @@ pub enum Input<R, A> {
     Seen(Object),
     /// An object that is no more.
     Deleted(ObjectKey, Uid),
-    /// A write or destruction ended; what it left was fed before this.
+    /// A write, destruction or creation ended; what it left was fed before this.
     Finished(ObjectKey, Outcome),
     /// A task ended.
     Report(R),
@@ -92,14 +95,15 @@ pub enum Input<R, A> {
     Alarm(A),
 }
 
-/// How a write or destruction ended.
+/// How a write, destruction or creation ended.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Outcome {
     /// It took effect.
     Done,
     /// The object is no longer there, or another one has its name.
     Gone,
-    /// The object changed since it was read; the newer one was fed.
+    /// The object changed since it was read, or the one to be created is there already; the one that
+    /// was found was fed.
     Conflict,
     /// The evidence for a destruction did not hold when it was read again; what was found was fed.
     Spared,
@@ -117,6 +121,8 @@ pub enum Effect<T, A> {
     /// Something that loses data or takes it from a user when the reason is wrong. Its evidence is
     /// read live directly before.
     Destroy(Destroy),
+    /// Make an object.
+    Create(Create),
     /// Tell the user.
     Event(Event),
     /// Work of this role.
@@ -175,6 +181,22 @@ pub struct Write {
     pub patch: serde_json::Value,
 }
 
+/// In a patch or body, the value of a `lastTransitionTime` that is to be the time of the write:
+/// machines have no clock, so whoever executes the effect puts it there.
+pub const NOW: &str = "(now)";
+
+/// An object that is to be made where none of its name is. When its answer is lost and it is sent
+/// again, it finds itself: whether what is there is what was wanted is for the machine to judge.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Create {
+    /// The step's name in traces, logs and metrics, e.g. `create-ephemeral-claim`.
+    pub step: &'static str,
+    /// The object.
+    pub key: ObjectKey,
+    /// The object as JSON: metadata and spec; whoever executes it adds kind, name and namespace.
+    pub body: serde_json::Value,
+}
+
 /// A change that is executed only while its reasons still hold.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Destroy {
@@ -210,8 +232,12 @@ pub enum Evidence {
     /// No volume of this name belongs to the claim of this uid: it is absent, or its claimRef says
     /// another uid or none. A volume that is nobody's proves nothing (B18).
     VolumeLost(Name, Uid),
-    /// No scheduled pod of the claim's namespace refers to the claim, whatever its phase (X3, X4).
+    /// No scheduled pod of the claim's namespace uses the claim, whatever its phase
+    /// ([`Pod::holds`](crate::Pod::holds); X3, X4).
     ClaimUnused(ObjectKey),
+    /// No volume and no claim, in any namespace, names this VolumeAttributesClass, as the one that
+    /// is wanted or the one that is in force (X8).
+    AttributesClassUnused(ClassName),
     /// No pod of this uid exists at this place, or deletion was asked for and none of its
     /// containers is reported running.
     PodEnded(ObjectKey, Uid),
@@ -230,6 +256,8 @@ pub struct Event {
     pub reason: &'static str,
     /// What happened and what to do.
     pub message: String,
+    /// Who says so (N9), where that is not what the role says for all its events.
+    pub source: Option<&'static str>,
 }
 
 /// Whether an event tells of trouble.
@@ -267,7 +295,7 @@ macro_rules! cached {
         }
     )*};
 }
-cached!(Volume, Claim, StorageClass, Node, Pod);
+cached!(Volume, Claim, StorageClass, AttributesClass, Node, Pod);
 
 /// A namespaced (or not) name, as a key.
 pub type Place = (Option<Namespace>, Name);

@@ -265,6 +265,21 @@ pub struct Meta {
     /// Who has to agree before the object disappears.
     #[serde(default, deserialize_with = "or_default")]
     pub finalizers: Box<[Box<str>]>,
+    /// The owner that made the object for itself, if one did.
+    #[serde(
+        default,
+        rename = "ownerReferences",
+        deserialize_with = "controller_of"
+    )]
+    pub controller: Option<Uid>,
+    /// Deletion was asked for, and there is no time left for the object to end by itself: of a pod,
+    /// its node said that it has ended, or somebody forced it.
+    #[serde(
+        default,
+        rename = "deletionGracePeriodSeconds",
+        deserialize_with = "is_zero"
+    )]
+    pub grace_is_over: bool,
 }
 
 fn no_uid() -> Uid {
@@ -273,6 +288,22 @@ fn no_uid() -> Uid {
 
 fn uid<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Uid, D::Error> {
     Ok(Option::deserialize(deserializer)?.unwrap_or_else(no_uid))
+}
+
+#[derive(Deserialize)]
+struct Owner {
+    uid: Uid,
+    #[serde(default, deserialize_with = "or_default")]
+    controller: bool,
+}
+
+fn controller_of<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Uid>, D::Error> {
+    let owners: Vec<Owner> = or_default(deserializer)?;
+    Ok(owners.into_iter().find(|o| o.controller).map(|o| o.uid))
+}
+
+fn is_zero<'de, D: Deserializer<'de>>(deserializer: D) -> Result<bool, D::Error> {
+    Ok(Option::<i64>::deserialize(deserializer)? == Some(0))
 }
 
 /// Go clients write `""` for no namespace.

@@ -40,10 +40,15 @@ pub const RECYCLE_FAILED: &str = "bitts.dev/recycle-failed";
 pub const CLAIM_PROTECTION: &str = "kubernetes.io/pvc-protection";
 /// Holds a volume while it is bound.
 pub const VOLUME_PROTECTION: &str = "kubernetes.io/pv-protection";
+/// Holds a VolumeAttributesClass while a volume or claim names it.
+pub const ATTRIBUTES_CLASS_PROTECTION: &str = "kubernetes.io/vac-protection";
 /// Holds a volume whose data an in-tree provisioner deletes first (N5).
 pub const VOLUME_CONTROLLER: &str = "kubernetes.io/pv-controller";
 /// Holds a volume whose data the CSI external-provisioner deletes first (N5).
 pub const EXTERNAL_PROVISIONER: &str = "external-provisioner.volume.kubernetes.io/finalizer";
+
+/// The condition of a claim that tells since when no pod refers to it (X5).
+pub const UNUSED: &str = "Unused";
 
 /// The provisioner of a class whose volumes are made by hand (N8).
 pub const NO_PROVISIONER: &str = "kubernetes.io/no-provisioner";

@@ -3,7 +3,10 @@
 use std::fmt;
 use std::sync::Arc;
 
-use crate::{Claim, Meta, Name, Namespace, Node, Pod, ResourceVersion, StorageClass, Uid, Volume};
+use crate::{
+    AttributesClass, Claim, ClassName, Meta, Name, Namespace, Node, Pod, ResourceVersion,
+    StorageClass, Uid, Volume,
+};
 
 /// A kind of object that a role can watch.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -14,6 +17,8 @@ pub enum Kind {
     Claim,
     /// `storage.k8s.io/v1` StorageClass.
     StorageClass,
+    /// `storage.k8s.io/v1` VolumeAttributesClass; API servers before 1.34 have none.
+    AttributesClass,
     /// `v1` Node.
     Node,
     /// `v1` Pod.
@@ -28,6 +33,7 @@ impl Kind {
             Self::Volume => "PersistentVolume",
             Self::Claim => "PersistentVolumeClaim",
             Self::StorageClass => "StorageClass",
+            Self::AttributesClass => "VolumeAttributesClass",
             Self::Node => "Node",
             Self::Pod => "Pod",
         }
@@ -40,6 +46,7 @@ impl Kind {
             Self::Volume => "persistentvolumes",
             Self::Claim => "persistentvolumeclaims",
             Self::StorageClass => "storageclasses",
+            Self::AttributesClass => "volumeattributesclasses",
             Self::Node => "nodes",
             Self::Pod => "pods",
         }
@@ -49,7 +56,7 @@ impl Kind {
     #[must_use]
     pub const fn group(self) -> &'static str {
         match self {
-            Self::StorageClass => "storage.k8s.io",
+            Self::StorageClass | Self::AttributesClass => "storage.k8s.io",
             _ => "",
         }
     }
@@ -75,6 +82,7 @@ impl Kind {
             Self::Volume => Object::Volume(serde_json::from_slice(json)?),
             Self::Claim => Object::Claim(serde_json::from_slice(json)?),
             Self::StorageClass => Object::StorageClass(serde_json::from_slice(json)?),
+            Self::AttributesClass => Object::AttributesClass(serde_json::from_slice(json)?),
             Self::Node => Object::Node(serde_json::from_slice(json)?),
             Self::Pod => Object::Pod(serde_json::from_slice(json)?),
         })
@@ -90,6 +98,8 @@ pub enum Object {
     Claim(Arc<Claim>),
     /// A StorageClass.
     StorageClass(Arc<StorageClass>),
+    /// A VolumeAttributesClass.
+    AttributesClass(Arc<AttributesClass>),
     /// A Node.
     Node(Arc<Node>),
     /// A Pod.
@@ -104,6 +114,7 @@ impl Object {
             Self::Volume(_) => Kind::Volume,
             Self::Claim(_) => Kind::Claim,
             Self::StorageClass(_) => Kind::StorageClass,
+            Self::AttributesClass(_) => Kind::AttributesClass,
             Self::Node(_) => Kind::Node,
             Self::Pod(_) => Kind::Pod,
         }
@@ -116,6 +127,7 @@ impl Object {
             Self::Volume(o) => &o.meta,
             Self::Claim(o) => &o.meta,
             Self::StorageClass(o) => &o.meta,
+            Self::AttributesClass(o) => &o.meta,
             Self::Node(o) => &o.meta,
             Self::Pod(o) => &o.meta,
         }
@@ -154,7 +166,7 @@ macro_rules! from {
         }
     )*};
 }
-from!(Volume, Claim, StorageClass, Node, Pod);
+from!(Volume, Claim, StorageClass, AttributesClass, Node, Pod);
 
 /// The place of an object: kind, namespace and name. Says nothing about which object is there:
 /// that takes the uid.
@@ -186,6 +198,16 @@ impl ObjectKey {
             kind: Kind::Claim,
             namespace: Some(namespace.into()),
             name: name.into(),
+        }
+    }
+
+    /// The key of a VolumeAttributesClass.
+    #[must_use]
+    pub fn attributes_class(name: &ClassName) -> Self {
+        Self {
+            kind: Kind::AttributesClass,
+            namespace: None,
+            name: name.as_str().into(),
         }
     }
 

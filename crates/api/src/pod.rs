@@ -4,6 +4,7 @@ use std::fmt;
 
 use serde::de::{IgnoredAny, MapAccess, Visitor};
 use serde::{Deserialize, Deserializer, Serialize};
+use serde_json::Value;
 
 use crate::wire::or_default;
 use crate::{Meta, Name, NodeName};
@@ -22,6 +23,8 @@ pub struct Pod {
     pub has_running_container: bool,
     /// Its volumes, in order.
     pub volumes: Box<[PodVolume]>,
+    /// What the claims of its generic ephemeral volumes are made from.
+    pub claim_templates: Box<[ClaimTemplate]>,
 }
 
 impl Pod {
@@ -33,6 +36,24 @@ impl Pod {
             || (self.meta.is_deleting() && !self.has_running_container)
     }
 
+    /// Whether it keeps this claim from being deleted (X3): it was given a node and refers to the
+    /// claim, whatever its phase. A claim of its own does not outlive it, hence is let go when the
+    /// pod was shut down and only waits for whoever wants it to go after its claims.
+    #[must_use]
+    pub fn holds(&self, claim: &Name) -> bool {
+        self.node.is_some()
+            && self.volumes.iter().any(|volume| match &volume.source {
+                PodVolumeSource::Claim {
+                    name, ephemeral, ..
+                } => name == claim && !(*ephemeral && self.is_shut_down()),
+                PodVolumeSource::Other(_) => false,
+            })
+    }
+
+    fn is_shut_down(&self) -> bool {
+        self.meta.is_deleting() && self.meta.grace_is_over
+    }
+
     /// The names of the claims it uses, those of generic ephemeral volumes included.
     pub fn claims(&self) -> impl Iterator<Item = &Name> {
         self.volumes.iter().filter_map(|v| match &v.source {
@@ -40,6 +61,17 @@ impl Pod {
             PodVolumeSource::Other(_) => None,
         })
     }
+}
+
+/// What the claim of a generic ephemeral volume is made from.
+#[derive(Clone, Debug, PartialEq)]
+pub struct ClaimTemplate {
+    /// The pod's name for the volume.
+    pub volume: Box<str>,
+    /// The claim's name, `<pod>-<volume>`.
+    pub claim: Name,
+    /// `spec.volumes[].ephemeral.volumeClaimTemplate`: labels, annotations and spec, as they are.
+    pub template: Value,
 }
 
 /// One entry of a pod's `spec.volumes`.
@@ -106,8 +138,15 @@ struct Spec {
 struct WireVolume {
     name: Box<str>,
     claim: Option<WireClaimSource>,
-    ephemeral: bool,
+    ephemeral: Option<WireEphemeral>,
     other: Box<str>,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct WireEphemeral {
+    #[serde(default)]
+    volume_claim_template: Value,
 }
 
 #[derive(Deserialize)]
@@ -140,9 +179,7 @@ impl<'de> Visitor<'de> for VolumeVisitor {
             match field {
                 Field::Name => volume.name = map.next_value()?,
                 Field::PersistentVolumeClaim => volume.claim = map.next_value()?,
-                Field::Ephemeral => {
-                    volume.ephemeral = map.next_value::<Option<IgnoredAny>>()?.is_some();
-                }
+                Field::Ephemeral => volume.ephemeral = map.next_value()?,
                 Field::Other(name) => {
                     if map.next_value::<Option<IgnoredAny>>()?.is_some() {
                         volume.other = name;
@@ -194,27 +231,37 @@ impl From<Wire> for Pod {
             status,
         }: Wire,
     ) -> Self {
+        // X9
+        let own_claim = |volume: &str| Name::from(format!("{}-{volume}", meta.name));
         let source = |v: &WireVolume| match &v.claim {
             Some(claim) => PodVolumeSource::Claim {
                 name: claim.claim_name.clone(),
                 read_only: claim.read_only,
                 ephemeral: false,
             },
-            None if v.ephemeral => PodVolumeSource::Claim {
-                name: format!("{}-{}", meta.name, v.name).into(),
+            None if v.ephemeral.is_some() => PodVolumeSource::Claim {
+                name: own_claim(&v.name),
                 read_only: false,
                 ephemeral: true,
             },
             None => PodVolumeSource::Other(v.other.clone()),
         };
-        let volumes = spec
-            .volumes
-            .into_iter()
-            .map(|v| PodVolume {
-                source: source(&v),
+        let mut claim_templates = Vec::new();
+        let mut volumes = Vec::new();
+        for mut v in spec.volumes {
+            let source = source(&v);
+            if let (None, Some(ephemeral)) = (&v.claim, v.ephemeral.take()) {
+                claim_templates.push(ClaimTemplate {
+                    claim: own_claim(&v.name),
+                    volume: v.name.clone(),
+                    template: ephemeral.volume_claim_template,
+                });
+            }
+            volumes.push(PodVolume {
+                source,
                 name: v.name,
-            })
-            .collect();
+            });
+        }
         Self {
             node: spec
                 .node_name
@@ -227,7 +274,8 @@ impl From<Wire> for Pod {
                 .chain(&status.init_container_statuses)
                 .chain(&status.ephemeral_container_statuses)
                 .any(|c| c.state.running.is_some()),
-            volumes,
+            volumes: volumes.into(),
+            claim_templates: claim_templates.into(),
             meta,
         }
     }

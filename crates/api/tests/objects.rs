@@ -2,7 +2,7 @@
 
 use bitts_api::{
     AccessMode, AccessModes, BindingMode, Claim, ClaimPhase, Kind, Labels, Node, Pod, PodPhase,
-    PodVolumeSource, Quantity, ReclaimPolicy, Source, StorageClass, Volume, VolumeMode,
+    PodVolumeSource, Quantity, ReclaimPolicy, Source, StorageClass, Unused, Volume, VolumeMode,
     VolumePhase,
 };
 use serde::de::DeserializeOwned;
@@ -314,6 +314,28 @@ fn a_pods_volumes_are_its_claims_and_others() {
         pod.volumes[3].source,
         PodVolumeSource::Other("emptyDir".into())
     );
+    let [template] = &pod.claim_templates[..] else {
+        panic!("{:?}", pod.claim_templates);
+    };
+    assert_eq!((&*template.volume, template.claim.as_str()), ("b", "p-b"));
+    assert_eq!(template.template, json!({"spec": {}}));
+}
+
+#[test]
+fn a_claim_knows_who_made_it_and_what_its_conditions_say() {
+    let resizing = json!({"type": "Resizing", "status": "True", "unheard-of": 1});
+    let claim: Claim = read(json!({
+        "metadata": {"name": "p-b", "ownerReferences": [
+            {"kind": "Pod", "name": "q", "uid": "other"},
+            {"kind": "Pod", "name": "p", "uid": "mine", "controller": true},
+        ]},
+        "status": {"conditions": [{"type": "Unused", "status": "False"}, resizing]},
+    }));
+    assert_eq!(claim.meta.controller, Some("mine".into()));
+    assert_eq!(claim.unused, Unused::False);
+    assert_eq!(*claim.other_conditions, [resizing], "kept as it is");
+    let none: Claim = read(json!({"metadata": {"name": "c"}, "status": {"conditions": null}}));
+    assert_eq!((none.meta.controller, none.unused), (None, Unused::Unknown));
 }
 
 #[test]
@@ -377,6 +399,6 @@ fn objects_stay_small() {
         "amount, nanos and format, no padding"
     );
     assert_eq!(size_of::<Labels>(), 16, "one boxed slice");
-    assert!(size_of::<Volume>() <= 384, "{}", size_of::<Volume>());
-    assert!(size_of::<Claim>() <= 360, "{}", size_of::<Claim>());
+    assert!(size_of::<Volume>() <= 400, "{}", size_of::<Volume>());
+    assert!(size_of::<Claim>() <= 392, "{}", size_of::<Claim>());
 }

@@ -619,5 +619,6 @@ fn event(about: ObjectKey, uid: &Uid, notice: Notice) -> Event {
         severity: notice.severity,
         reason: notice.reason,
         message: notice.message,
+        source: None,
     }
 }

@@ -5,8 +5,8 @@ use std::sync::Arc;
 
 use bitts_api::machine::{Cache, Change, Place};
 use bitts_api::{
-    Claim, ClassName, Kind, Name, Namespace, Node, NodeName, Object, ObjectKey, Pod, ReclaimPolicy,
-    StorageClass, Uid, Volume, VolumePhase, names,
+    AttributesClass, Claim, ClassName, Kind, Name, Namespace, Node, NodeName, Object, ObjectKey,
+    Pod, ReclaimPolicy, StorageClass, Uid, Volume, VolumePhase, names,
 };
 
 use crate::matching::{FreeVolumes, created, first_name};
@@ -17,6 +17,7 @@ pub(crate) struct Known {
     volumes: Cache<Volume>,
     claims: Cache<Claim>,
     classes: Cache<StorageClass>,
+    attributes_classes: Cache<AttributesClass>,
     nodes: Cache<Node>,
     pods: Cache<Pod>,
     /// The volumes on offer; which they are is up to the [`crate::Binder`].
@@ -40,6 +41,7 @@ pub(crate) struct Dirty {
     pub(crate) claims: BTreeSet<Place>,
     /// Classes that appeared, changed or disappeared.
     pub(crate) classes: BTreeSet<ClassName>,
+    pub(crate) attributes_classes: BTreeSet<Name>,
 }
 
 /// So many claims of which a volume may still turn up are remembered.
@@ -127,7 +129,7 @@ impl Known {
 
     /// Whether a scheduled pod refers to the claim, whatever its phase (X3).
     pub(crate) fn is_used(&self, claim: &Place) -> bool {
-        self.users_of(claim).any(|pod| pod.node.is_some())
+        self.users_of(claim).any(|pod| pod.holds(&claim.1))
     }
 
     /// Whether the claim that the volume belongs to names it in turn.
@@ -203,6 +205,13 @@ impl Known {
             Kind::Volume => replace!(Volume, volumes, volume_changed),
             Kind::Claim => replace!(Claim, claims, claim_changed),
             Kind::StorageClass => replace!(StorageClass, classes, class_changed),
+            Kind::AttributesClass => {
+                replace!(
+                    AttributesClass,
+                    attributes_classes,
+                    attributes_class_changed
+                )
+            }
             Kind::Pod => replace!(Pod, pods, pod_changed),
             Kind::Node => replace!(Node, nodes, node_changed),
         }
@@ -221,6 +230,9 @@ impl Known {
             Object::Volume(volume) => see!(volumes, volume, volume_changed),
             Object::Claim(claim) => see!(claims, claim, claim_changed),
             Object::StorageClass(class) => see!(classes, class, class_changed),
+            Object::AttributesClass(class) => {
+                see!(attributes_classes, class, attributes_class_changed);
+            }
             Object::Pod(pod) => see!(pods, pod, pod_changed),
             Object::Node(node) => see!(nodes, node, node_changed),
         }
@@ -240,6 +252,7 @@ impl Known {
             Kind::Volume => remove!(volumes, volume_changed),
             Kind::Claim => remove!(claims, claim_changed),
             Kind::StorageClass => remove!(classes, class_changed),
+            Kind::AttributesClass => remove!(attributes_classes, attributes_class_changed),
             Kind::Pod => remove!(pods, pod_changed),
             Kind::Node => remove!(nodes, node_changed),
         }
@@ -326,6 +339,14 @@ impl Known {
             let waiting = self.all_volumes().filter(|v| is_to_be_recycled(v));
             dirty.volumes.extend(waiting.map(|v| v.meta.name.clone()));
         }
+    }
+
+    fn attributes_class_changed(&mut self, change: Change<AttributesClass>, dirty: &mut Dirty) {
+        let (old, new) = sides(change);
+        let class = new.as_ref().or(old.as_ref());
+        dirty
+            .attributes_classes
+            .extend(class.map(|c| c.meta.name.clone()));
     }
 
     fn pod_changed(&mut self, change: Change<Pod>, dirty: &mut Dirty) {

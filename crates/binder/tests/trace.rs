@@ -39,6 +39,10 @@ fn render(trace: &[BinderEffect]) -> String {
                 }
                 .unwrap();
             }
+            Effect::Create(c) => {
+                writeln!(text, "{}: {} {}", c.step, c.key.kind.name(), c.key).unwrap();
+                writeln!(text, "  {}", c.body).unwrap();
+            }
             Effect::Event(e) => {
                 writeln!(text, "event on {}: {:?} {}", e.about, e.severity, e.reason).unwrap();
                 writeln!(text, "  {}", e.message).unwrap();

@@ -3,6 +3,7 @@
 //! Requests are made by hand and not through typed `Api<K>`: bitts reads answers into its own small
 //! structs, and never sends back an object as a whole (a field it does not know would be lost).
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use bitts_api::{Kind, Namespace, ObjectKey};
@@ -19,6 +20,7 @@ use crate::backoff::Backoff;
 use crate::connect::whole;
 use crate::gate::Gate;
 use crate::metrics::{Metrics, OfReason};
+use crate::users::PodLists;
 use crate::{Host, Timing};
 
 pub(crate) const JSON: &str = "application/json";
@@ -44,7 +46,7 @@ pub(crate) enum Answer {
 }
 
 /// A request that may be sent again.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(crate) struct Failure {
     /// For metrics.
     pub(crate) reason: &'static str,
@@ -200,11 +202,21 @@ pub(crate) struct Caller {
     host: Host,
     role: &'static str,
     gate: Gate,
+    pods: Arc<PodLists>,
 }
 
 impl Caller {
     pub(crate) fn new(host: Host, role: &'static str, gate: Gate) -> Self {
-        Self { host, role, gate }
+        Self {
+            host,
+            role,
+            gate,
+            pods: Arc::default(),
+        }
+    }
+
+    pub(crate) fn pod_lists(&self) -> &PodLists {
+        &self.pods
     }
 
     pub(crate) fn role(&self) -> &'static str {

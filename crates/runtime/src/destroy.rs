@@ -1,11 +1,11 @@
 //! Destructions: their reasons are read again from the API, not a cache, directly before.
 
 use bitts_api::machine::{Destroy, Evidence, Outcome};
-use bitts_api::{Claim, Kind, Object, ObjectKey, Pod, Uid, Volume};
+use bitts_api::{Claim, Object, ObjectKey, Pod, Uid, Volume};
 
-use crate::api::{self, Answer, Call, Caller, Failure};
-use crate::execute::{Ended, Fact, act, compare, live, unexpected};
-use crate::list::{PAGE, Page, page_path};
+use crate::api::{Caller, Failure};
+use crate::execute::{Ended, Fact, act, compare, live};
+use crate::users;
 
 /// Executes a destruction if everything that speaks for it still holds.
 pub(crate) async fn destroy(caller: &Caller, destroy: &Destroy) -> Ended {
@@ -66,9 +66,12 @@ async fn check(caller: &Caller, evidence: &Evidence) -> Result<Option<Vec<Fact>>
                 .map(|o| vec![Fact::Seen(o)])
         }
         Evidence::ClaimUnused(claim) => {
-            let users = users(caller, claim).await?;
-            (!users.is_empty()).then_some(users)
+            let users = users::of_claim(caller, claim).await?;
+            (!users.is_empty()).then(|| users.into_iter().map(Fact::Seen).collect())
         }
+        Evidence::AttributesClassUnused(class) => users::of_attributes_class(caller, class)
+            .await?
+            .map(|user| vec![Fact::Seen(user)]),
     })
 }
 
@@ -99,38 +102,5 @@ fn replaced(key: &ObjectKey, uid: &Uid, found: Object) -> Vec<Fact> {
         vec![Fact::Seen(found)]
     } else {
         vec![Fact::Deleted(key.clone(), uid.clone()), Fact::Seen(found)]
-    }
-}
-
-/// The scheduled pods that refer to a claim, whatever their phase (X3, X4).
-async fn users(caller: &Caller, claim: &ObjectKey) -> Result<Vec<Fact>, Failure> {
-    let pods = api::collection(Kind::Pod, claim.namespace.as_ref());
-    let mut users = Vec::new();
-    let mut next = None;
-    loop {
-        let path = page_path(&pods, "", Some(PAGE), next.as_deref());
-        let body = match caller.call(&Call::get(path)).await {
-            Answer::Ok(body) => body,
-            answer => return Err(unexpected("listing the pods that may use", claim, answer)),
-        };
-        let unreadable = |error: serde_json::Error| {
-            Failure::new(
-                "unreadable",
-                format!("the pods that may use {claim}: {error}"),
-            )
-        };
-        let page: Page<'_> = serde_json::from_slice(&body).map_err(unreadable)?;
-        for pod in page.items() {
-            // One that cannot be read may be a user.
-            let pod = Kind::Pod.read(pod.get().as_bytes()).map_err(unreadable)?;
-            if matches!(&pod, Object::Pod(p) if p.node.is_some() && p.claims().any(|c| *c == claim.name))
-            {
-                users.push(Fact::Seen(pod));
-            }
-        }
-        next = page.next();
-        if next.is_none() {
-            return Ok(users);
-        }
     }
 }

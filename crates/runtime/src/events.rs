@@ -97,6 +97,8 @@ struct Key {
     warning: bool,
     reason: &'static str,
     message: String,
+    /// Who says so, where that is not the role.
+    source: Option<&'static str>,
 }
 
 /// How often an event happened, and where that is written.
@@ -131,6 +133,7 @@ impl Known {
                 warning: event.severity == Severity::Warning,
                 reason: event.reason,
                 message: cut(event.message, LONGEST_MESSAGE),
+                source: event.source,
             };
             match self.0.entry(key.clone()) {
                 Entry::Vacant(place) => {
@@ -182,6 +185,7 @@ async fn publish(
     let name = cut(key.about.name.to_string(), LONGEST_NAME - 1 - unique.len());
     let name = format!("{}.{unique}", name.trim_end_matches(['.', '-']));
     let collection = format!("/api/v1/namespaces/{namespace}/events");
+    let source = key.source.unwrap_or(source);
     let body = object(source, key, series, &namespace, &name);
     let call = Call::with_body(Method::POST, collection.clone(), JSON, &body);
     match caller.call(&call.map_err(|error| error.to_string())?).await {
@@ -261,6 +265,7 @@ mod tests {
             severity: Severity::Warning,
             reason: "FailedBinding",
             message: message.to_owned(),
+            source: None,
         }
     }
 
@@ -300,6 +305,7 @@ mod tests {
             warning: false,
             reason: "VolumeDelete",
             message: "done".to_owned(),
+            source: None,
         };
         let namespace = Namespace::from("default");
         let event = object(

@@ -1,9 +1,10 @@
 //! Writes: a change of one object, valid only for the version that was decided on.
 
-use bitts_api::machine::{Destruction, Outcome, Part, Target, Write};
+use bitts_api::machine::{Destruction, NOW, Outcome, Part, Target, Write};
 use bitts_api::{Object, ObjectKey, Uid};
 use bytes::Bytes;
 use http::Method;
+use jiff::Timestamp;
 use serde_json::{Map, Value, json};
 
 use crate::api::{self, Answer, Call, Caller, Failure, JSON, MERGE_PATCH};
@@ -231,7 +232,23 @@ fn conditional(patch: &Value, target: &Target) -> Result<Value, String> {
         "resourceVersion".to_owned(),
         json!(target.version.to_string()),
     );
-    Ok(Value::Object(patch))
+    let mut patch = Value::Object(patch);
+    stamp(&mut patch);
+    Ok(patch)
+}
+
+/// Says what time it is where a condition is to tell when it was written.
+fn stamp(patch: &mut Value) {
+    let conditions = patch.pointer_mut("/status/conditions");
+    for condition in conditions
+        .and_then(Value::as_array_mut)
+        .into_iter()
+        .flatten()
+    {
+        if condition["lastTransitionTime"] == NOW {
+            condition["lastTransitionTime"] = json!(format!("{:.0}", Timestamp::now()));
+        }
+    }
 }
 
 #[cfg(test)]
@@ -263,6 +280,24 @@ mod tests {
                    "spec": {"claimRef": null}})
         );
         assert!(conditional(&json!([1]), &target()).is_err());
+    }
+
+    #[test]
+    fn a_condition_tells_when_it_was_written() {
+        let conditions = json!([
+            {"type": "A", "message": NOW, "lastTransitionTime": NOW},
+            {"type": "B", "lastTransitionTime": "2026-01-01T00:00:00Z"},
+        ]);
+        let patch = json!({"status": {"conditions": conditions}});
+        let before = Timestamp::now();
+        let stamped = conditional(&patch, &target()).unwrap();
+        let [a, b] = &stamped["status"]["conditions"].as_array().unwrap()[..] else {
+            panic!("{stamped}");
+        };
+        let said: Timestamp = a["lastTransitionTime"].as_str().unwrap().parse().unwrap();
+        assert!(said.as_second() >= before.as_second(), "{said}");
+        assert_eq!(a["message"], NOW);
+        assert_eq!(*b, conditions[1]);
     }
 
     #[test]

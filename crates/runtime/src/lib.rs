@@ -63,6 +63,7 @@ mod admin;
 mod api;
 mod backoff;
 mod connect;
+mod create;
 mod destroy;
 mod events;
 mod execute;
@@ -79,6 +80,7 @@ mod options;
 mod role;
 mod signals;
 mod turn;
+mod users;
 mod watch;
 
 pub use admin::serve_admin;

@@ -5,13 +5,14 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bitts_api::ObjectKey;
-use bitts_api::machine::{Destroy, Effect, Input, Machine, Moment, Outcome, Write};
+use bitts_api::machine::{Create, Destroy, Effect, Input, Machine, Moment, Outcome, Write};
 use tokio::sync::{Semaphore, mpsc};
 use tokio::task::{JoinError, JoinSet};
 use tokio::time::{Instant, timeout};
 use tokio_util::time::DelayQueue;
 
 use crate::api::Caller;
+use crate::create::create;
 use crate::destroy::destroy;
 use crate::events::{Recorder, recorder};
 use crate::execute::{Ended, Fact, write};
@@ -30,6 +31,7 @@ const LONGEST_WAKE: Duration = Duration::from_secs(365 * 24 * 3600);
 /// A change of one object.
 #[derive(Debug)]
 enum Change {
+    Create(Create),
     Write(Write),
     Destroy(Destroy),
 }
@@ -37,6 +39,7 @@ enum Change {
 impl Change {
     fn key(&self) -> &ObjectKey {
         match self {
+            Self::Create(create) => &create.key,
             Self::Write(write) => &write.target.key,
             Self::Destroy(destroy) => &destroy.target.key,
         }
@@ -44,6 +47,7 @@ impl Change {
 
     fn step(&self) -> &'static str {
         match self {
+            Self::Create(create) => create.step,
             Self::Write(write) => write.step,
             Self::Destroy(destroy) => destroy.step,
         }
@@ -223,6 +227,7 @@ where
         match effect {
             Effect::Write(write) => self.begin(Change::Write(write)),
             Effect::Destroy(destroy) => self.begin(Change::Destroy(destroy)),
+            Effect::Create(create) => self.begin(Change::Create(create)),
             Effect::Event(event) => self.events.record(event),
             Effect::Task(task) => {
                 let worker = self.worker.clone();
@@ -265,6 +270,7 @@ where
                 return Spent::Left;
             }
             let ended = match &change {
+                Change::Create(one) => create(&caller, one).await,
                 Change::Write(one) => write(&caller, one).await,
                 Change::Destroy(one) => destroy(&caller, one).await,
             };

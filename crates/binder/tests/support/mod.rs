@@ -14,7 +14,8 @@ use std::convert::Infallible;
 use std::time::Duration;
 
 use bitts_api::machine::{
-    Destruction, Effect, Event, Evidence, Input, Machine, Moment, Outcome, Part, Target,
+    Create, Destruction, Effect, Event, Evidence, Input, Machine, Moment, NOW, Outcome, Part,
+    Target,
 };
 use bitts_api::{Kind, Object, ObjectKey, Uid};
 use bitts_binder::{Binder, Options, Retry};
@@ -23,10 +24,11 @@ use serde_json::{Value, json};
 pub type BinderEffect = Effect<Infallible, Retry>;
 pub type BinderInput = Input<Infallible, Retry>;
 
-pub const KINDS: [Kind; 5] = [
+pub const KINDS: [Kind; 6] = [
     Kind::Volume,
     Kind::Claim,
     Kind::StorageClass,
+    Kind::AttributesClass,
     Kind::Pod,
     Kind::Node,
 ];
@@ -101,7 +103,17 @@ impl Store {
             let in_status = half == "status";
             assert_eq!(in_status, part == Part::Status, "{half} is not in {part:?}");
         }
-        self.edit(&target.key, patch);
+        let mut patch = patch.clone();
+        let conditions = patch.pointer_mut("/status/conditions");
+        for condition in conditions
+            .into_iter()
+            .flat_map(|c| c.as_array_mut().unwrap())
+        {
+            if condition["lastTransitionTime"] == NOW {
+                condition["lastTransitionTime"] = format!("at {}", self.version).into();
+            }
+        }
+        self.edit(&target.key, &patch);
         let meta = &self.objects[&target.key]["metadata"];
         let held = meta["finalizers"]
             .as_array()
@@ -126,6 +138,18 @@ impl Store {
             let deleting = json!({"metadata": {"deletionTimestamp": "2026-01-01T00:00:00Z"}});
             self.edit(&target.key, &deleting);
         }
+        Outcome::Done
+    }
+
+    /// Makes an object where none of its name is.
+    fn make(&mut self, create: &Create) -> Outcome {
+        if self.objects.contains_key(&create.key) {
+            return Outcome::Conflict;
+        }
+        let mut object = create.body.clone();
+        object["metadata"]["name"] = json!(create.key.name);
+        object["metadata"]["namespace"] = json!(create.key.namespace);
+        self.create(create.key.kind, object);
         Outcome::Done
     }
 
@@ -165,14 +189,25 @@ impl Store {
             Evidence::ClaimUnused(key) => {
                 let mut pods = self.list(Kind::Pod);
                 pods.retain(|object| match object {
-                    Object::Pod(pod) => {
-                        pod.meta.namespace == key.namespace
-                            && pod.node.is_some()
-                            && pod.claims().any(|name| *name == key.name)
-                    }
+                    Object::Pod(pod) => pod.meta.namespace == key.namespace && pod.holds(&key.name),
                     _ => false,
                 });
                 (!pods.is_empty()).then_some(pods)
+            }
+            Evidence::AttributesClassUnused(class) => {
+                let users = self.objects.values().filter(|o| {
+                    let named = |at: &str| o.pointer(at) == Some(&json!(class));
+                    named("/spec/volumeAttributesClassName")
+                        || named("/status/currentVolumeAttributesClassName")
+                });
+                let users: Vec<_> = users.cloned().collect();
+                (!users.is_empty()).then(|| {
+                    let kind = |o: &Value| match o["metadata"]["namespace"].is_null() {
+                        true => Kind::Volume,
+                        false => Kind::Claim,
+                    };
+                    users.iter().map(|o| read(kind(o), o)).collect()
+                })
             }
             other => panic!("the binder needs no such evidence: {other:?}"),
         }
@@ -278,7 +313,6 @@ impl World {
                 Effect::Wake(after, retry) => self.timers.push((after, retry)),
                 Effect::Task(never) => match never {},
                 other => {
-                    let key = |e: &BinderEffect| target(e).key.clone();
                     let twice = self.queue.iter().any(|e| key(e) == key(&other));
                     assert!(!twice, "two effects in flight for {}", key(&other));
                     self.queue.push_back(other);
@@ -313,15 +347,13 @@ impl World {
     /// Executes the effect at `index` of the queue.
     pub fn execute(&mut self, index: usize, fate: Fate) {
         let effect = self.queue.remove(index).unwrap();
-        let target = target(&effect).clone();
+        let key = key(&effect).clone();
         if fate == Fate::DeathBefore {
             return self.die();
         }
-        if fate == Fate::Touched && self.store.objects.contains_key(&target.key) {
-            self.store.edit(
-                &target.key,
-                &json!({"metadata": {"labels": {"touched": "yes"}}}),
-            );
+        if fate == Fate::Touched && self.store.objects.contains_key(&key) {
+            self.store
+                .edit(&key, &json!({"metadata": {"labels": {"touched": "yes"}}}));
         }
         let outcome = if fate == Fate::Lost {
             Outcome::Failed("connection refused".into())
@@ -333,19 +365,23 @@ impl World {
         }
         if fate == Fate::AnswerLost {
             let failed = Outcome::Failed("timed out".into());
-            return self.feed(Input::Finished(target.key, failed));
+            return self.feed(Input::Finished(key, failed));
         }
         if fate != Fate::Lost {
-            match self.store.get(&target.key) {
+            match self.store.get(&key) {
                 Some(object) => self.feed(Input::Seen(object)),
-                None => self.feed(Input::Deleted(target.key.clone(), target.uid.clone())),
+                None => {
+                    let uid = target(&effect).uid.clone();
+                    self.feed(Input::Deleted(key.clone(), uid));
+                }
             }
         }
-        self.feed(Input::Finished(target.key, outcome));
+        self.feed(Input::Finished(key, outcome));
     }
 
     fn carry_out(&mut self, effect: &BinderEffect) -> Outcome {
         let (step, outcome) = match effect {
+            Effect::Create(c) => (c.step, self.store.make(c)),
             Effect::Write(w) => (w.step, self.store.patch(&w.target, w.part, &w.patch)),
             Effect::Destroy(d) => {
                 // A volume that was never reserved has nobody to ask.
@@ -368,7 +404,7 @@ impl World {
             other => panic!("not executed: {other:?}"),
         };
         if outcome == Outcome::Done {
-            self.steps.push(format!("{step} {}", target(effect).key));
+            self.steps.push(format!("{step} {}", key(effect)));
         }
         outcome
     }
@@ -431,10 +467,18 @@ pub fn target(effect: &BinderEffect) -> &Target {
     }
 }
 
+pub fn key(effect: &BinderEffect) -> &ObjectKey {
+    match effect {
+        Effect::Create(create) => &create.key,
+        other => &target(other).key,
+    }
+}
+
 pub fn step(effect: &BinderEffect) -> &'static str {
     match effect {
         Effect::Write(write) => write.step,
         Effect::Destroy(destroy) => destroy.step,
+        Effect::Create(create) => create.step,
         other => panic!("has no step: {other:?}"),
     }
 }

@@ -1,5 +1,7 @@
 //! Destructions, and what spares an object.
 
+use std::time::Duration;
+
 use bitts_api::machine::{Destroy, Destruction, Effect, Evidence, Outcome, Part};
 use bitts_api::{Kind, Name, ObjectKey, Uid};
 use serde_json::{Value, json};
@@ -215,5 +217,108 @@ async fn a_claim_is_elsewhere_only_when_it_says_so() {
         fake.put(CLAIM, claim(volume));
         let role = Role::doing(&fake, effects);
         assert_eq!(role.outcome().await, outcome, "{volume:?}");
+    }
+}
+
+/// X3: a pod that was shut down and waits for what it owns lets its own claims go.
+#[tokio::test(start_paused = true)]
+async fn a_pod_that_was_shut_down_lets_only_its_own_claims_go() {
+    for (grace, own, outcome) in [
+        (0, true, Outcome::Done),
+        (0, false, Outcome::Spared),
+        (30, true, Outcome::Spared),
+    ] {
+        let fake = Fake::default();
+        let claim = ObjectKey::claim("shop", "web-d");
+        let effects = deletion(&fake, vec![Evidence::ClaimUnused(claim)]);
+        let mut pod = pod(Some("n1"), "web-d", json!({}));
+        pod["metadata"]["deletionTimestamp"] = json!("2026-11-23T03:00:00Z");
+        pod["metadata"]["deletionGracePeriodSeconds"] = json!(grace);
+        if own {
+            pod["spec"]["volumes"] = json!([{"name": "d", "ephemeral": {}}]);
+        }
+        fake.put(POD, pod);
+        let role = Role::doing(&fake, effects);
+        assert_eq!(role.outcome().await, outcome, "grace {grace}, own {own}");
+    }
+}
+
+/// Section 13, weakness 24: the original lists all pods again and again.
+#[tokio::test(start_paused = true)]
+async fn claims_that_are_let_go_together_share_their_looks_at_the_pods() {
+    const CLAIMS: usize = 100;
+    let fake = Fake::default();
+    let effects = (0..CLAIMS).map(|n| {
+        let name = format!("c{n}");
+        let path = format!("/api/v1/namespaces/shop/persistentvolumeclaims/{name}");
+        let claim = fake.put(
+            &path,
+            json!({"metadata": {"name": name, "namespace": "shop"}}),
+        );
+        Effect::Destroy(Destroy {
+            step: "test-destroy",
+            target: target(Kind::Claim, &claim),
+            action: Destruction::Delete,
+            evidence: vec![Evidence::ClaimUnused(ObjectKey::claim("shop", name))],
+        })
+    });
+    let effects = effects.collect();
+    fake.put(POD, pod(Some("n1"), "c7", json!({})));
+    let role = Role::doing_at_once(&fake, 25, effects);
+    let finished = |role: &Role| {
+        let story = role.story();
+        story.iter().filter(|l| l.starts_with("finished")).count()
+    };
+    while finished(&role) < CLAIMS {
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    let spared = role
+        .story()
+        .iter()
+        .filter(|l| l.ends_with("Spared"))
+        .count();
+    assert_eq!(spared, 1);
+    let lists = fake.requests("GET /api/v1/namespaces/shop/pods?").len();
+    assert!(lists <= CLAIMS / 5, "{lists} lists for {CLAIMS} claims");
+}
+
+/// Section 13, weakness 26: the original believes its caches.
+#[tokio::test(start_paused = true)]
+async fn a_volume_or_claim_that_names_an_attributes_class_spares_it() {
+    let gold = || Evidence::AttributesClassUnused("gold".into());
+    for (path, object, spared) in [
+        (
+            "/api/v1/persistentvolumes/v",
+            json!({"spec": {"volumeAttributesClassName": "gold"}}),
+            true,
+        ),
+        (
+            CLAIM,
+            json!({"spec": {"volumeAttributesClassName": "gold"}}),
+            true,
+        ),
+        (
+            CLAIM,
+            json!({"status": {"currentVolumeAttributesClassName": "gold"}}),
+            true,
+        ),
+        (
+            CLAIM,
+            json!({"spec": {"volumeAttributesClassName": "silver"}}),
+            false,
+        ),
+    ] {
+        let fake = Fake::default();
+        let effects = deletion(&fake, vec![gold()]);
+        let mut user = object.clone();
+        user["metadata"] = json!({"name": path.rsplit('/').next()});
+        fake.put(path, user);
+        let role = Role::doing(&fake, effects);
+        let outcome = if spared {
+            Outcome::Spared
+        } else {
+            Outcome::Done
+        };
+        assert_eq!(role.outcome().await, outcome, "{object}");
     }
 }

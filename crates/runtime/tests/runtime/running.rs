@@ -18,6 +18,7 @@ fn event(message: &str) -> Out {
         severity: Severity::Warning,
         reason: "FailedBinding",
         message: message.to_owned(),
+        source: None,
     })
 }
 

@@ -85,11 +85,27 @@ impl Role {
         Self::start(fake, vec![all(Kind::Claim)], None, once_listed(effects))
     }
 
+    /// As [`Role::doing`], with so many changes under way at a time.
+    pub(crate) fn doing_at_once(fake: &Fake, writes: usize, effects: Vec<Out>) -> Self {
+        let decide = once_listed(effects);
+        Self::begin(fake, vec![all(Kind::Claim)], None, decide, writes)
+    }
+
     pub(crate) fn start(
         fake: &Fake,
         watches: Vec<Watch>,
         lease: Option<LeaseOptions>,
         decide: Decide,
+    ) -> Self {
+        Self::begin(fake, watches, lease, decide, 4)
+    }
+
+    fn begin(
+        fake: &Fake,
+        watches: Vec<Watch>,
+        lease: Option<LeaseOptions>,
+        decide: Decide,
+        writes_at_once: usize,
     ) -> Self {
         let host = Host::new(fake.client());
         let told = Arc::default();
@@ -102,7 +118,7 @@ impl Role {
             name: "tester",
             event_source: "test-controller",
             lease,
-            writes_at_once: 4,
+            writes_at_once,
         };
         let task = tokio::spawn({
             let host = host.clone();

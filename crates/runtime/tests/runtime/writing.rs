@@ -3,12 +3,12 @@
 use std::time::Duration;
 
 use bitts_api::Kind;
-use bitts_api::machine::{Input, Outcome, Part};
+use bitts_api::machine::{Create, Effect, Input, Outcome, Part};
 use serde_json::json;
 use tokio::time::{Instant, sleep};
 
 use crate::fake::{Fake, Fault};
-use crate::script::{CLAIM, In, Out, Role, claim, target, write};
+use crate::script::{CLAIM, In, Out, Role, claim, claim_key, target, write};
 
 const PATCH: &str = "PATCH /api/v1/namespaces/shop/persistentvolumeclaims/data";
 
@@ -274,4 +274,71 @@ async fn a_shutdown_leaves_the_writes_that_did_not_begin() {
         4,
         "what had begun was finished"
     );
+}
+
+const CLAIMS: &str = "/api/v1/namespaces/shop/persistentvolumeclaims";
+
+fn creation() -> Vec<Out> {
+    vec![Effect::Create(Create {
+        step: "test-create",
+        key: claim_key(),
+        body: json!({"metadata": {"labels": {"a": "b"}}, "spec": {"storageClassName": "x"}}),
+    })]
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_creation_sends_the_whole_object_and_feeds_it() {
+    let fake = Fake::default();
+    let role = Role::doing(&fake, creation());
+    assert_eq!(
+        role.ending().await,
+        ["seen shop/data@1", "finished shop/data Done"]
+    );
+    assert_eq!(
+        fake.requests("POST"),
+        [format!("POST {CLAIMS}?fieldManager=bitts-tester")]
+    );
+    assert_eq!(
+        fake.bodies("POST"),
+        [json!({
+            "apiVersion": "v1", "kind": "PersistentVolumeClaim",
+            "metadata": {"name": "data", "namespace": "shop", "labels": {"a": "b"}},
+            "spec": {"storageClassName": "x"},
+        })]
+    );
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_is_there_already_is_fed_and_left_alone() {
+    let fake = Fake::default();
+    fake.put(CLAIM, claim(Some("disk")));
+    let role = Role::doing(&fake, creation());
+    assert_eq!(
+        role.ending().await,
+        ["seen shop/data@1", "finished shop/data Conflict"]
+    );
+    assert_eq!(volume_name(&fake).as_deref(), Some("disk"));
+}
+
+/// X10
+#[tokio::test(start_paused = true)]
+async fn a_creation_whose_answer_was_lost_finds_itself() {
+    let fake = Fake::default();
+    fake.fail("POST", 1, Fault::StatusAfter(503));
+    let role = Role::doing(&fake, creation());
+    assert_eq!(
+        role.ending().await,
+        ["seen shop/data@1", "finished shop/data Conflict"]
+    );
+    assert_eq!(fake.requests("POST").len(), 2);
+    assert_eq!(fake.get(CLAIM).unwrap()["metadata"]["labels"]["a"], "b");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_creation_that_is_forbidden_is_refused_at_once() {
+    let fake = Fake::default();
+    fake.fail("POST", usize::MAX, Fault::Status(403, None));
+    let role = Role::doing(&fake, creation());
+    assert!(matches!(role.outcome().await, Outcome::Refused(_)));
+    assert_eq!(fake.requests("POST").len(), 1);
 }
