@@ -123,6 +123,10 @@ pub(crate) struct Run {
     #[arg(long, value_name = "NAMESPACE", env = "BITTS_LEASE_NAMESPACE")]
     pub(crate) lease_namespace: Option<String>,
 
+    #[cfg(feature = "binder")]
+    #[command(flatten)]
+    pub(crate) binder: crate::binder::Binder,
+
     #[cfg(feature = "agent")]
     #[command(flatten)]
     pub(crate) agent: Agent,

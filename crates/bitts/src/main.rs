@@ -4,6 +4,8 @@
 
 #[cfg(feature = "demo")]
 mod apiserver;
+#[cfg(feature = "binder")]
+mod binder;
 mod cli;
 #[cfg(feature = "demo")]
 mod demo;

@@ -39,7 +39,7 @@ async fn roles(mut args: Run) -> Result<ExitCode> {
             #[cfg(feature = "binder")]
             Role::Binder => {
                 let lease = binder_lease(&args);
-                let options = bitts_binder::Options::default();
+                let options = args.binder.options();
                 roles.spawn(
                     async move { ("binder", bitts_binder::run(&host, options, lease).await) },
                 );
