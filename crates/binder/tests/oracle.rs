@@ -9,9 +9,10 @@ mod support;
 use std::collections::BTreeMap;
 
 use bitts_api::{Kind, ObjectKey};
+use bitts_binder::{Differences, Recycle};
 use serde::Deserialize;
 use serde_json::{Value, json};
-use support::{Store, World};
+use support::{Fate, Store, World};
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -26,7 +27,70 @@ struct Row {
     unseen: BTreeMap<String, ClaimIs>,
     #[serde(default)]
     classes: BTreeMap<String, ClassIs>,
+    #[serde(default)]
+    pods: BTreeMap<String, PodIs>,
+    /// `--strict-compat`.
+    #[serde(default)]
+    strict: bool,
+    /// `--enable-recycle`.
+    #[serde(default)]
+    recycle: bool,
+    /// Who else is there.
+    #[serde(default)]
+    with: Vec<Other>,
+    /// What happens once all is at rest.
+    #[serde(default)]
+    later: Later,
+    /// What happens unseen just before a step is executed.
+    before: Option<Before>,
     then: Then,
+}
+
+/// Another program, which stands for a plugin of kube-controller-manager.
+#[derive(Clone, Copy, PartialEq, PartialOrd, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+enum Other {
+    /// An agent that wipes what it is asked to.
+    AgentWipes,
+    /// An agent that cannot.
+    AgentFails,
+    /// An agent that can at its second attempt.
+    AgentFailsOnce,
+    /// `vendor.com/disk`: makes volumes for claims that ask it to.
+    ProvisionerMakes,
+    /// The same deletes those that were released.
+    ProvisionerDeletes,
+}
+
+#[derive(Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Later {
+    #[serde(default)]
+    volumes: BTreeMap<String, VolumeIs>,
+    #[serde(default)]
+    claims: BTreeMap<String, ClaimIs>,
+    #[serde(default)]
+    delete_volumes: Vec<String>,
+    #[serde(default)]
+    delete_claims: Vec<String>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Before {
+    step: String,
+    /// The volume is deleted.
+    delete: Option<String>,
+    /// The volume is offered to everybody.
+    offer: Option<String>,
+}
+
+/// A pod that uses the claim of its name.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct PodIs {
+    phase: String,
+    claim: String,
 }
 
 /// A volume as given. Default: 1Gi, RWO and ROX, Retain, no class, Available, nobody's.
@@ -50,6 +114,13 @@ struct VolumeIs {
     #[serde(default)]
     annotations: BTreeMap<String, String>,
     csi: Option<String>,
+    host_path: Option<String>,
+    #[serde(default)]
+    nfs: bool,
+    #[serde(default)]
+    finalizers: Vec<String>,
+    #[serde(default)]
+    deleting: bool,
 }
 
 /// A claim as given. Default: 1Gi, RWO and ROX, class "", Pending.
@@ -82,11 +153,20 @@ struct ClassIs {
     provisioner: String,
     #[serde(default)]
     wait: bool,
+    #[serde(default)]
+    default: bool,
+    created: Option<String>,
 }
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Then {
+    /// These are no more.
+    #[serde(default)]
+    gone: Vec<String>,
+    /// The classes of claims.
+    #[serde(default)]
+    classes: BTreeMap<String, Value>,
     #[serde(default)]
     volumes: BTreeMap<String, VolumeBecomes>,
     #[serde(default)]
@@ -105,6 +185,9 @@ struct VolumeBecomes {
     by_binder: bool,
     #[serde(default)]
     message: String,
+    #[serde(default)]
+    finalizers: Vec<String>,
+    migrated: Option<String>,
 }
 
 #[derive(Debug, PartialEq, Deserialize)]
@@ -120,6 +203,9 @@ struct ClaimBecomes {
     attributes: Option<String>,
     /// `volume.kubernetes.io/selected-node`
     node: Option<String>,
+    /// Both annotations that name the provisioner.
+    asked: Option<String>,
+    migrated: Option<String>,
 }
 
 fn one() -> String {
@@ -137,6 +223,11 @@ fn pending() -> String {
 const BY_BINDER: &str = "pv.kubernetes.io/bound-by-controller";
 const COMPLETED: &str = "pv.kubernetes.io/bind-completed";
 const NODE: &str = "volume.kubernetes.io/selected-node";
+const ASKED: &str = "volume.kubernetes.io/storage-provisioner";
+const BETA_ASKED: &str = "volume.beta.kubernetes.io/storage-provisioner";
+const MADE_BY: &str = "pv.kubernetes.io/provisioned-by";
+const MIGRATED: &str = "pv.kubernetes.io/migrated-to";
+const VENDOR: &str = "vendor.com/disk";
 
 fn set<T: Into<Value>>(object: &mut Value, path: &str, value: Option<T>) {
     if let Some(value) = value {
@@ -169,9 +260,25 @@ fn volume(name: &str, is: &VolumeIs) -> Value {
         "spec.volumeAttributesClassName",
         is.attributes.clone(),
     );
-    if let Some(driver) = &is.csi {
+    let source = [
+        is.csi
+            .as_ref()
+            .map(|driver| ("csi", json!({"driver": driver, "volumeHandle": "h"}))),
+        is.host_path
+            .as_ref()
+            .map(|path| ("hostPath", json!({"path": path}))),
+        is.nfs
+            .then(|| ("nfs", json!({"server": "files", "path": "/"}))),
+    ];
+    if let Some((kind, source)) = source.into_iter().flatten().next() {
         v["spec"].as_object_mut().unwrap().remove("local");
-        v["spec"]["csi"] = json!({"driver": driver, "volumeHandle": "h"});
+        v["spec"][kind] = source;
+    }
+    if !is.finalizers.is_empty() {
+        v["metadata"]["finalizers"] = json!(is.finalizers);
+    }
+    if is.deleting {
+        v["metadata"]["deletionTimestamp"] = "2026-01-01T00:00:00Z".into();
     }
     v
 }
@@ -225,6 +332,8 @@ fn volume_became(v: &Value) -> VolumeBecomes {
         }),
         by_binder: annotation(BY_BINDER).is_some(),
         message: text(v, &["status", "message"]).unwrap_or_default(),
+        finalizers: serde_json::from_value(v["metadata"]["finalizers"].clone()).unwrap_or_default(),
+        migrated: annotation(MIGRATED),
     }
 }
 
@@ -238,6 +347,108 @@ fn claim_became(c: &Value) -> ClaimBecomes {
         capacity: text(c, &["status", "capacity", "storage"]),
         attributes: text(c, &["status", "currentVolumeAttributesClassName"]),
         node: annotation(NODE),
+        asked: {
+            assert_eq!(annotation(ASKED), annotation(BETA_ASKED));
+            annotation(ASKED)
+        },
+        migrated: annotation(MIGRATED),
+    }
+}
+
+/// Runs until neither the binder nor anybody else has anything to do.
+fn settle(world: &mut World, others: &[Other]) {
+    for _ in 0..20 {
+        world.run();
+        let objects: Vec<_> = world.store.objects.clone().into_iter().collect();
+        let acted = objects
+            .iter()
+            .any(|(key, object)| others.iter().any(|other| other.acts(world, key, object)));
+        if !acted {
+            return;
+        }
+    }
+    panic!("does not come to rest");
+}
+
+impl Other {
+    /// Does what is to be done about an object; returns whether there was something.
+    fn acts(self, world: &mut World, key: &ObjectKey, object: &Value) -> bool {
+        let annotation = |name| text(object, &["metadata", "annotations", name]);
+        let phase = text(object, &["status", "phase"]).unwrap_or_default();
+        let answer = |annotations| Some(json!({"metadata": {"annotations": annotations}}));
+        let asked = annotation("bitts.dev/recycle-on").is_some();
+        let failed = annotation("bitts.dev/recycle-failed").is_some();
+        let wiped = json!({
+            "bitts.dev/recycled": text(object, &["spec", "claimRef", "uid"]),
+            "bitts.dev/recycle-failed": null,
+        });
+        let patch = match self {
+            Self::AgentWipes if asked => answer(wiped),
+            Self::AgentFailsOnce if asked && failed => answer(wiped),
+            Self::AgentFails | Self::AgentFailsOnce if asked && !failed => {
+                answer(json!({"bitts.dev/recycle-failed": "disk on fire"}))
+            }
+            Self::ProvisionerMakes if key.kind == Kind::Claim => {
+                let unbound = text(object, &["spec", "volumeName"]).is_none();
+                let name = format!("pvc-{}", text(object, &["metadata", "uid"]).unwrap());
+                let there = world
+                    .store
+                    .objects
+                    .contains_key(&ObjectKey::volume(name.as_str()));
+                let wanted = annotation(ASKED).as_deref() == Some(VENDOR) && unbound && !there;
+                if wanted {
+                    world.create(Kind::Volume, made(&name, key, object));
+                }
+                return wanted;
+            }
+            Self::ProvisionerDeletes if key.kind == Kind::Volume => {
+                let policy = text(object, &["spec", "persistentVolumeReclaimPolicy"]);
+                let own = annotation(MADE_BY).as_deref() == Some(VENDOR);
+                let released = own && phase == "Released" && policy.as_deref() == Some("Delete");
+                if released {
+                    world.delete(key);
+                }
+                return released;
+            }
+            _ => None,
+        };
+        if let Some(patch) = &patch {
+            world.edit(key, patch);
+        }
+        patch.is_some()
+    }
+}
+
+/// A volume as an external provisioner makes it (P12).
+fn made(name: &str, key: &ObjectKey, claim: &Value) -> Value {
+    let mut v = support::volume(name, "1Gi");
+    v["status"]["phase"] = "Pending".into();
+    v["metadata"]["annotations"] = json!({MADE_BY: VENDOR});
+    v["spec"]["persistentVolumeReclaimPolicy"] = "Delete".into();
+    v["spec"]["storageClassName"] = claim["spec"]["storageClassName"].clone();
+    v["spec"]["claimRef"] = json!({
+        "namespace": key.namespace, "name": key.name, "uid": claim["metadata"]["uid"],
+    });
+    v
+}
+
+/// Runs up to a step, and changes something that the binder does not hear of.
+fn happens_before(world: &mut World, before: &Before) {
+    while support::step(world.queue.front().unwrap()) != before.step {
+        world.execute(0, Fate::Done);
+    }
+    if let Some(name) = &before.delete {
+        world.store.delete(&ObjectKey::volume(name.as_str()));
+    }
+    if let Some(name) = &before.offer {
+        let offered = json!({
+            "metadata": {"annotations": {BY_BINDER: null}},
+            "spec": {"claimRef": null},
+            "status": {"phase": "Available"},
+        });
+        world
+            .store
+            .edit(&ObjectKey::volume(name.as_str()), &offered);
     }
 }
 
@@ -257,11 +468,32 @@ fn check(id: &str) {
             "Immediate"
         };
         let class = json!({
-            "metadata": {"name": name},
+            "metadata": {
+                "name": name,
+                "creationTimestamp": is.created,
+                "annotations": {"storageclass.kubernetes.io/is-default-class": is.default.to_string()},
+            },
             "provisioner": is.provisioner,
             "volumeBindingMode": mode,
         });
         store.create(Kind::StorageClass, class);
+    }
+    for (name, is) in &row.pods {
+        let pod = json!({
+            "metadata": {"name": name},
+            "spec": {"volumes": [{"name": "d", "persistentVolumeClaim": {"claimName": is.claim}}]},
+            "status": {"phase": is.phase},
+        });
+        store.create(Kind::Pod, pod);
+    }
+    if row
+        .with
+        .iter()
+        .any(|other| *other < Other::ProvisionerMakes)
+    {
+        let offers =
+            json!({"metadata": {"name": "n", "annotations": {"bitts.dev/recycler": "yes"}}});
+        store.create(Kind::Node, offers);
     }
     for (name, is) in &row.volumes {
         store.create(Kind::Volume, volume(name, is));
@@ -276,8 +508,47 @@ fn check(id: &str) {
         .collect();
 
     let mut world = World::new(store);
+    if row.strict {
+        world.options.differences = Differences::NONE;
+    }
+    if row.recycle {
+        world.options.recycle = Recycle::Guarded;
+    }
     world.start_without(&unseen);
-    world.run();
+    if let Some(before) = &row.before {
+        happens_before(&mut world, before);
+    }
+    settle(&mut world, &row.with);
+    for (name, is) in &row.later.volumes {
+        world.create(Kind::Volume, volume(name, is));
+    }
+    for (name, is) in &row.later.claims {
+        world.create(Kind::Claim, claim(name, is));
+    }
+    for name in &row.later.delete_volumes {
+        world.delete(&ObjectKey::volume(name.as_str()));
+        settle(&mut world, &row.with);
+    }
+    for name in &row.later.delete_claims {
+        world.delete(&ObjectKey::claim("default", name.as_str()));
+    }
+    settle(&mut world, &row.with);
+
+    for name in &row.then.gone {
+        let (v, c) = (
+            ObjectKey::volume(name.as_str()),
+            ObjectKey::claim("default", name.as_str()),
+        );
+        let there = world.store.objects.contains_key(&v) || world.store.objects.contains_key(&c);
+        assert!(!there, "row {id}, {name}");
+    }
+    for (name, class) in &row.then.classes {
+        let c = &world.store.objects[&ObjectKey::claim("default", name.as_str())];
+        assert_eq!(
+            c["spec"]["storageClassName"], *class,
+            "row {id}, claim {name}"
+        );
+    }
 
     for (name, expected) in &row.then.volumes {
         let v = &world.store.objects[&ObjectKey::volume(name.as_str())];
@@ -357,13 +628,68 @@ oracle! {
     row_4_10 "4-10",
     row_4_11 "4-11",
     row_4_12 "4-12",
+    row_5_2 "5-2",
+    row_5_2_2 "5-2-2",
+    row_5_2_3 "5-2-3",
+    row_5_3 "5-3",
+    row_5_4 "5-4",
+    row_5_5 "5-5",
+    row_5_6 "5-6",
+    row_5_7 "5-7",
+    row_5_8 "5-8",
+    row_5_9 "5-9",
+    row_6_1 "6-1",
+    row_6_2 "6-2",
     row_6_3 "6-3",
+    row_6_4 "6-4",
+    row_6_5 "6-5",
+    row_6_6 "6-6",
+    row_6_7 "6-7",
+    row_6_8 "6-8",
+    row_6_9 "6-9",
     row_6_10 "6-10",
+    row_6_11 "6-11",
+    row_6_12 "6-12",
+    row_6_13 "6-13",
+    row_6_14 "6-14",
+    row_7_1 "7-1",
+    row_8_1 "8-1",
+    row_8_2 "8-2",
+    row_8_3 "8-3",
+    row_8_4 "8-4",
+    row_8_5 "8-5",
+    row_8_6 "8-6",
+    row_8_7 "8-7",
+    row_8_9 "8-9",
     row_8_10_1 "8-10-1",
     row_8_10_2 "8-10-2",
     row_8_10_3 "8-10-3",
+    row_8_11 "8-11",
+    row_8_12 "8-12",
+    row_8_13 "8-13",
+    row_9_1 "9-1",
     row_10_1 "10-1",
     row_10_2 "10-2",
+    row_11_1 "11-1",
+    row_11_2 "11-2",
+    row_11_3 "11-3",
+    row_11_4 "11-4",
+    row_11_6 "11-6",
+    row_11_13 "11-13",
+    row_11_14 "11-14",
+    row_11_15 "11-15",
+    row_11_16 "11-16",
+    row_11_17 "11-17",
+    row_11_18 "11-18",
+    row_11_21 "11-21",
+    row_11_22 "11-22",
+    row_11_23 "11-23",
+    row_11_24 "11-24",
+    row_11_26 "11-26",
+    row_12_1 "12-1",
+    row_12_2 "12-2",
+    row_12_3 "12-3",
+    row_12_4 "12-4",
     row_13_1 "13-1",
     row_13_2 "13-2",
     row_13_3 "13-3",
@@ -387,4 +713,26 @@ oracle! {
     row_14_13_1 "14-13-1",
     row_14_14 "14-14",
     row_14_14_1 "14-14-1",
+    row_finalizers_13_1 "finalizers-13-1",
+    row_finalizers_13_2 "finalizers-13-2",
+    row_finalizers_13_3 "finalizers-13-3",
+    row_finalizers_13_4 "finalizers-13-4",
+    row_finalizers_13_5 "finalizers-13-5",
+    row_finalizers_13_6 "finalizers-13-6",
+    row_finalizers_13_7 "finalizers-13-7",
+    row_finalizers_13_8 "finalizers-13-8",
+    row_finalizers_13_9 "finalizers-13-9",
+    row_finalizers_13_10 "finalizers-13-10",
+    row_finalizers_13_11 "finalizers-13-11",
+    row_finalizers_13_12 "finalizers-13-12",
+    row_finalizers_13_13 "finalizers-13-13",
+    row_finalizers_13_14 "finalizers-13-14",
+    row_finalizers_13_15 "finalizers-13-15",
+    row_15_1 "15-1",
+    row_15_2 "15-2",
+    row_15_3 "15-3",
+    row_15_4 "15-4",
+    row_15_5 "15-5",
+    row_15_6 "15-6",
+    row_15_7 "15-7",
 }
