@@ -3,7 +3,6 @@
 //! Requests are made by hand and not through typed `Api<K>`: bitts reads answers into its own small
 //! structs, and never sends back an object as a whole (a field it does not know would be lost).
 
-use std::sync::Arc;
 use std::time::Duration;
 
 use bitts_api::{Kind, Namespace, ObjectKey};
@@ -14,29 +13,22 @@ use kube::Client;
 use kube::client::Body;
 use kube::core::Status;
 use serde::Serialize;
-use tokio::time::{Instant, timeout};
+use tokio::time::timeout;
 
-use crate::backoff::Backoff;
 use crate::connect::whole;
-use crate::gate::Gate;
-use crate::metrics::{Metrics, OfReason};
-use crate::users::PodLists;
-use crate::{Host, Timing};
 
 pub(crate) const JSON: &str = "application/json";
 pub(crate) const MERGE_PATCH: &str = "application/merge-patch+json";
-
-/// A server may ask for more time than anyone waits for: then the effect is reported as failed.
-const LONGEST_RETRY_AFTER: Duration = Duration::from_secs(30);
-const FIRST_RETRY: Duration = Duration::from_millis(100);
 
 /// What came of a request.
 #[derive(Debug)]
 pub(crate) enum Answer {
     /// 2xx, with the body.
     Ok(Bytes),
-    /// 404: no such object, or no such kind.
+    /// 404, and the API itself says that it is this object that does not exist.
     Missing,
+    /// Another 404: no such kind, or no Kubernetes API that answers. Proves nothing of any object.
+    NoSuchPath(String),
     /// 409: the object is not what the request says it is.
     Conflict,
     /// Another 4xx: the same request will not succeed later.
@@ -54,6 +46,8 @@ pub(crate) struct Failure {
     pub(crate) message: String,
     /// What the server asked to wait.
     pub(crate) after: Option<Duration>,
+    /// Not by this process.
+    pub(crate) is_last: bool,
 }
 
 impl Failure {
@@ -62,6 +56,14 @@ impl Failure {
             reason,
             message,
             after: None,
+            is_last: false,
+        }
+    }
+
+    pub(crate) fn last(reason: &'static str, message: String) -> Self {
+        Self {
+            is_last: true,
+            ..Self::new(reason, message)
         }
     }
 
@@ -100,6 +102,7 @@ pub(crate) async fn open(
 
 /// The body of an answer that is a success.
 async fn begin(client: &Client, request: &Call) -> Result<Body, Answer> {
+    let path = &request.path;
     let request = request
         .build()
         .map_err(|error| Answer::Refused(StatusCode::BAD_REQUEST, error.to_string()))?;
@@ -109,7 +112,7 @@ async fn begin(client: &Client, request: &Call) -> Result<Body, Answer> {
         return Ok(body);
     }
     let body = body.collect().await.map_err(|error| broken(&error))?;
-    Err(judge(head.status, &head.headers, &body.to_bytes()))
+    Err(judge(path, head.status, &head.headers, &body.to_bytes()))
 }
 
 fn broken(error: &kube::Error) -> Answer {
@@ -117,7 +120,7 @@ fn broken(error: &kube::Error) -> Answer {
 }
 
 /// What an answer means that is no success.
-fn judge(status: StatusCode, headers: &header::HeaderMap, body: &[u8]) -> Answer {
+fn judge(path: &str, status: StatusCode, headers: &header::HeaderMap, body: &[u8]) -> Answer {
     let parsed: Option<Status> = serde_json::from_slice(body).ok();
     let message = parsed
         .as_ref()
@@ -128,19 +131,24 @@ fn judge(status: StatusCode, headers: &header::HeaderMap, body: &[u8]) -> Answer
         .get(header::RETRY_AFTER)
         .and_then(|v| v.to_str().ok()?.parse().ok());
     let in_body = parsed
-        .and_then(|s| s.details)
+        .as_ref()
+        .and_then(|s| s.details.as_ref())
         .map(|d| u64::from(d.retry_after_seconds))
         .filter(|s| *s > 0);
     let after = in_header.or(in_body).map(Duration::from_secs);
+    let missing = parsed.as_ref().and_then(|status| missing(status, path));
     let failed = |reason| {
         Answer::Failed(Failure {
-            reason,
-            message: message.clone(),
             after,
+            ..Failure::new(reason, message.clone())
         })
     };
     match status {
-        StatusCode::NOT_FOUND => Answer::Missing,
+        StatusCode::NOT_FOUND => match missing {
+            Some(Missing::Object) => Answer::Missing,
+            Some(Missing::Namespace) => Answer::Refused(status, message),
+            None => Answer::NoSuchPath(message),
+        },
         StatusCode::CONFLICT => Answer::Conflict,
         StatusCode::TOO_MANY_REQUESTS => failed("throttled"),
         // Credentials are renewed while the process runs.
@@ -151,11 +159,38 @@ fn judge(status: StatusCode, headers: &header::HeaderMap, body: &[u8]) -> Answer
     }
 }
 
+/// What the API says does not exist.
+enum Missing {
+    /// The object of the path.
+    Object,
+    /// The namespace in which an object was to be made.
+    Namespace,
+}
+
+/// A kind that the API lacks is `NotFound` as well, but without a name, and what stands before an
+/// API answers 404 in other words.
+fn missing(status: &Status, path: &str) -> Option<Missing> {
+    let details = status
+        .details
+        .as_ref()
+        .filter(|_| status.reason == "NotFound")?;
+    let path = path.split('?').next().unwrap_or_default();
+    let path = path.strip_suffix("/status").unwrap_or(path);
+    let named = format!("/{}/{}", details.kind, details.name);
+    if path.ends_with(&named) {
+        Some(Missing::Object)
+    } else if details.kind == "namespaces" && path.contains(&format!("{named}/")) {
+        Some(Missing::Namespace)
+    } else {
+        None
+    }
+}
+
 /// A request that can be sent more than once.
 #[derive(Clone, Debug)]
 pub(crate) struct Call {
     method: Method,
-    path: String,
+    pub(crate) path: String,
     content: &'static str,
     body: Vec<u8>,
 }
@@ -193,86 +228,6 @@ impl Call {
             // Since 1.37 compressed watches are a gzip member an event, which clients misread.
             .header(header::ACCEPT_ENCODING, "identity")
             .body(Body::from(self.body.clone()))
-    }
-}
-
-/// Sends requests, and again where that may help.
-#[derive(Clone)]
-pub(crate) struct Caller {
-    host: Host,
-    role: &'static str,
-    gate: Gate,
-    pods: Arc<PodLists>,
-}
-
-impl Caller {
-    pub(crate) fn new(host: Host, role: &'static str, gate: Gate) -> Self {
-        Self {
-            host,
-            role,
-            gate,
-            pods: Arc::default(),
-        }
-    }
-
-    pub(crate) fn pod_lists(&self) -> &PodLists {
-        &self.pods
-    }
-
-    pub(crate) fn role(&self) -> &'static str {
-        self.role
-    }
-
-    pub(crate) fn metrics(&self) -> &Metrics {
-        self.host.metrics()
-    }
-
-    pub(crate) fn timing(&self) -> &Timing {
-        self.host.timing()
-    }
-
-    /// How long to wait after each try of a request.
-    pub(crate) fn waits(&self) -> impl Iterator<Item = Duration> + use<> {
-        let timing = self.timing();
-        let mut backoff = Backoff::new(FIRST_RETRY, timing.write_retry);
-        (0..timing.tries.max(1)).map(move |_| backoff.next())
-    }
-
-    /// Sends a request until the answer is final or the tries are used up. Nothing is sent once
-    /// the lease is no longer held.
-    pub(crate) async fn call(&self, call: &Call) -> Answer {
-        let mut waits = self.waits().peekable();
-        loop {
-            let Some(patience) = self.gate.open_for(Instant::now()) else {
-                return Answer::Failed(Failure::new("lease", "the lease is not held".to_owned()));
-            };
-            let patience = patience.min(self.timing().request);
-            let failure = match send(self.host.client(), call, patience).await {
-                Answer::Failed(failure) => failure,
-                answer => return answer,
-            };
-            let wait = waits
-                .next()
-                .unwrap_or_default()
-                .max(failure.after.unwrap_or_default());
-            if waits.peek().is_none() || wait > LONGEST_RETRY_AFTER {
-                return Answer::Failed(failure);
-            }
-            tracing::debug!(
-                role = self.role,
-                path = call.path,
-                reason = failure.reason,
-                message = failure.message,
-                ?wait,
-                "sending a request again"
-            );
-            let reason = OfReason {
-                role: self.role,
-                reason: failure.reason,
-            };
-            self.metrics().retries.get_or_create(&reason).inc();
-            tokio::time::sleep(wait).await;
-        }
     }
 }
 
@@ -320,50 +275,61 @@ mod tests {
     fn an_answer_is_judged_by_its_status_and_quotes_the_server() {
         let none = header::HeaderMap::new();
         let body = br#"{"kind":"Status","code":422,"message":"spec is immutable"}"#;
-        let answer = judge(StatusCode::UNPROCESSABLE_ENTITY, &none, body);
+        let answer = judge("/api", StatusCode::UNPROCESSABLE_ENTITY, &none, body);
         assert!(matches!(answer, Answer::Refused(_, m) if m == "spec is immutable"));
-        let answer = judge(StatusCode::BAD_GATEWAY, &none, b"<html>");
+        let answer = judge("/api", StatusCode::BAD_GATEWAY, &none, b"<html>");
         assert!(matches!(answer, Answer::Failed(f) if f.message.contains("<html>")));
+    }
+
+    /// As kube-apiserver 1.37 answers: an object that is missing is named, a kind is not.
+    #[test]
+    fn only_the_object_that_was_asked_for_is_missing() {
+        let path = "/api/v1/namespaces/shop/persistentvolumeclaims/data";
+        let judged = |path: &str, body: &str| {
+            let none = header::HeaderMap::new();
+            matches!(
+                judge(path, StatusCode::NOT_FOUND, &none, body.as_bytes()),
+                Answer::Missing
+            )
+        };
+        let said = |reason: &str, details: &str| {
+            format!(r#"{{"kind":"Status","reason":"{reason}","details":{details},"code":404}}"#)
+        };
+        let named = r#"{"name":"data","kind":"persistentvolumeclaims"}"#;
+        assert!(judged(path, &said("NotFound", named)));
+        let status = format!("{path}/status?fieldManager=bitts-binder");
+        assert!(judged(&status, &said("NotFound", named)));
+        let namespace = said("NotFound", r#"{"name":"shop","kind":"namespaces"}"#);
+        assert!(!judged(path, &namespace));
+        let none = header::HeaderMap::new();
+        let made = "/api/v1/namespaces/shop/persistentvolumeclaims?fieldManager=x";
+        let answer = judge(made, StatusCode::NOT_FOUND, &none, namespace.as_bytes());
+        assert!(matches!(answer, Answer::Refused(..)), "{answer:?}");
+        for other in [
+            "404 page not found\n".to_owned(),
+            "{}".to_owned(),
+            said("NotFound", "{}"),
+            said("NotFound", "null"),
+            said("NotFound", r#"{"name":"shop","kind":"namespaces"}"#),
+            said(
+                "NotFound",
+                r#"{"name":"other","kind":"persistentvolumeclaims"}"#,
+            ),
+            said("Forbidden", named),
+        ] {
+            assert!(!judged(path, &other), "{other}");
+        }
     }
 
     #[test]
     fn retry_after_is_read_from_the_header_or_the_status() {
         let mut headers = header::HeaderMap::new();
         headers.insert(header::RETRY_AFTER, header::HeaderValue::from_static("7"));
-        let answer = judge(StatusCode::TOO_MANY_REQUESTS, &headers, b"");
+        let answer = judge("/api", StatusCode::TOO_MANY_REQUESTS, &headers, b"");
         assert!(matches!(answer, Answer::Failed(f) if f.after == Some(Duration::from_secs(7))));
         let body = br#"{"kind":"Status","details":{"retryAfterSeconds":3}}"#;
         let none = header::HeaderMap::new();
-        let answer = judge(StatusCode::TOO_MANY_REQUESTS, &none, body);
+        let answer = judge("/api", StatusCode::TOO_MANY_REQUESTS, &none, body);
         assert!(matches!(answer, Answer::Failed(f) if f.after == Some(Duration::from_secs(3))));
-    }
-
-    /// A client whose every request is an error of the test.
-    fn nobody_there() -> Client {
-        #[derive(Clone)]
-        struct Nobody;
-        impl tower_service::Service<Request<Body>> for Nobody {
-            type Response = http::Response<Body>;
-            type Error = kube::Error;
-            type Future = std::future::Ready<Result<Self::Response, Self::Error>>;
-            fn poll_ready(
-                &mut self,
-                _: &mut std::task::Context<'_>,
-            ) -> std::task::Poll<Result<(), Self::Error>> {
-                std::task::Poll::Ready(Ok(()))
-            }
-            fn call(&mut self, request: Request<Body>) -> Self::Future {
-                panic!("{} was sent", request.uri());
-            }
-        }
-        Client::new(Nobody, "default")
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn nothing_is_sent_once_the_lease_is_not_held() {
-        let gate = Gate::until(Instant::now());
-        let caller = Caller::new(Host::new(nobody_there()), "tester", gate);
-        let answer = caller.call(&Call::get("/api".to_owned())).await;
-        assert!(matches!(answer, Answer::Failed(f) if f.reason == "lease"));
     }
 }

@@ -5,7 +5,8 @@ use bitts_api::machine::{Create, Outcome};
 use http::Method;
 use serde_json::{Value, json};
 
-use crate::api::{self, Answer, Call, Caller, JSON};
+use crate::api::{self, Answer, Call, Failure, JSON};
+use crate::caller::Caller;
 use crate::execute::{Ended, Fact, live};
 
 /// Executes a creation. Where an object of the name is there already, it is fed: it may be this
@@ -22,7 +23,8 @@ pub(crate) async fn create(caller: &Caller, create: &Create) -> Ended {
         Ok(call) => call,
         Err(error) => return refused(error.to_string()),
     };
-    for wait in caller.waits() {
+    let mut tries = caller.tries();
+    loop {
         return match caller.call(&call).await {
             Answer::Ok(body) => match key.kind.read(&body) {
                 Ok(object) => Ended::new(vec![Fact::Seen(object)], Outcome::Done),
@@ -36,24 +38,22 @@ pub(crate) async fn create(caller: &Caller, create: &Create) -> Ended {
                 Ok(Some(found)) => Ended::new(vec![Fact::Seen(found)], Outcome::Conflict),
                 // It is gone again.
                 Ok(None) => {
-                    tokio::time::sleep(wait).await;
-                    continue;
+                    let kind = key.kind.name();
+                    let message =
+                        format!("the API says that {kind} {key} exists, and that it does not");
+                    let failure = Failure::new("conflict", message);
+                    if caller.rest(&call.path, &failure, &mut tries).await {
+                        continue;
+                    }
+                    failure.into()
                 }
                 Err(failure) => failure.into(),
             },
-            Answer::Missing => refused(match &key.namespace {
-                Some(namespace) => format!("the namespace {namespace} does not exist"),
-                None => format!("the API has no {}", key.kind.plural()),
-            }),
             Answer::Refused(code, message) => refused(format!("{} ({code})", message.trim_end())),
             Answer::Failed(failure) => failure.into(),
+            other => Failure::new("server", format!("creating {key}: {other:?}")).into(),
         };
     }
-    let reason = format!(
-        "the API says that {} {key} exists, and that it does not",
-        key.kind.name()
-    );
-    Ended::new(Vec::new(), Outcome::Failed(reason))
 }
 
 /// The object with what its key says of it.

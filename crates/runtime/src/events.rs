@@ -17,7 +17,8 @@ use tokio::sync::mpsc;
 use tokio::time::Instant;
 use uuid::Uuid;
 
-use crate::api::{Answer, Call, Caller, JSON, MERGE_PATCH};
+use crate::api::{Answer, Call, JSON, MERGE_PATCH};
+use crate::caller::Caller;
 use crate::metrics::OfReason;
 
 /// Events that wait for the API; further ones are dropped and counted.

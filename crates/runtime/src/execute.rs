@@ -1,5 +1,7 @@
 //! Writes: a change of one object, valid only for the version that was decided on.
 
+use std::time::Duration;
+
 use bitts_api::machine::{Destruction, NOW, Outcome, Part, Target, Write};
 use bitts_api::{Object, ObjectKey, Uid};
 use bytes::Bytes;
@@ -7,7 +9,8 @@ use http::Method;
 use jiff::Timestamp;
 use serde_json::{Map, Value, json};
 
-use crate::api::{self, Answer, Call, Caller, Failure, JSON, MERGE_PATCH};
+use crate::api::{self, Answer, Call, Failure, JSON, MERGE_PATCH};
+use crate::caller::Caller;
 
 /// What was learned of an object on the way.
 #[derive(Clone, Debug, PartialEq)]
@@ -23,28 +26,27 @@ pub(crate) enum Fact {
 pub(crate) struct Ended {
     pub(crate) facts: Vec<Fact>,
     pub(crate) outcome: Outcome,
+    /// For how long the server wants to hear no more of this.
+    pub(crate) rest: Option<Duration>,
 }
 
 impl Ended {
     pub(crate) fn new(facts: Vec<Fact>, outcome: Outcome) -> Self {
-        Self { facts, outcome }
+        Self {
+            facts,
+            outcome,
+            rest: None,
+        }
     }
 }
 
 impl From<Failure> for Ended {
     fn from(failure: Failure) -> Self {
-        Self::new(Vec::new(), Outcome::Failed(failure.message))
+        Self {
+            rest: failure.after,
+            ..Self::new(Vec::new(), Outcome::Failed(failure.message))
+        }
     }
-}
-
-/// Executes a write.
-pub(crate) async fn write(caller: &Caller, write: &Write) -> Ended {
-    act(
-        caller,
-        &write.target,
-        Action::Patch(write.part, &write.patch),
-    )
-    .await
 }
 
 /// What is done to an object.
@@ -63,35 +65,48 @@ impl<'a> From<&'a Destruction> for Action<'a> {
     }
 }
 
-/// Does something to an object, if it still is the one that was decided on.
-pub(crate) async fn act(caller: &Caller, target: &Target, action: Action<'_>) -> Ended {
+/// Executes a write, if the object still is the one that was decided on.
+pub(crate) async fn write(caller: &Caller, write: &Write) -> Ended {
+    let (target, action) = (&write.target, Action::Patch(write.part, &write.patch));
     let call = match call(caller.role(), target, action) {
         Ok(call) => call,
         Err(reason) => return Ended::new(Vec::new(), Outcome::Refused(reason)),
     };
-    for wait in caller.waits() {
-        let answer = match caller.call(&call).await {
-            Answer::Conflict => match live(caller, &target.key).await {
-                Ok(found) => match compare(target, found.as_ref()) {
-                    Some(changed) => return changed,
-                    // Not because of what was decided on: that still holds.
-                    None => {
-                        tokio::time::sleep(wait).await;
-                        continue;
-                    }
-                },
-                Err(failure) => return failure.into(),
-            },
-            answer => answer,
-        };
-        return settle(caller, target, action, answer).await;
+    let mut tries = caller.tries();
+    loop {
+        let answer = caller.call(&call).await;
+        if !matches!(answer, Answer::Conflict) {
+            return settle(caller, target, action, answer).await;
+        }
+        match live(caller, &target.key).await {
+            Ok(found) => {
+                if let Some(changed) = compare(target, found.as_ref()) {
+                    return changed;
+                }
+            }
+            Err(failure) => return failure.into(),
+        }
+        // Not because of what was decided on: that still holds.
+        let failure = unexplained_conflict(target);
+        if !caller.rest(&call.path, &failure, &mut tries).await {
+            return failure.into();
+        }
     }
-    let reason = format!("the API reports a conflict on {target}, which did not change");
-    Ended::new(Vec::new(), Outcome::Failed(reason))
+}
+
+/// The API says that the target changed, and it did not.
+pub(crate) fn unexplained_conflict(target: &Target) -> Failure {
+    let message = format!("the API reports a conflict on {target}, which did not change");
+    Failure::new("conflict", message)
 }
 
 /// How an effect ended that was answered with this.
-async fn settle(caller: &Caller, target: &Target, action: Action<'_>, answer: Answer) -> Ended {
+pub(crate) async fn settle(
+    caller: &Caller,
+    target: &Target,
+    action: Action<'_>,
+    answer: Answer,
+) -> Ended {
     match answer {
         Answer::Ok(body) => match (action, target.key.kind.read(&body)) {
             // The answer holds the object as it last was: whether it is gone, or waits for its
@@ -115,6 +130,7 @@ async fn settle(caller: &Caller, target: &Target, action: Action<'_>, answer: An
             Ended::new(Vec::new(), Outcome::Refused(reason))
         }
         Answer::Failed(failure) => failure.into(),
+        Answer::NoSuchPath(message) => Failure::new("path", message).into(),
         Answer::Conflict => Ended::new(Vec::new(), Outcome::Conflict),
     }
 }
@@ -162,7 +178,17 @@ pub(crate) fn compare(target: &Target, found: Option<&Object>) -> Option<Ended> 
 /// An object as it is in the API, not in a cache (no resourceVersion is given); `None` when there
 /// is none.
 pub(crate) async fn live(caller: &Caller, key: &ObjectKey) -> Result<Option<Object>, Failure> {
-    match caller.call(&Call::get(api::object(key))).await {
+    found(key, caller.call(&get(key)).await)
+}
+
+/// A live read.
+pub(crate) fn get(key: &ObjectKey) -> Call {
+    Call::get(api::object(key))
+}
+
+/// What a live read found.
+pub(crate) fn found(key: &ObjectKey, answer: Answer) -> Result<Option<Object>, Failure> {
+    match answer {
         Answer::Ok(body) => read(key, &body).map(Some),
         Answer::Missing => Ok(None),
         answer => Err(unexpected("reading", key, answer)),
@@ -193,7 +219,7 @@ pub(crate) fn unexpected(doing: &str, what: &ObjectKey, answer: Answer) -> Failu
     }
 }
 
-fn call(role: &str, target: &Target, action: Action<'_>) -> Result<Call, String> {
+pub(crate) fn call(role: &str, target: &Target, action: Action<'_>) -> Result<Call, String> {
     let path = api::object(&target.key);
     let built = match action {
         Action::Patch(part, patch) => {

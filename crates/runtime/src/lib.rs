@@ -55,16 +55,18 @@
 //! ```
 //!
 //! Where things are: `role` runs a role from start to end; `turn` is the loop that owns the machine;
-//! `watch` (on `list` and `lines`) brings inputs in; `execute` and `destroy` (on `api`) carry
-//! effects out, `events` those for users; `lease` and `gate` decide whether they may; `health`,
+//! `watch` (on `list`, `lines` and `discovery`) brings inputs in; `execute` and `destroy` (on `caller` and `api`)
+//! carry effects out, `events` those for users; `lease` and `gate` decide whether they may; `health`,
 //! `metrics` and `admin` tell how it goes.
 
 mod admin;
 mod api;
 mod backoff;
+mod caller;
 mod connect;
 mod create;
 mod destroy;
+mod discovery;
 mod events;
 mod execute;
 mod gate;
@@ -77,6 +79,7 @@ mod list;
 mod logging;
 mod metrics;
 mod options;
+mod resting;
 mod role;
 mod signals;
 mod turn;

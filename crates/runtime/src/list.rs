@@ -2,7 +2,7 @@
 
 use std::fmt::Write as _;
 
-use serde::Deserialize;
+use serde::{Deserialize, Deserializer};
 use serde_json::value::RawValue;
 
 /// Objects a page: what client-go asks for.
@@ -13,9 +13,13 @@ pub(crate) const PAGE: u32 = 500;
 pub(crate) struct Page<'a> {
     #[serde(default)]
     metadata: PageMeta,
-    /// `null` for none, now and then.
-    #[serde(borrow)]
+    /// `null` for none, now and then; but what has no such field is no list.
+    #[serde(borrow, deserialize_with = "present")]
     items: Option<Vec<&'a RawValue>>,
+}
+
+fn present<'de, D: Deserializer<'de>>(items: D) -> Result<Option<Vec<&'de RawValue>>, D::Error> {
+    Deserialize::deserialize(items)
 }
 
 #[derive(Default, Deserialize)]
@@ -104,5 +108,6 @@ mod tests {
             serde_json::from_str(r#"{"metadata":{"continue":""},"items":null}"#).unwrap();
         assert_eq!(page.items().count(), 0);
         assert_eq!((page.next(), page.version()), (None, None));
+        assert!(serde_json::from_str::<Page<'_>>(r#"{"metadata":{}}"#).is_err());
     }
 }

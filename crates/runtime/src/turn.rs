@@ -11,7 +11,7 @@ use tokio::task::{JoinError, JoinSet};
 use tokio::time::{Instant, timeout};
 use tokio_util::time::DelayQueue;
 
-use crate::api::Caller;
+use crate::caller::Caller;
 use crate::create::create;
 use crate::destroy::destroy;
 use crate::events::{Recorder, recorder};
@@ -20,6 +20,7 @@ use crate::gate::Gate;
 use crate::health::Stage;
 use crate::inflight::InFlight;
 use crate::metrics::{OfInput, OfOutcome, OfRole, OfStep};
+use crate::resting::Resting;
 use crate::watch::{Told, watch};
 use crate::{Host, RoleOptions, RuntimeError, Worker};
 
@@ -89,6 +90,7 @@ where
         caller,
         permits: Arc::new(Semaphore::new(options.writes_at_once.max(1))),
         in_flight: InFlight::default(),
+        resting: Resting::default(),
         effects: JoinSet::new(),
         alarms: DelayQueue::new(),
         events,
@@ -135,6 +137,7 @@ struct Turn<M: Machine, W> {
     caller: Caller,
     permits: Arc<Semaphore>,
     in_flight: InFlight<Change>,
+    resting: Resting,
     effects: JoinSet<Spent<M::Report>>,
     alarms: DelayQueue<M::Alarm>,
     events: Recorder,
@@ -192,6 +195,9 @@ where
             .set(depth(self.effects.len()));
         match ended {
             Ok(Spent::Changed(key, ended)) => {
+                if let Some(rest) = ended.rest {
+                    self.resting.begin(key.clone(), rest);
+                }
                 for fact in ended.facts {
                     self.input(match fact {
                         Fact::Seen(object) => Input::Seen(object),
@@ -259,22 +265,25 @@ where
     }
 
     fn spawn(&mut self, change: Change) {
-        let caller = self.caller.clone();
-        let permits = self.permits.clone();
-        let shutdown = self.host.shutdown().clone();
+        if let Some(left) = self.resting.left(change.key()) {
+            let reason = format!("the API server asked to leave it alone for another {left:?}");
+            self.effects.spawn(async move {
+                let ended = Ended::new(Vec::new(), Outcome::Failed(reason));
+                Spent::Changed(change.key().clone(), ended)
+            });
+            return;
+        }
+        let caller = self.caller.in_turn(self.permits.clone());
         self.effects.spawn(async move {
             let began = Instant::now();
-            // The semaphore is never closed.
-            let permit = permits.acquire().await;
-            if shutdown.is_cancelled() {
-                return Spent::Left;
-            }
             let ended = match &change {
                 Change::Create(one) => create(&caller, one).await,
                 Change::Write(one) => write(&caller, one).await,
                 Change::Destroy(one) => destroy(&caller, one).await,
             };
-            drop(permit);
+            if !caller.has_begun() {
+                return Spent::Left;
+            }
             note(&caller, &change, &ended.outcome, began);
             Spent::Changed(change.key().clone(), ended)
         });
@@ -282,6 +291,7 @@ where
 
     /// Waits for effects under way, but not for long: each is safe to lose.
     async fn finish_what_is_under_way(&mut self) -> Result<(), RuntimeError> {
+        self.permits.close();
         let patience = self.host.timing().shutdown;
         let all = async {
             while let Some(ended) = self.effects.join_next().await {

@@ -6,7 +6,8 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use bitts_api::{ClassName, Kind, Name, Namespace, Object, ObjectKey};
 
-use crate::api::{self, Answer, Call, Caller, Failure};
+use crate::api::{self, Answer, Call, Failure};
+use crate::caller::Slot;
 use crate::execute::unexpected;
 use crate::list::{PAGE, Page, page_path};
 
@@ -46,11 +47,11 @@ impl PodLists {
 }
 
 /// The pods that keep a claim from being deleted, from a list that began after this was asked (X4).
-pub(crate) async fn of_claim(caller: &Caller, claim: &ObjectKey) -> Result<Vec<Object>, Failure> {
+pub(crate) async fn of_claim(slot: &Slot<'_>, claim: &ObjectKey) -> Result<Vec<Object>, Failure> {
     let Some(namespace) = &claim.namespace else {
         return Ok(Vec::new());
     };
-    let shared = caller.pod_lists().of(namespace);
+    let shared = slot.pod_lists().of(namespace);
     let mine = shared.asked.fetch_add(1, Ordering::SeqCst) + 1;
     let users = {
         let mut last = shared.last.lock().await;
@@ -58,19 +59,19 @@ pub(crate) async fn of_claim(caller: &Caller, claim: &ObjectKey) -> Result<Vec<O
             Some((serves, users)) if *serves >= mine => users.clone(),
             _ => {
                 let serves = shared.asked.load(Ordering::SeqCst);
-                let users = list(caller, namespace, claim).await;
+                let users = list(slot, namespace, claim).await;
                 *last = Some((serves, users.clone()));
                 users
             }
         }
     };
-    caller.pod_lists().give_back(namespace, shared);
+    slot.pod_lists().give_back(namespace, shared);
     Ok(users?.get(&claim.name).cloned().unwrap_or_default())
 }
 
-async fn list(caller: &Caller, namespace: &Namespace, claim: &ObjectKey) -> Result<Users, Failure> {
+async fn list(slot: &Slot<'_>, namespace: &Namespace, claim: &ObjectKey) -> Result<Users, Failure> {
     let mut users: BTreeMap<Name, Vec<Object>> = BTreeMap::new();
-    each(caller, Kind::Pod, Some(namespace), claim, |object| {
+    each(slot, Kind::Pod, Some(namespace), claim, |object| {
         let Object::Pod(pod) = &object else { return };
         for claim in pod.claims().filter(|claim| pod.holds(claim)) {
             users.entry(claim.clone()).or_default().push(object.clone());
@@ -82,13 +83,13 @@ async fn list(caller: &Caller, namespace: &Namespace, claim: &ObjectKey) -> Resu
 
 /// A volume or claim that names an attributes class, if there is one (X8).
 pub(crate) async fn of_attributes_class(
-    caller: &Caller,
+    slot: &Slot<'_>,
     class: &ClassName,
 ) -> Result<Option<Object>, Failure> {
     let about = ObjectKey::attributes_class(class);
     for kind in [Kind::Volume, Kind::Claim] {
         let mut user = None;
-        each(caller, kind, None, &about, |object| {
+        each(slot, kind, None, &about, |object| {
             let names_it = match &object {
                 Object::Volume(volume) => volume.attributes_class.as_ref() == Some(class),
                 Object::Claim(claim) => claim.attributes_classes().any(|c| c == class),
@@ -108,7 +109,7 @@ pub(crate) async fn of_attributes_class(
 
 /// Goes through all objects of a kind, all as they were at one moment.
 async fn each(
-    caller: &Caller,
+    slot: &Slot<'_>,
     kind: Kind,
     namespace: Option<&Namespace>,
     about: &ObjectKey,
@@ -118,7 +119,7 @@ async fn each(
     let mut next = None;
     loop {
         let path = page_path(&collection, "", Some(PAGE), next.as_deref());
-        let body = match caller.call(&Call::get(path)).await {
+        let body = match slot.send(&Call::get(path)).await {
             Answer::Ok(body) => body,
             answer => return Err(unexpected("listing what may use", about, answer)),
         };
@@ -134,7 +135,13 @@ async fn each(
         }
         next = page.next();
         if next.is_none() {
-            return Ok(());
+            let no_list = || {
+                let (what, kind) = (kind.plural(), about.kind.name());
+                let message =
+                    format!("the {what} that may use {kind} {about} came without a version");
+                Failure::new("unreadable", message)
+            };
+            return page.version().map(drop).ok_or_else(no_list);
         }
     }
 }

@@ -22,12 +22,15 @@ use tokio::time::timeout;
 use crate::Host;
 use crate::api::{self, Answer, Call, open, send};
 use crate::backoff::Backoff;
+use crate::discovery::is_served;
 use crate::lines::{Line, Lines};
 use crate::list::{PAGE, Page, escaped, page_path};
 use crate::metrics::OfWatch;
 
 /// A watch that is silent for this much longer than the server was to keep it is dead.
 const MARGIN: Duration = Duration::from_secs(5);
+/// A list without pages may take so many times as long as another request.
+const WHOLE: u32 = 6;
 const FIRST_RETRY: Duration = Duration::from_millis(500);
 /// A kind that the API lacks may be added to it.
 const ABSENT_RETRY: Duration = Duration::from_secs(300);
@@ -49,7 +52,7 @@ enum Trouble {
     Over,
     /// What was known of the history is worth nothing: list again.
     Relist(&'static str),
-    /// The API does not know the kind.
+    /// The API says that it does not serve the kind.
     Absent,
     /// Try again later, from the same point.
     Failed { problem: String, after: Duration },
@@ -85,7 +88,8 @@ pub(crate) async fn watch(host: Host, role: &'static str, watch: Watch, tell: mp
         },
         kind: watch.kind,
         was_listed: false,
-        limit: Some(PAGE),
+        was_absent: false,
+        whole: false,
         host,
         tell,
     };
@@ -100,7 +104,9 @@ struct Watcher {
     selector: String,
     tell: mpsc::Sender<Told>,
     was_listed: bool,
-    limit: Option<u32>,
+    was_absent: bool,
+    /// The next list is taken without pages.
+    whole: bool,
 }
 
 impl Watcher {
@@ -167,23 +173,21 @@ impl Watcher {
     async fn list(&mut self) -> Result<String, Trouble> {
         let mut objects = Vec::new();
         let mut next: Option<String> = None;
+        let (limit, patience) = match std::mem::take(&mut self.whole) {
+            false => (Some(PAGE), self.host.timing().request),
+            true => (None, self.host.timing().request * WHOLE),
+        };
         loop {
-            let path = page_path(
-                &self.collection,
-                &self.selector,
-                self.limit,
-                next.as_deref(),
-            );
-            let patience = self.host.timing().request;
+            let path = page_path(&self.collection, &self.selector, limit, next.as_deref());
             let body = match send(self.host.client(), &Call::get(path), patience).await {
                 Answer::Ok(body) => body,
                 // A list that takes longer than the API keeps its history: without pages it is
                 // one look at the store.
-                Answer::Refused(StatusCode::GONE, _) => {
-                    self.limit = None;
+                Answer::Refused(StatusCode::GONE, _) if next.is_some() => {
+                    self.whole = true;
                     return Err(Trouble::Relist("the list expired between two pages"));
                 }
-                answer => return Err(self.judge(answer)),
+                answer => return Err(self.judge(answer).await),
             };
             let page: Page<'_> = serde_json::from_slice(&body)
                 .map_err(|error| Trouble::failed(format!("the list cannot be read: {error}")))?;
@@ -203,12 +207,25 @@ impl Watcher {
     }
 
     /// Why a list or the start of a watch failed.
-    fn judge(&self, answer: Answer) -> Trouble {
+    async fn judge(&self, answer: Answer) -> Trouble {
+        let problem = format!("{} was not found", self.collection);
         match answer {
             // The core group is in every Kubernetes API, and a kind that was there is not taken
             // away: then this is a server in trouble, or none of Kubernetes.
-            Answer::Missing if !self.kind.group().is_empty() && !self.was_listed => Trouble::Absent,
-            Answer::Missing => Trouble::failed(format!("{} was not found", self.collection)),
+            Answer::NoSuchPath(_) if self.kind.group().is_empty() || self.was_listed => {
+                Trouble::failed(problem)
+            }
+            Answer::NoSuchPath(_) => {
+                let patience = self.host.timing().request;
+                match is_served(self.host.client(), self.kind, patience).await {
+                    Ok(false) => Trouble::Absent,
+                    Ok(true) => Trouble::failed(format!("{problem}, though the API lists it")),
+                    Err(why) => Trouble::failed(format!(
+                        "{problem}, and what the API serves cannot be read: {why}"
+                    )),
+                }
+            }
+            Answer::Missing => Trouble::failed(problem),
             Answer::Refused(StatusCode::GONE, _) => Trouble::Relist("the history was compacted"),
             Answer::Refused(StatusCode::FORBIDDEN, message) => Trouble::failed(format!(
                 "forbidden: {message}. Grant get, list and watch on {}",
@@ -230,7 +247,7 @@ impl Watcher {
         let call = Call::get(self.watch_path(version, timing.watch));
         let body = match open(self.host.client(), &call, timing.request).await {
             Ok(body) => body,
-            Err(answer) => return Err(self.judge(answer)),
+            Err(answer) => return Err(self.judge(answer).await),
         };
         let mut lines = Lines::new(body);
         self.heard();
@@ -267,7 +284,16 @@ impl Watcher {
                         self.tell(told).await?;
                         version
                     }
-                    None => version_of(object),
+                    // That it is gone can be told of any object.
+                    None => {
+                        let Stub { metadata } = stub(object);
+                        if !metadata.uid.is_empty() {
+                            let key = metadata.key(self.kind);
+                            self.tell(Told::Deleted(key, metadata.uid.as_str().into()))
+                                .await?;
+                        }
+                        metadata.resource_version
+                    }
                 },
                 "BOOKMARK" => version_of(object),
                 _ => return Err(told_off(object)),
@@ -299,7 +325,7 @@ impl Watcher {
         match self.kind.read(json.get().as_bytes()) {
             Ok(object) => Some(object),
             Err(error) => {
-                let Stub { metadata } = serde_json::from_str(json.get()).unwrap_or_default();
+                let Stub { metadata } = stub(json);
                 tracing::error!(
                     role = self.of.role, kind = self.kind.name(),
                     namespace = metadata.namespace, name = metadata.name, %error,
@@ -311,14 +337,19 @@ impl Watcher {
         }
     }
 
+    /// Tells of a kind that the API lacks as of one without objects: its feature is off, and
+    /// nothing waits for it.
     async fn absent(&mut self) -> Result<(), Over> {
+        self.heard();
+        if std::mem::replace(&mut self.was_absent, true) {
+            return Ok(());
+        }
         tracing::warn!(
             role = self.of.role,
             resource = self.of.resource,
             "this API has no {}: what depends on them is off",
             self.kind.name()
         );
-        self.heard();
         self.tell(Told::Listed(self.kind, Vec::new())).await?;
         let OfWatch { role, resource } = self.of;
         self.host.health().listed(role, resource);
@@ -351,7 +382,18 @@ struct Stub {
 struct StubMeta {
     name: String,
     namespace: String,
+    uid: String,
     resource_version: String,
+}
+
+impl StubMeta {
+    fn key(&self, kind: Kind) -> ObjectKey {
+        ObjectKey {
+            kind,
+            namespace: kind.namespaced().then(|| self.namespace.as_str().into()),
+            name: self.name.as_str().into(),
+        }
+    }
 }
 
 /// What an error within a watch means.
@@ -364,8 +406,11 @@ fn told_off(status: &RawValue) -> Trouble {
 }
 
 fn version_of(json: &RawValue) -> String {
-    let Stub { metadata } = serde_json::from_str(json.get()).unwrap_or_default();
-    metadata.resource_version
+    stub(json).metadata.resource_version
+}
+
+fn stub(json: &RawValue) -> Stub {
+    serde_json::from_str(json.get()).unwrap_or_default()
 }
 
 /// Whether a version comes before another in the history; versions of one kind can be compared as

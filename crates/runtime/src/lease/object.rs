@@ -153,8 +153,11 @@ impl Wire<'_> {
                 "forbidden: {message}. Grant get, create and patch on leases in {}",
                 self.options.namespace
             ),
+            Answer::Refused(StatusCode::NOT_FOUND, _) => {
+                format!("is there a namespace {}?", self.options.namespace)
+            }
             Answer::Refused(code, message) => format!("{message} ({code})"),
-            Answer::Missing => format!("is there a namespace {}?", self.options.namespace),
+            Answer::NoSuchPath(message) => message,
             other => format!("unexpected answer {other:?}"),
         }
     }

@@ -5,6 +5,7 @@ use std::time::Duration;
 use bitts_api::machine::{Destroy, Destruction, Effect, Evidence, Outcome, Part};
 use bitts_api::{Kind, Name, ObjectKey, Uid};
 use serde_json::{Value, json};
+use tokio::time::sleep;
 
 use crate::fake::{Fake, Fault};
 use crate::script::{CLAIM, Out, Role, VOLUME, claim, claim_key, target, volume};
@@ -113,6 +114,100 @@ async fn evidence_that_cannot_be_read_is_no_evidence() {
         "{outcome:?}"
     );
     assert!(only_reads(&fake));
+}
+
+/// A server in trouble, or another one in its place, says nothing of what exists.
+#[tokio::test(start_paused = true)]
+async fn a_404_that_names_no_object_is_no_evidence() {
+    let fake = Fake::default();
+    fake.fail(
+        "persistentvolumeclaims/data",
+        usize::MAX,
+        Fault::Status(404, None),
+    );
+    let gone = Evidence::ClaimGone(claim_key(), Uid::from("c"));
+    let role = Role::doing(&fake, deletion(&fake, vec![gone]));
+    assert!(matches!(role.outcome().await, Outcome::Failed(_)));
+    assert!(only_reads(&fake));
+    for body in [
+        json!({}),
+        json!({"items": []}),
+        json!({"metadata": {"resourceVersion": "7"}}),
+    ] {
+        let fake = Fake::default();
+        let effects = deletion(&fake, vec![Evidence::ClaimUnused(claim_key())]);
+        fake.fail("/pods?", usize::MAX, Fault::Body(body));
+        let role = Role::doing(&fake, effects);
+        assert!(matches!(role.outcome().await, Outcome::Failed(_)));
+        assert!(only_reads(&fake));
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn evidence_is_read_again_before_each_try() {
+    let fake = Fake::default();
+    let gone = Evidence::ClaimGone(claim_key(), Uid::from("uid-2"));
+    let effects = deletion(&fake, vec![gone]);
+    fake.fail("DELETE", usize::MAX, Fault::Status(503, None));
+    let role = Role::doing(&fake, effects);
+    while fake.requests("DELETE").len() < 2 {
+        sleep(Duration::from_millis(1)).await;
+    }
+    // As after a restore: the claim is there again while the server cannot write.
+    fake.put(CLAIM, claim(Some("disk")));
+    fake.heal();
+    assert_eq!(
+        role.ending().await,
+        ["seen shop/data@2", "finished disk Spared"]
+    );
+    assert_eq!(fake.requests("DELETE").len(), 2);
+    let reads = "GET /api/v1/namespaces/shop/persistentvolumeclaims/data";
+    assert_eq!(fake.requests(reads).len(), 3);
+    assert!(fake.get(VOLUME).is_some());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_conflict_about_nothing_costs_new_evidence_too() {
+    let fake = Fake::default();
+    let gone = Evidence::ClaimGone(claim_key(), Uid::from("c"));
+    fake.fail("DELETE", 2, Fault::Status(409, None));
+    let role = Role::doing(&fake, deletion(&fake, vec![gone]));
+    assert_eq!(role.outcome().await, Outcome::Done);
+    assert_eq!(fake.requests("DELETE").len(), 3);
+    assert_eq!(fake.requests("persistentvolumeclaims/data").len(), 3);
+}
+
+/// A volume proves a claim's loss by being absent or another claim's; one that is nobody's does not
+/// (B18).
+#[tokio::test(start_paused = true)]
+async fn a_volume_is_lost_only_when_it_is_gone_or_another_claims() {
+    let of =
+        |claim_ref: Value| json!({"metadata": {"name": "data"}, "spec": {"claimRef": claim_ref}});
+    let claim_ref = |uid: Value| json!({"namespace": "shop", "name": "data", "uid": uid});
+    let held = [
+        (None, Outcome::Done),
+        (Some(of(claim_ref(json!("another")))), Outcome::Done),
+        (Some(of(claim_ref(Value::Null))), Outcome::Done),
+        (Some(of(claim_ref(json!("mine")))), Outcome::Spared),
+        (Some(of(Value::Null)), Outcome::Spared),
+    ];
+    for (found, outcome) in held {
+        let fake = Fake::default();
+        let lost = Evidence::VolumeLost(Name::from("data"), Uid::from("mine"));
+        let effects = deletion(&fake, vec![lost]);
+        let put = found.map(|volume| fake.put("/api/v1/persistentvolumes/data", volume));
+        let role = Role::doing(&fake, effects);
+        let ending = role.ending().await;
+        assert_eq!(
+            ending.last(),
+            Some(&format!("finished disk {outcome:?}")),
+            "{put:?}"
+        );
+        if outcome == Outcome::Spared {
+            assert_eq!(ending[0], "seen data@2", "what was found is told");
+            assert!(only_reads(&fake));
+        }
+    }
 }
 
 #[tokio::test(start_paused = true)]

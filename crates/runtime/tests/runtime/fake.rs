@@ -36,6 +36,8 @@ pub(crate) enum Fault {
     HangAfter,
     /// The connection breaks.
     Break,
+    /// Answered with 200 and this, not carried out.
+    Body(Value),
 }
 
 #[derive(Default)]
@@ -50,6 +52,7 @@ struct State {
     bodies: Vec<(String, Value)>,
     running: usize,
     most_running: usize,
+    lacks: Vec<String>,
 }
 
 struct Watcher {
@@ -130,7 +133,7 @@ impl Fake {
         self.state().remove(&Route::parse(path).key());
     }
 
-    /// The next `times` requests whose `METHOD path?query` contains `part` go wrong.
+    /// The next `times` requests whose `METHOD path?query` (and a blank) contains `part` go wrong.
     pub(crate) fn fail(&self, part: &str, times: usize, fault: Fault) {
         self.state().faults.push((part.to_owned(), times, fault));
     }
@@ -218,6 +221,7 @@ impl Fake {
             Some(Fault::Status(code, after)) => return Ok(failure(code, after, "as asked")),
             Some(Fault::Hang) => return pending().await,
             Some(Fault::Break) => return Err("connection reset".into()),
+            Some(Fault::Body(body)) => return Ok(plain(200, &body, None)),
             _ => {}
         }
         let query: BTreeMap<_, _> = head
@@ -228,6 +232,9 @@ impl Fake {
             .filter_map(|pair| pair.split_once('='))
             .map(|(k, v)| (k.to_owned(), v.replace("%3D", "=")))
             .collect();
+        if let Some(served) = self.discovery(head.uri.path()) {
+            return Ok(served);
+        }
         let route = Route::parse(head.uri.path());
         if query.contains_key("watch") {
             return Ok(self.watch(route, &query));
@@ -243,6 +250,38 @@ impl Fake {
             Some(Fault::StatusAfter(code)) => Ok(failure(code, None, "as asked, afterwards")),
             Some(Fault::HangAfter) => pending().await,
             _ => Ok(plain(code, &answer, None)),
+        }
+    }
+
+    /// The answer to what the API serves.
+    fn discovery(&self, path: &str) -> Option<Answer> {
+        let state = self.state();
+        let served = |plural: &str| !state.lacks.iter().any(|lacked| lacked == plural);
+        let all = ["storageclasses", "volumeattachments"];
+        let list = match path {
+            "/apis" => json!({"kind": "APIGroupList", "groups": [
+                {"name": "storage.k8s.io", "versions": [{"version": "v1"}]}]}),
+            "/apis/storage.k8s.io/v1" => json!({"kind": "APIResourceList", "resources": all
+                .iter().filter(|plural| served(plural)).map(|plural| json!({"name": plural}))
+                .collect::<Vec<_>>()}),
+            path => {
+                let plural = path.rsplit('/').next()?;
+                (!served(plural)).then_some(())?;
+                let mut status = status(404, "the server could not find the requested resource");
+                status["reason"] = json!("NotFound");
+                status["details"] = json!({});
+                return Some(plain(404, &status, None));
+            }
+        };
+        Some(plain(200, &list, None))
+    }
+
+    /// From now on the API has no such kind, or has it again.
+    pub(crate) fn lack(&self, plural: &str, lacks: bool) {
+        let mut state = self.state();
+        state.lacks.retain(|lacked| lacked != plural);
+        if lacks {
+            state.lacks.push(plural.to_owned());
         }
     }
 
@@ -278,7 +317,7 @@ impl State {
         let (_, times, fault) = self
             .faults
             .iter_mut()
-            .find(|(part, times, _)| *times > 0 && line.contains(&**part))?;
+            .find(|(part, times, _)| *times > 0 && format!("{line} ").contains(&**part))?;
         *times -= 1;
         Some(fault.clone())
     }
@@ -339,7 +378,12 @@ impl State {
                 }
                 (201, self.store(&key, body.clone()))
             }
-            (_, _, None) => (404, status(404, "not found")),
+            (_, Some(name), None) => {
+                let mut status = status(404, "not found");
+                status["reason"] = json!("NotFound");
+                status["details"] = json!({"name": name, "kind": route.resource});
+                (404, status)
+            }
             ("GET", _, Some(object)) => (200, object),
             ("PATCH", _, Some(mut object)) => {
                 if !holds(&body["metadata"], &object) {

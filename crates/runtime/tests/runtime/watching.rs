@@ -203,16 +203,53 @@ async fn a_forbidden_watch_is_named_and_delays_no_other() {
 #[tokio::test(start_paused = true)]
 async fn a_kind_that_the_api_lacks_is_told_as_empty() {
     let fake = Fake::default();
-    fake.fail("storageclasses", 1, Fault::Status(404, None));
+    fake.lack("storageclasses", true);
     let role = Role::watching(&fake, &[Kind::StorageClass]);
     role.until_story("listed storageclasses []").await;
     assert!(role.host.readiness().0);
+    sleep(Duration::from_secs(1000)).await;
+    assert_eq!(role.story().len(), 1, "told once");
+    assert!(fake.requests("").len() < 12, "{:?}", fake.requests(""));
+    fake.lack("storageclasses", false);
     // Should it come to be, it is found.
     fake.put(
         "/apis/storage.k8s.io/v1/storageclasses/fast",
         json!({"metadata": {"name": "fast"}, "provisioner": "x"}),
     );
     role.until_story("listed storageclasses [fast@1]").await;
+}
+
+/// A 404 from what stands before an API says nothing of what it serves.
+#[tokio::test(start_paused = true)]
+async fn a_404_alone_is_no_absent_kind() {
+    for also in ["GET /apis/storage.k8s.io/v1 ", "GET /nothing"] {
+        let fake = Fake::default();
+        let class = json!({"metadata": {"name": "fast"}, "provisioner": "x"});
+        fake.put("/apis/storage.k8s.io/v1/storageclasses/fast", class);
+        fake.fail("storageclasses", 3, Fault::Status(404, None));
+        fake.fail(also, 3, Fault::Status(502, None));
+        let role = Role::watching(&fake, &[Kind::StorageClass]);
+        role.until(|i| matches!(i, Input::Listed(..))).await;
+        assert_eq!(role.story(), ["listed storageclasses [fast@1]"]);
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_list_that_is_no_list_is_not_an_empty_one() {
+    for body in [
+        json!({}),
+        json!({"items": []}),
+        json!({"metadata": {"resourceVersion": "7"}}),
+    ] {
+        let fake = Fake::default();
+        fake.put(CLAIM, claim(None));
+        fake.fail(CLAIMS, 2, Fault::Body(body));
+        let role = watching_claims(&fake).await;
+        assert_eq!(
+            role.story(),
+            ["listed persistentvolumeclaims [shop/data@1]"]
+        );
+    }
 }
 
 #[tokio::test(start_paused = true)]
@@ -265,6 +302,25 @@ async fn a_list_that_expires_between_pages_is_taken_at_once() {
     let role = Role::watching(&fake, &[Kind::Volume]);
     let listed = role.until(|i| matches!(i, Input::Listed(..))).await;
     assert!(matches!(listed, Input::Listed(_, all) if all.len() == 600));
+    assert_eq!(fake.requests("limit=500").len(), 2);
+    // The next one is taken in pages again.
+    fake.heal();
+    fake.fail("watch=true", 1, Fault::Status(410, None));
+    fake.drop_watches();
+    sleep(Duration::from_secs(10)).await;
+    assert!(fake.requests("limit=500").len() > 2);
+}
+
+/// Without pages a list may take longer than a page; when it fails, pages are tried again.
+#[tokio::test(start_paused = true)]
+async fn a_list_without_pages_is_not_the_only_hope() {
+    let fake = Fake::default();
+    put_volumes(&fake, 600);
+    fake.fail("continue=", 1, Fault::Status(410, None));
+    fake.fail("persistentvolumes ", usize::MAX, Fault::Hang);
+    let role = Role::watching(&fake, &[Kind::Volume]);
+    let listed = role.until(|i| matches!(i, Input::Listed(..))).await;
+    assert!(matches!(listed, Input::Listed(_, all) if all.len() == 600));
 }
 
 fn put_volumes(fake: &Fake, count: usize) {
@@ -301,6 +357,9 @@ async fn an_object_that_cannot_be_read_stalls_nothing() {
         r#"bitts_unreadable_objects_total{role="tester",resource="persistentvolumeclaims"}"#;
     assert_eq!(role.metric(count), 2.0);
     assert_eq!(lists(&fake), 1);
+    // That it is gone can be read.
+    fake.delete("/api/v1/namespaces/shop/persistentvolumeclaims/odd");
+    role.until_story("deleted shop/odd uid-1").await;
 }
 
 #[tokio::test(start_paused = true)]
