@@ -23,7 +23,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::{
-    ClassName, Kind, Meta, Name, Namespace, NodeName, Object, ObjectKey, ResourceVersion, Uid,
+    ClassName, Kind, Meta, Name, Namespace, NodeName, Object, ObjectKey, Recent, ResourceVersion,
+    Uid,
 };
 
 /// A moment of the runner's own clock: time since it started. Never goes back.
@@ -309,11 +310,15 @@ impl Meta {
 }
 
 /// What a machine knows of one kind, kept by the rules that make a watch safe: an older version
-/// never replaces a newer one (B3), except where a consistent list says so.
+/// never replaces a newer one (B3), and what is gone stays gone, except where a consistent list says
+/// so.
 #[derive(Clone, Debug)]
 pub struct Cache<T> {
     objects: BTreeMap<Place, Arc<T>>,
     listed: bool,
+    /// What is gone, far more than there are reads under way: a live read that began before may
+    /// come in after, and the only thing that would contradict it was heard already.
+    gone: Recent<Uid, 4096>,
 }
 
 impl<T> Default for Cache<T> {
@@ -321,6 +326,7 @@ impl<T> Default for Cache<T> {
         Self {
             objects: BTreeMap::new(),
             listed: false,
+            gone: Recent::default(),
         }
     }
 }
@@ -370,9 +376,13 @@ impl<T: Cached> Cache<T> {
     }
 
     /// Takes in an object as it is now. Returns what changed, in order: nothing for a version that
-    /// is not newer than the known one, and a removal first where another uid takes the place.
+    /// is not newer than the known one or for an object that is gone, and a removal first where
+    /// another uid takes the place.
     pub fn see(&mut self, new: Arc<T>) -> Vec<Change<T>> {
         let meta = new.meta();
+        if self.gone.contains(&meta.uid) {
+            return Vec::new();
+        }
         match self.objects.entry(meta.place()) {
             Entry::Vacant(place) => {
                 place.insert(new.clone());
@@ -391,6 +401,7 @@ impl<T: Cached> Cache<T> {
                         new,
                     }]
                 } else {
+                    self.gone.insert(old.meta().uid.clone());
                     vec![Change::Removed(old), Change::Set { old: None, new }]
                 }
             }
@@ -399,6 +410,7 @@ impl<T: Cached> Cache<T> {
 
     /// Takes in that an object is no more; nothing changes when another one has its place.
     pub fn remove(&mut self, place: &Place, uid: &Uid) -> Option<Change<T>> {
+        self.gone.insert(uid.clone());
         if self.objects.get(place)?.meta().uid != *uid {
             return None;
         }
@@ -413,6 +425,7 @@ impl<T: Cached> Cache<T> {
         T: PartialEq,
     {
         self.listed = true;
+        self.gone.clear();
         let mut before = std::mem::take(&mut self.objects);
         let mut set = Vec::new();
         let mut removed = Vec::new();

@@ -72,6 +72,34 @@ fn another_uid_is_another_object() {
     assert!(cache.is_empty());
 }
 
+/// A live read that began before a deletion may come in after it, and nothing would ever contradict
+/// it.
+#[test]
+fn what_is_gone_does_not_come_back_with_a_late_read() {
+    let mut cache = Cache::default();
+    let (known, late) = (
+        volume("v", "1", 5, "Bound"),
+        volume("v", "1", 7, "Released"),
+    );
+    cache.see(known.clone());
+    cache.remove(&place("v"), &"1".into());
+    assert_eq!(cache.see(late.clone()), []);
+    // Of one that was never seen, too.
+    assert_eq!(cache.remove(&place("w"), &"2".into()), None);
+    assert_eq!(cache.see(volume("w", "2", 6, "Available")), []);
+    assert!(cache.is_empty());
+    // And of one whose place another took, which is gone by now.
+    let (second, third) = (volume("v", "3", 8, "Bound"), volume("v", "4", 9, "Bound"));
+    cache.see(second.clone());
+    cache.see(third);
+    cache.remove(&place("v"), &"4".into());
+    assert_eq!(cache.see(second), []);
+    // A consistent list is believed: an API that was restored from a backup gives uids back.
+    assert_eq!(cache.replace([late.clone()]), [set(None, &late)]);
+    let newer = volume("v", "1", 9, "Released");
+    assert_eq!(cache.see(newer.clone()), [set(Some(&late), &newer)]);
+}
+
 #[test]
 fn a_list_is_the_truth_whatever_its_versions() {
     let mut cache = Cache::default();

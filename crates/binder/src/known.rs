@@ -6,7 +6,7 @@ use std::sync::Arc;
 use bitts_api::machine::{Cache, Change, Place};
 use bitts_api::{
     AttributesClass, Claim, ClassName, Kind, Name, Namespace, Node, NodeName, Object, ObjectKey,
-    Pod, ReclaimPolicy, StorageClass, Uid, Volume, VolumePhase, names,
+    Pod, Recent, ReclaimPolicy, StorageClass, Uid, Volume, VolumePhase, names,
 };
 
 use crate::matching::{FreeVolumes, created, first_name};
@@ -31,7 +31,7 @@ pub(crate) struct Known {
     /// Claims (by place) and the pods that use them.
     users: BTreeSet<(Place, Name)>,
     /// Claims that were seen here and went before they were completely bound.
-    went_unbound: BTreeSet<Uid>,
+    went_unbound: Recent<Uid, 10_000>,
 }
 
 /// What has to be decided again after something changed.
@@ -43,9 +43,6 @@ pub(crate) struct Dirty {
     pub(crate) classes: BTreeSet<ClassName>,
     pub(crate) attributes_classes: BTreeSet<Name>,
 }
-
-/// So many claims of which a volume may still turn up are remembered.
-const WENT_UNBOUND: usize = 10_000;
 
 impl Known {
     /// The kinds that have to be known before anything is decided (B2).
@@ -309,9 +306,6 @@ impl Known {
             && !old.bind_completed()
         {
             self.went_unbound.insert(old.meta.uid.clone());
-            if self.went_unbound.len() > WENT_UNBOUND {
-                self.went_unbound.pop_first();
-            }
         }
     }
 
