@@ -128,6 +128,11 @@ impl LabelSelector {
         self.0.iter().all(|r| r.holds(labels.get(&r.key)))
     }
 
+    /// The requirements that an object with these labels does not meet.
+    pub fn unmet(&self, labels: &Labels) -> impl Iterator<Item = &Requirement> {
+        self.0.iter().filter(|r| !r.holds(labels.get(&r.key)))
+    }
+
     /// Whether every object is selected.
     #[must_use]
     pub fn is_empty(&self) -> bool {

@@ -54,5 +54,6 @@ pub use object::{Kind, Object, ObjectKey};
 pub use pod::{ClaimTemplate, Pod, PodPhase, PodVolume, PodVolumeSource};
 pub use quantity::Quantity;
 pub use recent::Recent;
+pub use requirement::Requirement;
 pub use storage_class::{BindingMode, StorageClass};
 pub use volume::{ClaimRef, ReclaimPolicy, Source, Volume, VolumePhase};

@@ -105,6 +105,12 @@ impl Quantity {
         Self::from_nanos(self.in_nanos() + other.in_nanos(), format)
     }
 
+    /// What is left; `None` when it is out of range. It prints in the format of `self`.
+    #[must_use]
+    pub fn checked_sub(self, other: Self) -> Option<Self> {
+        Self::from_nanos(self.in_nanos() - other.in_nanos(), self.format)
+    }
+
     /// The amount in nanos: at most 2^93, so sums of two cannot overflow.
     fn in_nanos(self) -> i128 {
         i128::from(self.whole) * NANOS + i128::from(self.nanos)

@@ -8,9 +8,9 @@ use serde::Deserialize;
 use crate::meta::share;
 use crate::wire::or_default;
 
-/// Something that the value of one key must satisfy.
+/// Something that the value of one key must satisfy. Prints as in a selector, e.g. `zone in (a,b)`.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub(crate) struct Requirement {
+pub struct Requirement {
     pub(crate) key: Arc<str>,
     test: Test,
 }
@@ -73,6 +73,19 @@ impl Requirement {
             Test::Lt(bound) => number().is_some_and(|n| n < *bound),
             Test::Unmeetable(_) => false,
         }
+    }
+
+    /// What makes an object without it meet the requirement: the key, and a value for it or `None`
+    /// to take it away. Nothing helps where no value can be told.
+    #[must_use]
+    pub fn cure(&self) -> Option<(&str, Option<&str>)> {
+        let value = match &self.test {
+            Test::In(values) => Some(&**values.first()?),
+            Test::Exists => Some(""),
+            Test::NotIn(_) | Test::DoesNotExist => None,
+            Test::Gt(_) | Test::Lt(_) | Test::Unmeetable(_) => return None,
+        };
+        Some((&self.key, value))
     }
 
     /// The value that the key must have when there is just one.

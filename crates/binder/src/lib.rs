@@ -79,7 +79,10 @@ mod waiting;
 mod writes;
 
 pub use binder::{Binder, Retry};
-pub use explain::{Candidates, Explanation, Outlook, explain};
+pub use explain::{
+    Candidates, Class, Cluster, Explanation, Fact, Group, Kubectl, Next, Obstacle, Outlook, Report,
+    State, User, explain,
+};
 pub use matching::misfit;
 pub use options::{Difference, Differences, Options, Recycle};
 pub use reason::{Loss, Misfit, Notice, Waiting};

@@ -46,70 +46,75 @@ impl Shelf {
 /// can. `delayed`: the claim waits for its first consumer, so only a volume reserved for it will do.
 #[must_use]
 pub fn misfit(volume: &Volume, claim: &Claim, delayed: bool) -> Option<Misfit> {
-    let reserved = volume.is_for(claim);
-    if volume.claim_ref.is_some() && !reserved {
-        return Some(Misfit::Taken);
-    }
-    if let Some(misfit) = unfit_for_any(volume, claim) {
-        return Some(misfit);
-    }
-    if reserved {
-        return None; // B13.8
-    }
-    if delayed {
-        Some(Misfit::Delayed)
-    } else if volume.phase != VolumePhase::Available {
-        Some(Misfit::NotAvailable)
-    } else if volume.class != claim.class {
-        Some(Misfit::Class)
-    } else if !selects(claim.selector.as_ref(), &volume.meta.labels) {
-        Some(Misfit::Selector)
-    } else {
-        None
-    }
+    misfits(volume, claim, delayed).next()
 }
 
-/// What no claim overlooks, not even one that the volume is reserved for (B12, B13.3 to 6).
-fn unfit_for_any(volume: &Volume, claim: &Claim) -> Option<Misfit> {
-    if volume.meta.is_deleting() {
-        Some(Misfit::Deleting)
-    } else if volume.volume_mode != claim.volume_mode {
-        Some(Misfit::VolumeMode)
-    } else if !volume.access_modes.contains_all(claim.access_modes) {
-        Some(Misfit::AccessModes)
-    } else if volume.attributes_class != claim.attributes_class {
-        Some(Misfit::AttributesClass)
-    } else if volume.capacity.is_none() {
-        Some(Misfit::NoCapacity)
-    } else if claim.request.is_none() || volume.capacity < claim.request {
-        // A request beyond what can be expressed is more than any volume holds.
-        Some(Misfit::TooSmall)
-    } else {
-        None
-    }
+/// Every reason, the first being [`misfit`].
+pub(crate) fn misfits(
+    volume: &Volume,
+    claim: &Claim,
+    delayed: bool,
+) -> impl Iterator<Item = Misfit> {
+    let reserved = volume.is_for(claim);
+    let free = !reserved; // B13.8: what is reserved has been chosen
+    let sized = volume.capacity.is_some();
+    // A request beyond what can be expressed is more than any volume holds.
+    let small = claim.request.is_none() || volume.capacity < claim.request;
+    let modes = volume.access_modes.contains_all(claim.access_modes);
+    let available = volume.phase == VolumePhase::Available;
+    held(&[
+        (free && volume.claim_ref.is_some(), Misfit::Taken),
+        // What no claim overlooks, not even one that the volume is reserved for (B12, B13.3 to 6).
+        (volume.meta.is_deleting(), Misfit::Deleting),
+        (volume.volume_mode != claim.volume_mode, Misfit::VolumeMode),
+        (!modes, Misfit::AccessModes),
+        (
+            volume.attributes_class != claim.attributes_class,
+            Misfit::AttributesClass,
+        ),
+        (!sized, Misfit::NoCapacity),
+        (sized && small, Misfit::TooSmall),
+        (free && delayed, Misfit::Delayed),
+        (free && !available, Misfit::NotAvailable),
+        (free && volume.class != claim.class, Misfit::Class),
+        (
+            free && !selects(claim.selector.as_ref(), &volume.meta.labels),
+            Misfit::Selector,
+        ),
+    ])
 }
 
 /// Why a volume that the claim names, and that is nobody's, cannot be bound to it (B16): its
 /// selector and the volume's phase do not count.
 pub(crate) fn named_misfit(volume: &Volume, claim: &Claim) -> Option<Misfit> {
+    named_misfits(volume, claim).next()
+}
+
+/// Every reason, the first being [`named_misfit`].
+pub(crate) fn named_misfits(volume: &Volume, claim: &Claim) -> impl Iterator<Item = Misfit> {
     let size = |quantity: Option<Quantity>| quantity.map(Quantity::value);
-    if volume.meta.is_deleting() {
-        Some(Misfit::Deleting)
-    } else if volume.capacity.is_none() {
-        Some(Misfit::NoCapacity)
-    } else if claim.request.is_none() || size(volume.capacity) < size(claim.request) {
-        Some(Misfit::TooSmall)
-    } else if volume.class != claim.class {
-        Some(Misfit::Class)
-    } else if volume.attributes_class != claim.attributes_class {
-        Some(Misfit::AttributesClass)
-    } else if volume.volume_mode != claim.volume_mode {
-        Some(Misfit::VolumeMode)
-    } else if !volume.access_modes.contains_all(claim.access_modes) {
-        Some(Misfit::AccessModes)
-    } else {
-        None
-    }
+    let sized = volume.capacity.is_some();
+    let small = claim.request.is_none() || size(volume.capacity) < size(claim.request);
+    let modes = volume.access_modes.contains_all(claim.access_modes);
+    held(&[
+        (volume.meta.is_deleting(), Misfit::Deleting),
+        (!sized, Misfit::NoCapacity),
+        (sized && small, Misfit::TooSmall),
+        (volume.class != claim.class, Misfit::Class),
+        (
+            volume.attributes_class != claim.attributes_class,
+            Misfit::AttributesClass,
+        ),
+        (volume.volume_mode != claim.volume_mode, Misfit::VolumeMode),
+        (!modes, Misfit::AccessModes),
+    ])
+}
+
+/// Those that are true, in order.
+fn held<const N: usize>(all: &[(bool, Misfit); N]) -> impl Iterator<Item = Misfit> + use<N> {
+    let all = *all;
+    all.into_iter()
+        .filter_map(|(holds, misfit)| holds.then_some(misfit))
 }
 
 pub(crate) fn selects(selector: Option<&LabelSelector>, labels: &Labels) -> bool {

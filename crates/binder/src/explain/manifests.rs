@@ -1,5 +1,4 @@
-//! Which claim would get which volume, and why not the others: the binder's own decisions, without
-//! a cluster.
+//! Which claim would get which volume, as if all of them were created now.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
