@@ -42,6 +42,13 @@ pub(crate) enum Command {
     /// Run roles on a cluster.
     #[cfg(any(feature = "binder", feature = "agent"))]
     Run(Run),
+    /// Tell why a claim or volume is where it is, and what would unblock it. Reads only.
+    #[cfg(feature = "binder")]
+    #[command(
+        after_help = "Exit codes: 0 fine, 1 the cluster cannot be read, 3 waits for something \
+        or somebody, 4 does not exist."
+    )]
+    Explain(Explain),
     /// Serve an in-memory Kubernetes API that kubectl works against.
     #[cfg(feature = "demo")]
     Apiserver(Apiserver),
@@ -169,6 +176,57 @@ pub(crate) struct Agent {
     pub(crate) finish_pods: bool,
 }
 
+/// `bitts explain`.
+#[cfg(feature = "binder")]
+#[derive(Debug, Args)]
+pub(crate) struct Explain {
+    /// What it is.
+    #[arg(value_enum)]
+    pub(crate) kind: ExplainKind,
+
+    /// Its name.
+    #[arg(value_parser = object_name)]
+    pub(crate) name: String,
+
+    /// The claim's namespace [default: that of the kubeconfig's context].
+    #[arg(long, short, value_name = "NAMESPACE", value_parser = object_name)]
+    pub(crate) namespace: Option<String>,
+
+    /// Text for people, or one JSON object.
+    #[arg(long, short, value_enum, default_value_t, env = "BITTS_OUTPUT")]
+    pub(crate) output: Output,
+
+    /// The cluster [default: KUBECONFIG, the usual file, or the pod's service account].
+    #[arg(long, value_name = "FILE")]
+    pub(crate) kubeconfig: Option<PathBuf>,
+}
+
+/// What can be explained.
+#[cfg(feature = "binder")]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum ExplainKind {
+    /// A PersistentVolumeClaim.
+    #[value(aliases = ["pvc", "persistentvolumeclaim"])]
+    Claim,
+    /// A PersistentVolume.
+    #[value(aliases = ["pv", "persistentvolume"])]
+    Volume,
+}
+
+/// What the API admits as a name: nothing else can be part of a path.
+#[cfg(feature = "binder")]
+fn object_name(text: &str) -> Result<String, String> {
+    let admitted = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || "-.".contains(c);
+    if text.chars().all(admitted) && text.starts_with(|c: char| c.is_ascii_alphanumeric()) {
+        Ok(text.to_owned())
+    } else {
+        Err(
+            "a name has lower-case letters, digits, `-` and `.`, and begins with a letter or digit"
+                .into(),
+        )
+    }
+}
+
 /// `bitts apiserver`.
 #[cfg(feature = "demo")]
 #[derive(Debug, Args)]
@@ -208,13 +266,13 @@ pub(crate) enum LogFormat {
     Json,
 }
 
-#[cfg(feature = "demo")]
+#[cfg(any(feature = "binder", feature = "demo"))]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
 pub(crate) enum Output {
     /// For people.
     #[default]
     Text,
-    /// One JSON object a line.
+    /// For scripts.
     Json,
 }
 

@@ -1,6 +1,7 @@
 //! The bitts binary: roles on a cluster, a demo without one, an API for tests.
 //!
-//! Exit codes: 0 done, 1 failed (the message says what to do), 2 the command line is wrong.
+//! Exit codes: 0 done, 1 failed (the message says what to do), 2 the command line is wrong. `explain`
+//! has two more: 3 waiting, 4 no such object.
 
 #[cfg(feature = "demo")]
 mod apiserver;
@@ -9,6 +10,8 @@ mod binder;
 mod cli;
 #[cfg(feature = "demo")]
 mod demo;
+#[cfg(feature = "binder")]
+mod explain;
 #[cfg(any(feature = "binder", feature = "agent"))]
 mod run;
 
@@ -44,6 +47,8 @@ fn execute(cli: Cli) -> Result<ExitCode> {
         // The demo's story is its output.
         #[cfg(feature = "demo")]
         (None, Command::Demo(_)) => "error",
+        #[cfg(feature = "binder")]
+        (None, Command::Explain(_)) => "error",
         (None, _) => "info",
     };
     let format = match cli.log_format {
@@ -56,6 +61,8 @@ fn execute(cli: Cli) -> Result<ExitCode> {
         Command::Demo(args) => demo::run(&args),
         #[cfg(any(feature = "binder", feature = "agent"))]
         Command::Run(args) => run::run(args),
+        #[cfg(feature = "binder")]
+        Command::Explain(args) => explain::run(&args),
         #[cfg(feature = "demo")]
         Command::Apiserver(args) => apiserver::run(args),
         Command::Completions { shell } => {
