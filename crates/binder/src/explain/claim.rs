@@ -305,6 +305,8 @@ fn advice(
             ),
         )
         .by(Kubectl::on("describe", &key)),
+        // It fits and is free, and it is about to be offered.
+        _ if fit.is_some() => no_binder("offering a volume"),
         _ => supply(claim, why, best, cluster),
     }
 }

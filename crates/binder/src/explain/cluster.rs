@@ -62,8 +62,7 @@ impl Cluster {
                 Object::StorageClass(class) => cluster.classes.push(class),
                 Object::Pod(pod) => cluster.pods.push(pod),
                 Object::Node(_) => nodes.push(object),
-                #[allow(unreachable_patterns, reason = "kinds that explain nothing yet")]
-                _ => {}
+                Object::AttributesClass(_) => {}
             }
         }
         cluster.has_nodes = !nodes.is_empty();
