@@ -299,7 +299,12 @@ impl Binder {
 
     fn wait(&mut self, claim: &Claim, wait: Wait) {
         let key = claim_key(claim);
-        self.tell_of(claim, wait.why.notice().map(|n| n.beside(&wait.beside)));
+        let notice = wait.why.notice();
+        let owner = wait.taken_by.as_ref();
+        self.tell_of(
+            claim,
+            notice.map(|n| n.taken_by(owner).beside(&wait.beside)),
+        );
         let has_something = claim.phase != ClaimPhase::Pending || has_status(claim);
         if wait.pending && has_something {
             let step = "mark-claim-pending";

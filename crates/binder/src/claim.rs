@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use bitts_api::{BindingMode, Claim, ClassName, Name, Volume, names};
+use bitts_api::{BindingMode, Claim, ClaimRef, ClassName, Name, Volume, names};
 
 use crate::known::Known;
 use crate::matching::{misfit, named_misfit};
@@ -51,6 +51,8 @@ impl Decision {
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) struct Wait {
     pub(crate) why: Waiting,
+    /// Whose the volume is that it names.
+    pub(crate) taken_by: Option<ClaimRef>,
     /// Volumes reserved for it that do not fit it.
     pub(crate) beside: Vec<(Name, Misfit)>,
     /// Its status says that it has nothing (B11); otherwise the status is left alone.
@@ -94,27 +96,32 @@ fn bound(claim: &Claim, known: &Known) -> Decision {
 
 /// The claim names its volume (B16).
 fn named(claim: &Claim, name: &Name, known: &Known) -> Decision {
-    let wait = |why, pending| {
+    let wait = |why, pending, owner: Option<&ClaimRef>| {
         Decision::Wait(Wait {
             why,
+            taken_by: owner.cloned(),
             beside: Vec::new(),
             pending,
             any_volume: false,
         })
     };
     let Some(volume) = known.volume(name) else {
-        return wait(Waiting::NamedMissing(name.clone()), true);
+        return wait(Waiting::NamedMissing(name.clone()), true, None);
     };
     if volume.is_for(claim) {
         return bind(volume, false);
     }
-    if volume.claim_ref.is_some() {
+    if let Some(owner) = &volume.claim_ref {
         // With the annotation, somebody removed bind-completed by hand: the status stays.
         let by_controller = claim.meta.annotations.has(names::BOUND_BY_CONTROLLER);
-        return wait(Waiting::NamedTaken(name.clone()), !by_controller);
+        return wait(
+            Waiting::NamedTaken(name.clone()),
+            !by_controller,
+            Some(owner),
+        );
     }
     match named_misfit(volume, claim) {
-        Some(misfit) => wait(Waiting::NamedMisfit(name.clone(), misfit), true),
+        Some(misfit) => wait(Waiting::NamedMisfit(name.clone(), misfit), true, None),
         None => bind(volume, false),
     }
 }
@@ -166,6 +173,7 @@ fn unbound(claim: &Claim, known: &Known, options: &Options) -> Decision {
     let wait = |why, pending| {
         Decision::Wait(Wait {
             why,
+            taken_by: None,
             beside,
             pending,
             any_volume: !delayed,

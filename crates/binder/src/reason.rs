@@ -277,9 +277,17 @@ impl Notice {
 
     /// Adds why volumes that are reserved for the claim do not help it: the original says nothing.
     pub(crate) fn beside(mut self, reserved: &[(Name, Misfit)]) -> Self {
-        for (volume, misfit) in reserved {
+        for (volume, misfit) in reserved.iter().take(NAMED) {
             self.message +=
                 &format!("; volume \"{volume}\" is reserved for this claim, but {misfit}");
+        }
+        self
+    }
+
+    /// Adds whose the volume is that the claim names.
+    pub(crate) fn taken_by(mut self, owner: Option<&impl fmt::Display>) -> Self {
+        if let Some(owner) = owner {
+            self.message += &format!(" It is for {owner}.");
         }
         self
     }
@@ -328,9 +336,18 @@ impl Notice {
         )
     }
 
+    /// A claimRef that denotes no claim at all.
+    pub(crate) fn incomplete_claim_ref() -> Self {
+        Self::warning(
+            "BittsBadClaimRef",
+            "spec.claimRef has a uid, but no namespace or no name: nothing is done with this volume \
+             until it names a claim or is removed",
+        )
+    }
+
     /// Pods may still write to a volume that is to be wiped (D8).
     pub(crate) fn used_by_pods(pods: &[String]) -> Self {
-        let message = format!("Volume is used by pods: {}", pods.join(","));
+        let message = format!("Volume is used by pods: {}", list(pods));
         Self::normal("VolumeFailedRecycle", message)
     }
 
@@ -386,7 +403,15 @@ impl Notice {
     }
 }
 
-fn list(names: &[Name]) -> String {
-    let names: Vec<_> = names.iter().map(Name::as_str).collect();
-    names.join(",")
+/// So many things are named in a message: more would be cut, and would change with each that comes.
+const NAMED: usize = 8;
+
+fn list(names: &[impl fmt::Display]) -> String {
+    let named: Vec<_> = names.iter().take(NAMED).map(ToString::to_string).collect();
+    let more = if names.len() > NAMED {
+        " and others"
+    } else {
+        ""
+    };
+    named.join(",") + more
 }

@@ -51,6 +51,9 @@ pub(crate) fn decide(volume: &Volume, known: &Known, options: &Options) -> Decis
             Decision::Offer
         };
     };
+    if claim_ref.namespace.as_str().is_empty() || claim_ref.name.as_str().is_empty() {
+        return Decision::Tell(Notice::incomplete_claim_ref());
+    }
     let place: Place = (Some(claim_ref.namespace.clone()), claim_ref.name.clone());
     let key = ObjectKey::claim(claim_ref.namespace.clone(), claim_ref.name.clone());
     let Some(claim) = known.claim(&place).filter(|claim| claim.meta.uid == *uid) else {
