@@ -9,8 +9,8 @@ use bitts_api::machine::{
     Scope, Target, Watch, Write,
 };
 use bitts_api::{
-    Claim, ClaimPhase, Kind, Meta, Name, ObjectKey, Quantity, ResourceVersion, Source, Uid, Volume,
-    VolumePhase, names,
+    Claim, ClaimPhase, ClassName, Kind, Meta, Name, ObjectKey, Quantity, ResourceVersion, Source,
+    Uid, Volume, VolumePhase, names,
 };
 
 use crate::bind::{Step, next_step};
@@ -18,12 +18,12 @@ use crate::claim::{self, Wait};
 use crate::flights::{Flights, Sent};
 use crate::known::{Dirty, Known};
 use crate::matching::FreeVolumes;
-use crate::migration;
 use crate::options::Options;
 use crate::protection::{self, Protection};
 use crate::reason::{Loss, Notice, Waiting};
 use crate::waiting::WaitingClaims;
 use crate::writes::claim_key;
+use crate::{attributes_class, ephemeral, migration, unused};
 use crate::{volume, writes};
 
 /// A timer of the binder: an object whose write failed may be written again.
@@ -57,6 +57,8 @@ pub struct Binder {
     started: BTreeSet<Place>,
     /// Volumes that became free since claims were last looked for.
     offers: BTreeSet<Name>,
+    /// Pods that wait because a claim of their claim's name is there, told of by pod and claim.
+    clashes: BTreeMap<(Place, Name), (Uid, Uid)>,
     out: Effects,
 }
 
@@ -67,11 +69,14 @@ impl Machine for Binder {
 
     fn watches(&self) -> Vec<Watch> {
         Known::KINDS
+            .into_iter()
+            // Nothing waits for these to be listed: not every API has them.
+            .chain([Kind::AttributesClass])
             .map(|kind| Watch {
                 kind,
                 scope: Scope::All,
             })
-            .into()
+            .collect()
     }
 
     fn handle(&mut self, _now: Moment, input: Input<Infallible, Retry>) -> Effects {
@@ -116,12 +121,18 @@ impl Binder {
                 let of_it = self.waiting.of_class(Some(&class));
                 let of_none = self.waiting.of_class(None); // the default may have changed
                 self.dirty.claims.extend(of_it.chain(of_none).cloned());
+            } else if let Some(place) = self.dirty.pods.pop_first() {
+                self.make_claims(&place);
             } else if let Some(name) = self.dirty.volumes.pop_first() {
                 self.decide_volume(&name);
             } else if let Some(place) = self.dirty.claims.pop_first() {
                 self.decide_claim(&place);
             } else if let Some(name) = self.offers.pop_first() {
                 self.offer(&name);
+            } else if let Some(class) = self.dirty.attributes_classes.pop_first() {
+                self.decide_attributes_class(&class);
+            } else if let Some(place) = self.dirty.uses.pop_first() {
+                self.note_use(&place);
             } else {
                 break;
             }
@@ -277,7 +288,10 @@ impl Binder {
                     self.dirty.claims.insert(place.clone()); // another volume may do
                 }
             }
-            Step::Next(write) => {
+            Step::Next(mut write) => {
+                if self.options.unused_condition && write.step == "mark-claim-bound" {
+                    unused::join(&mut write, claim, self.known.is_referred_to(place));
+                }
                 let unreadable =
                     unreadable_capacity(volume).filter(|_| write.step == "mark-claim-bound");
                 let told = unreadable.map(|notice| {
@@ -289,7 +303,10 @@ impl Binder {
                 });
                 self.write_then(write, Some(place), told.into_iter().collect());
             }
-            Step::Bound => self.all_well(&claim_key(claim)),
+            Step::Bound => {
+                self.all_well(&claim_key(claim));
+                self.dirty.uses.insert(place.clone());
+            }
             Step::NoCapacity => {
                 let why = Waiting::NoCapacity(volume.meta.name.clone());
                 self.tell_of(claim, why.notice());
@@ -444,6 +461,67 @@ impl Binder {
         any
     }
 
+    /// Has the claims of a pod's ephemeral volumes made (X9).
+    fn make_claims(&mut self, place: &Place) {
+        let Some(pod) = self.known.pod(place).cloned() else {
+            self.clashes.retain(|(pod, _), _| pod != place);
+            self.forget(&pod_key(place));
+            return;
+        };
+        for template in &pod.claim_templates {
+            let claim = self.known.claim(&ephemeral::place(&pod, template)).cloned();
+            let clash = (place.clone(), template.claim.clone());
+            match ephemeral::decide(&pod, template, claim.as_deref()) {
+                ephemeral::Decision::Rest => {
+                    self.clashes.remove(&clash);
+                }
+                ephemeral::Decision::Clash(notice) => {
+                    let claim = claim.map_or_else(|| pod.meta.uid.clone(), |c| c.meta.uid.clone());
+                    let news = (pod.meta.uid.clone(), claim);
+                    if self.clashes.get(&clash) != Some(&news) {
+                        self.clashes.insert(clash, news);
+                        self.say(pod_key(place), &pod.meta.uid, notice);
+                    }
+                }
+                ephemeral::Decision::Create(create) => {
+                    self.clashes.remove(&clash);
+                    let sent = Sent {
+                        step: create.step,
+                        version: ResourceVersion::default(),
+                        claim: None,
+                        then: Vec::new(),
+                    };
+                    self.send(create.key.clone(), sent, Effect::Create(create));
+                }
+            }
+        }
+    }
+
+    fn decide_attributes_class(&mut self, name: &ClassName) {
+        let key = ObjectKey::attributes_class(name);
+        let Some(class) = self.known.attributes_class(name).cloned() else {
+            self.forget(&key);
+            return;
+        };
+        let used = self.known.is_attributes_class_used(name);
+        if self.options.protection && !self.flights.is_blocked(&key) {
+            self.protect(attributes_class::protection(&class, used));
+        }
+    }
+
+    /// Writes what pods are to a bound claim, where that is news (X5).
+    fn note_use(&mut self, place: &Place) {
+        let Some(claim) = self.known.claim(place).cloned() else {
+            return;
+        };
+        let used = self.known.is_referred_to(place);
+        if self.options.unused_condition
+            && let Some(write) = unused::note(&claim, used)
+        {
+            self.write(write);
+        }
+    }
+
     /// Adds or lifts a protection; returns whether a write was sent.
     fn protect(&mut self, protection: Option<Protection>) -> bool {
         match protection {
@@ -508,6 +586,8 @@ impl Binder {
                     let about = claim.as_ref().unwrap_or(key);
                     if let Some(uid) = self.uid(about) {
                         self.tell(about, &uid, Notice::refused(sent.step, text));
+                    } else if sent.step == ephemeral::CREATE {
+                        self.tell_makers(key, text);
                     }
                 }
                 for key in [key].into_iter().chain(&claim) {
@@ -533,12 +613,31 @@ impl Binder {
         self.look_again(key);
     }
 
+    /// Tells the pod for which a claim could not be made.
+    fn tell_makers(&mut self, claim: &ObjectKey, text: &str) {
+        let place = (claim.namespace.clone(), claim.name.clone());
+        for pod in self.known.makers_of(&place) {
+            let templates = pod.claim_templates.iter();
+            for template in templates.filter(|t| t.claim == claim.name) {
+                let notice = ephemeral::refused(template, text);
+                self.tell(&pod_key(&pod.meta.place()), &pod.meta.uid, notice);
+            }
+        }
+    }
+
     /// Everything that may have waited for this object to be writable again.
     fn look_again(&mut self, key: &ObjectKey) {
+        if key.kind == Kind::AttributesClass {
+            let class = key.name.as_str().into();
+            self.dirty.attributes_classes.insert(class);
+            return;
+        }
         if key.kind != Kind::Volume {
-            self.dirty
-                .claims
-                .insert((key.namespace.clone(), key.name.clone()));
+            let place = (key.namespace.clone(), key.name.clone());
+            let makers = self.known.makers_of(&place);
+            let makers = makers.iter().map(|pod| pod.meta.place());
+            self.dirty.pods.extend(makers);
+            self.dirty.claims.insert(place);
             return;
         }
         self.dirty.volumes.insert(key.name.clone());
@@ -564,6 +663,10 @@ impl Binder {
     fn meta(&self, key: &ObjectKey) -> Option<&Meta> {
         if key.kind == Kind::Volume {
             return Some(&self.known.volume(&key.name)?.meta);
+        }
+        if key.kind == Kind::AttributesClass {
+            let name = key.name.as_str().into();
+            return Some(&self.known.attributes_class(&name)?.meta);
         }
         let place = (key.namespace.clone(), key.name.clone());
         Some(&self.known.claim(&place)?.meta)
@@ -611,6 +714,14 @@ fn unreadable_capacity(volume: &Volume) -> Option<Notice> {
     unreadable.then(|| Notice::unreadable_capacity(text))
 }
 
+fn pod_key(place: &Place) -> ObjectKey {
+    ObjectKey {
+        kind: Kind::Pod,
+        namespace: place.0.clone(),
+        name: place.1.clone(),
+    }
+}
+
 fn has_status(claim: &Claim) -> bool {
     claim.status_capacity.is_some()
         || !claim.status_access_modes.is_empty()
@@ -624,6 +735,6 @@ fn event(about: ObjectKey, uid: &Uid, notice: Notice) -> Event {
         severity: notice.severity,
         reason: notice.reason,
         message: notice.message,
-        source: None,
+        source: notice.source,
     }
 }

@@ -1,12 +1,12 @@
 //! What the binder knows of the cluster, and the indexes that lead from one object to another.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use bitts_api::machine::{Cache, Change, Place};
 use bitts_api::{
     AttributesClass, Claim, ClassName, Kind, Name, Namespace, Node, NodeName, Object, ObjectKey,
-    Pod, Recent, ReclaimPolicy, StorageClass, Uid, Volume, VolumePhase, names,
+    Pod, PodPhase, Recent, ReclaimPolicy, StorageClass, Uid, Volume, VolumePhase, names,
 };
 
 use crate::matching::{FreeVolumes, created, first_name};
@@ -32,6 +32,8 @@ pub(crate) struct Known {
     users: BTreeSet<(Place, Name)>,
     /// Claims that were seen here and went before they were completely bound.
     went_unbound: Recent<Uid, 10_000>,
+    /// How often volumes and claims name each VolumeAttributesClass.
+    attributes_users: BTreeMap<ClassName, usize>,
 }
 
 /// What has to be decided again after something changed.
@@ -41,7 +43,11 @@ pub(crate) struct Dirty {
     pub(crate) claims: BTreeSet<Place>,
     /// Classes that appeared, changed or disappeared.
     pub(crate) classes: BTreeSet<ClassName>,
-    pub(crate) attributes_classes: BTreeSet<Name>,
+    pub(crate) attributes_classes: BTreeSet<ClassName>,
+    /// Pods with volumes whose claims are made for them.
+    pub(crate) pods: BTreeSet<Place>,
+    /// Claims that pods began or ceased to refer to.
+    pub(crate) uses: BTreeSet<Place>,
 }
 
 impl Known {
@@ -77,6 +83,19 @@ impl Known {
 
     pub(crate) fn claim(&self, place: &Place) -> Option<&Arc<Claim>> {
         self.claims.get(place)
+    }
+
+    pub(crate) fn pod(&self, place: &Place) -> Option<&Arc<Pod>> {
+        self.pods.get(place)
+    }
+
+    pub(crate) fn attributes_class(&self, name: &ClassName) -> Option<&Arc<AttributesClass>> {
+        self.attributes_classes.get(&(None, name.as_str().into()))
+    }
+
+    /// Whether a volume or claim names the attributes class (X8).
+    pub(crate) fn is_attributes_class_used(&self, name: &ClassName) -> bool {
+        self.attributes_users.contains_key(name)
     }
 
     pub(crate) fn class(&self, name: &ClassName) -> Option<&Arc<StorageClass>> {
@@ -127,6 +146,19 @@ impl Known {
     /// Whether a scheduled pod refers to the claim, whatever its phase (X3).
     pub(crate) fn is_used(&self, claim: &Place) -> bool {
         self.users_of(claim).any(|pod| pod.holds(&claim.1))
+    }
+
+    /// Whether a pod refers to the claim that has not ended, scheduled or not (X5).
+    pub(crate) fn is_referred_to(&self, claim: &Place) -> bool {
+        self.users_of(claim).any(|pod| refers(pod))
+    }
+
+    /// The pods for which a claim of this place is made, if any.
+    pub(crate) fn makers_of(&self, claim: &Place) -> Vec<Arc<Pod>> {
+        self.users_of(claim)
+            .filter(|pod| pod.claim_templates.iter().any(|t| t.claim == claim.1))
+            .cloned()
+            .collect()
     }
 
     /// Whether the claim that the volume belongs to names it in turn.
@@ -265,6 +297,11 @@ impl Known {
                 volume.meta.name.clone(),
             ))
         };
+        self.attributes_named(
+            old.iter().flat_map(|v| &v.attributes_class),
+            new.iter().flat_map(|v| &v.attributes_class),
+            dirty,
+        );
         let before = old.as_deref().and_then(reservation);
         let after = new.as_deref().and_then(reservation);
         for (namespace, claim, _) in before.iter().chain(&after) {
@@ -288,12 +325,21 @@ impl Known {
 
     fn claim_changed(&mut self, change: Change<Claim>, dirty: &mut Dirty) {
         let (old, new) = sides(change);
+        self.attributes_named(
+            old.iter().flat_map(|c| c.attributes_classes()),
+            new.iter().flat_map(|c| c.attributes_classes()),
+            dirty,
+        );
         let named = |claim: &Option<Arc<Claim>>| claim.as_ref()?.volume_name.clone();
         let (before, after) = (named(&old), named(&new));
         let Some(claim) = new.as_ref().or(old.as_ref()) else {
             return;
         };
         let place = claim.meta.place();
+        if old.is_none() || new.is_none() {
+            let makers = self.makers_of(&place);
+            dirty.pods.extend(makers.iter().map(|p| p.meta.place()));
+        }
         let reserved = self.reserved_for(&place).map(|v| v.meta.name.clone());
         dirty.volumes.extend(reserved);
         dirty.volumes.extend(before.iter().chain(&after).cloned());
@@ -340,11 +386,48 @@ impl Known {
         let class = new.as_ref().or(old.as_ref());
         dirty
             .attributes_classes
-            .extend(class.map(|c| c.meta.name.clone()));
+            .extend(class.map(|c| c.meta.name.as_str().into()));
+    }
+
+    /// Counts who names attributes classes; a class that nobody names any more may go (X8).
+    fn attributes_named<'a>(
+        &mut self,
+        before: impl Iterator<Item = &'a ClassName>,
+        after: impl Iterator<Item = &'a ClassName>,
+        dirty: &mut Dirty,
+    ) {
+        for class in after {
+            *self.attributes_users.entry(class.clone()).or_default() += 1;
+        }
+        for class in before {
+            let users = self.attributes_users.get_mut(class);
+            let left = users.map_or(0, |users| {
+                *users = users.saturating_sub(1);
+                *users
+            });
+            if left == 0 {
+                self.attributes_users.remove(class);
+                dirty.attributes_classes.insert(class.clone());
+            }
+        }
     }
 
     fn pod_changed(&mut self, change: Change<Pod>, dirty: &mut Dirty) {
         let (old, new) = sides(change);
+        if let Some(pod) = new.as_ref().or(old.as_ref())
+            && !pod.claim_templates.is_empty()
+        {
+            dirty.pods.insert(pod.meta.place());
+        }
+        // A pod's claims never change.
+        if old.as_deref().is_some_and(refers) != new.as_deref().is_some_and(refers) {
+            let pod = old.iter().chain(&new).next();
+            let claims = pod.into_iter().flat_map(|pod| {
+                pod.claims()
+                    .map(|claim| (pod.meta.namespace.clone(), claim.clone()))
+            });
+            dirty.uses.extend(claims);
+        }
         for (pod, is_now) in [(old, false), (new, true)] {
             let Some(pod) = pod else { continue };
             for claim in pod.claims() {
@@ -372,6 +455,11 @@ impl Known {
 fn is_to_be_recycled(volume: &Volume) -> bool {
     volume.reclaim_policy == ReclaimPolicy::Recycle
         && matches!(volume.phase, VolumePhase::Released | VolumePhase::Failed)
+}
+
+/// Whether the pod may still use what it refers to, or is to begin to.
+fn refers(pod: &Pod) -> bool {
+    !matches!(pod.phase, PodPhase::Succeeded | PodPhase::Failed)
 }
 
 /// What was known before and what is known now.

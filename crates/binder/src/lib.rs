@@ -59,9 +59,11 @@
 //!
 //! Not here: making volumes, and wiping them (`recycle.rs` says how an agent is asked to).
 
+mod attributes_class;
 mod bind;
 mod binder;
 mod claim;
+mod ephemeral;
 mod explain;
 mod flights;
 mod known;
@@ -74,6 +76,7 @@ mod reclaim;
 mod recycle;
 #[cfg(feature = "run")]
 mod run;
+mod unused;
 mod volume;
 mod waiting;
 mod writes;

@@ -7,6 +7,8 @@ pub struct Options {
     pub provisioning: bool,
     /// Keep the finalizers that protect what is in use (X1 to X7); without this somebody else must.
     pub protection: bool,
+    /// Keep the condition that tells since when no pod refers to a claim (X5).
+    pub unused_condition: bool,
     /// What becomes of volumes of the policy Recycle (D8).
     pub recycle: Recycle,
     /// Where things end differently than under kube-controller-manager.
@@ -18,6 +20,7 @@ impl Default for Options {
         Self {
             provisioning: true,
             protection: true,
+            unused_condition: true,
             recycle: Recycle::Off,
             differences: Differences::ALL,
         }

@@ -70,17 +70,17 @@ pub(crate) fn of_volume(volume: &Volume, claim_names_it: bool) -> Option<Protect
     }
 }
 
-fn holds(meta: &Meta, finalizer: &str) -> bool {
+pub(crate) fn holds(meta: &Meta, finalizer: &str) -> bool {
     meta.finalizers.iter().any(|f| **f == *finalizer)
 }
 
-fn with(meta: &Meta, finalizer: &str) -> Value {
+pub(crate) fn with(meta: &Meta, finalizer: &str) -> Value {
     let mut all: Vec<&str> = meta.finalizers.iter().map(|f| &**f).collect();
     all.push(finalizer);
     json!({"metadata": {"finalizers": all}})
 }
 
-fn without(meta: &Meta, finalizer: &str) -> Value {
+pub(crate) fn without(meta: &Meta, finalizer: &str) -> Value {
     let rest: Vec<&str> = meta
         .finalizers
         .iter()

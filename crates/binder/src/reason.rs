@@ -218,6 +218,7 @@ impl Waiting {
             severity,
             reason,
             message,
+            source: None,
         })
     }
 }
@@ -264,6 +265,8 @@ pub struct Notice {
     pub reason: &'static str,
     /// What happened.
     pub message: String,
+    /// Who says so (N9), where that is not the binder.
+    pub source: Option<&'static str>,
 }
 
 impl Notice {
@@ -272,6 +275,7 @@ impl Notice {
             severity: Severity::Warning,
             reason,
             message: message.into(),
+            source: None,
         }
     }
 

@@ -4,7 +4,9 @@
 
 mod support;
 
+use bitts_api::machine::{Effect, Input, Machine as _, Moment};
 use bitts_api::{Kind, ObjectKey, names};
+use bitts_binder::{Binder, Options};
 use serde_json::{Value, json};
 use support::{Fate, Store, World, claim, volume};
 
@@ -31,8 +33,12 @@ fn deleting() -> Value {
 }
 
 fn bound_pair(world: &mut World) -> (ObjectKey, ObjectKey) {
-    let v = world.create(Kind::Volume, volume("v", "1Gi"));
-    let c = world.create(Kind::Claim, claim("c", "1Gi"));
+    bound_pair_of(world, "v", "c")
+}
+
+fn bound_pair_of(world: &mut World, v: &str, c: &str) -> (ObjectKey, ObjectKey) {
+    let v = world.create(Kind::Volume, volume(v, "1Gi"));
+    let c = world.create(Kind::Claim, claim(c, "1Gi"));
     world.run();
     assert_eq!(world.store.objects[&c]["status"]["phase"], "Bound");
     (v, c)
@@ -146,4 +152,109 @@ fn a_free_volume_goes_at_once() {
     world.edit(&v, &deleting());
     world.run();
     assert!(!world.store.objects.contains_key(&v));
+}
+
+/// X3: a pod that is deleted after its claims waits for them, and they must not wait for it.
+#[test]
+fn a_pod_that_was_shut_down_lets_its_own_claim_go() {
+    let mut world = started();
+    world.create(Kind::Volume, volume("v", "1Gi"));
+    let mut own = pod("p", Some("n"));
+    own["spec"]["volumes"] = json!([{"name": "d", "ephemeral": {"volumeClaimTemplate": {
+        "spec": claim("", "1Gi")["spec"],
+    }}}]);
+    own["metadata"]["finalizers"] = json!(["foregroundDeletion"]);
+    let p = world.create(Kind::Pod, own);
+    world.run();
+    let c = ObjectKey::claim("default", "p-d");
+    assert_eq!(world.store.objects[&c]["status"]["phase"], "Bound");
+    let mut going = deleting();
+    going["metadata"]["deletionGracePeriodSeconds"] = 30.into();
+    world.edit(&p, &going);
+    world.edit(&c, &deleting());
+    world.run();
+    assert!(world.store.objects.contains_key(&c), "it may still run");
+    world.edit(&p, &json!({"metadata": {"deletionGracePeriodSeconds": 0}}));
+    world.run();
+    assert!(!world.store.objects.contains_key(&c));
+}
+
+fn attributes_class() -> Value {
+    json!({"metadata": {"name": "gold"}, "driverName": "d"})
+}
+
+/// X8
+#[test]
+fn an_attributes_class_stays_until_nothing_names_it() {
+    let mut world = started();
+    let gold = world.create(Kind::AttributesClass, attributes_class());
+    let mut named = volume("v", "1Gi");
+    named["spec"]["volumeAttributesClassName"] = "gold".into();
+    let v = world.create(Kind::Volume, named);
+    let mut wants = claim("wants", "2Gi");
+    wants["spec"]["volumeAttributesClassName"] = "gold".into();
+    let wants = world.create(Kind::Claim, wants);
+    world.run();
+    let finalizers = &world.store.objects[&gold]["metadata"]["finalizers"];
+    assert_eq!(*finalizers, json!([names::ATTRIBUTES_CLASS_PROTECTION]));
+    // One that was changed away from it, which its driver has not yet done.
+    let (_, has) = bound_pair_of(&mut world, "w", "has");
+    world.edit(
+        &has,
+        &json!({"status": {"currentVolumeAttributesClassName": "gold"}}),
+    );
+    world.edit(&gold, &deleting());
+    for (user, at) in [(&v, "spec"), (&wants, "spec"), (&has, "status")] {
+        world.run();
+        assert!(world.store.objects.contains_key(&gold), "{user} names it");
+        let name = if at == "spec" {
+            "volumeAttributesClassName"
+        } else {
+            "currentVolumeAttributesClassName"
+        };
+        world.edit(user, &json!({at: {name: null}}));
+    }
+    world.run();
+    assert!(!world.store.objects.contains_key(&gold));
+}
+
+/// X8, section 13, weakness 26: the original believes its caches.
+#[test]
+fn a_claim_that_no_watch_told_of_yet_holds_its_attributes_class() {
+    let mut world = started();
+    let gold = world.create(Kind::AttributesClass, attributes_class());
+    world.run();
+    let mut unheard = claim("c", "1Gi");
+    unheard["spec"]["volumeAttributesClassName"] = "gold".into();
+    let c = world.store.create(Kind::Claim, unheard);
+    world.edit(&gold, &deleting());
+    world.run();
+    assert!(world.store.objects.contains_key(&gold));
+    world.delete(&c);
+    world.settle();
+    assert!(!world.store.objects.contains_key(&gold));
+}
+
+/// An API server of before 1.34 has none: nothing waits for them.
+#[test]
+fn attributes_classes_are_not_waited_for() {
+    let mut binder = Binder::new(Options::default());
+    assert!(
+        binder
+            .watches()
+            .iter()
+            .any(|w| w.kind == Kind::AttributesClass)
+    );
+    let mut effects = Vec::new();
+    for kind in support::KINDS {
+        if kind != Kind::AttributesClass {
+            let mut store = Store::default();
+            if kind == Kind::Volume {
+                store.create(kind, volume("v", "1Gi"));
+            }
+            let all = Input::Listed(kind, store.list(kind));
+            effects.extend(binder.handle(Moment::default(), all));
+        }
+    }
+    assert!(matches!(&effects[..], [Effect::Write(_)]), "{effects:?}");
 }

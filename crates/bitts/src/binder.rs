@@ -25,6 +25,19 @@ pub(crate) struct Binder {
     )]
     provisioning: bool,
 
+    /// Keep the condition Unused of claims, which tells since when no pod refers to them.
+    #[arg(
+        long,
+        env = "BITTS_UNUSED_CONDITION",
+        default_value = "true",
+        num_args = 0..=1,
+        require_equals = true,
+        default_missing_value = "true",
+        action = clap::ArgAction::Set,
+        value_name = "BOOL"
+    )]
+    unused_condition: bool,
+
     /// Have volumes of the policy Recycle wiped by the agents of their nodes.
     #[arg(long, env = "BITTS_ENABLE_RECYCLE")]
     enable_recycle: bool,
@@ -84,6 +97,7 @@ impl Binder {
             });
         Options {
             provisioning: self.provisioning,
+            unused_condition: self.unused_condition,
             recycle: match (self.enable_recycle, self.unsafe_recycle_overlapping) {
                 (false, _) => Recycle::Off,
                 (true, false) => Recycle::Guarded,
@@ -151,9 +165,10 @@ mod tests {
     }
 
     #[test]
-    fn recycling_is_off_unless_asked_for() {
+    fn features_are_turned_on_and_off() {
         assert_eq!(options(&[]).recycle, Recycle::Off);
         assert_eq!(options(&["--enable-recycle"]).recycle, Recycle::Guarded);
         assert!(!options(&["--enable-dynamic-provisioning=false"]).provisioning);
+        assert!(!options(&["--unused-condition=false"]).unused_condition);
     }
 }

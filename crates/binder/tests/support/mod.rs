@@ -275,6 +275,8 @@ impl World {
             // The objects of these tests carry no finalizers; `protection.rs` turns it on.
             options: Options {
                 protection: false,
+                // What is written when must not depend on it; `unused.rs` turns it on.
+                unused_condition: false,
                 ..Options::default()
             },
             binder: Binder::default(),
