@@ -101,7 +101,7 @@ impl Tree {
             },
             Task::RemovePodDirectory(pod) => {
                 // What cannot be removed stays; the next scan finds it again.
-                let removed = Component::new(pod.as_str())
+                let removed = Component::new(&pod.to_string())
                     .map_err(Trouble::from)
                     .and_then(|name| self.remove_empty(&name, watcher));
                 if let Err(error) = removed {
@@ -166,7 +166,12 @@ impl Tree {
         }
         let volume = name(mount.key.volume.as_str())?;
         let mut dir = Dir::open(&self.kubelet_dir)?;
-        for part in ["pods", mount.key.pod.as_str(), "volumes", PLUGIN_DIRECTORY] {
+        for part in [
+            "pods",
+            &mount.key.pod.to_string(),
+            "volumes",
+            PLUGIN_DIRECTORY,
+        ] {
             watcher(Step::Make(part))?;
             dir = dir.make_child(&name(part)?)?;
         }
@@ -197,7 +202,7 @@ impl Tree {
     }
 
     fn unmount(&self, key: &MountKey, watcher: Watcher<'_>) -> Result<Down, Trouble> {
-        let (pod, volume) = (name(key.pod.as_str())?, name(key.volume.as_str())?);
+        let (pod, volume) = (name(&key.pod.to_string())?, name(key.volume.as_str())?);
         let mut was_mounted = false;
         if let Some(parent) = self.plugin_directory(&pod)? {
             while let Some(target) = parent.child(&volume)? {
@@ -304,7 +309,7 @@ fn found_in(pods: &Dir, uid: &Component) -> Result<Found, Trouble> {
 /// The evidence against taking a mount away: processes of the pod, and others that
 /// use the mount.
 fn held(key: &MountKey, of_mount: Vec<holders::Holder>) -> Result<Option<String>, Trouble> {
-    let mut found = holders::in_cgroup_of(key.pod.as_str())?;
+    let mut found = holders::in_cgroup_of(&key.pod.to_string())?;
     found.extend(of_mount);
     let more = found.len().saturating_sub(3);
     let mut texts: Vec<_> = found.iter().take(3).map(ToString::to_string).collect();

@@ -718,7 +718,8 @@ fn what_an_earlier_agent_left_is_taken_over() {
     let Effect::Event(event) = &effects[0] else {
         panic!("{effects:?}")
     };
-    assert_eq!((event.about.kind, event.uid.as_str()), (Kind::Node, "n-1"));
+    assert_eq!(event.about.kind, Kind::Node);
+    assert_eq!(event.uid, "n-1");
     assert!(event.message.contains("pod gone-uid"), "{}", event.message);
 
     let mut run = Run(Agent::new("node-1".into(), false));

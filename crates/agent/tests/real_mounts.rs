@@ -179,7 +179,7 @@ impl World {
         assert_eq!(self.mounts(key), 0);
         assert!(
             !Path::new("/var/lib/kubelet/pods")
-                .join(key.pod.as_str())
+                .join(key.pod.to_string())
                 .exists()
         );
         assert_eq!(fs::read_to_string("/data/pv/precious").unwrap(), "data");

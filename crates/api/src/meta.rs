@@ -8,8 +8,8 @@ use std::sync::{Arc, Mutex, PoisonError};
 use jiff::Timestamp;
 use serde::{Deserialize, Deserializer, Serialize};
 
-use crate::Labels;
 use crate::wire::or_default;
+use crate::{Labels, Uid};
 
 macro_rules! text {
     ($(#[$doc:meta])* $name:ident, shared = $shared:literal) => {
@@ -103,10 +103,6 @@ text! {
     /// A node's name. Equal ones share their bytes.
     NodeName, shared = true
 }
-text! {
-    /// What tells an object from a later one of the same name.
-    Uid, shared = false
-}
 
 /// One allocation for each different text among those that repeat: names of classes, nodes and
 /// namespaces, keys of labels and annotations. Texts that nobody holds any more are dropped when
@@ -120,6 +116,15 @@ pub(crate) fn share(text: &str) -> Arc<str> {
         .lock()
         .unwrap_or_else(PoisonError::into_inner)
         .get(text)
+}
+
+/// Shares a text that repeats when it is short: `yes`, a class, a driver.
+fn share_short(text: &str) -> Arc<str> {
+    if text.len() <= 64 {
+        share(text)
+    } else {
+        text.into()
+    }
 }
 
 struct Shared {
@@ -170,7 +175,7 @@ impl<'de> Deserialize<'de> for ResourceVersion {
 /// The annotations of an object, of which only those in a `kubernetes.io` or `bitts` domain are
 /// kept: what users attach for themselves is nothing that a role reads.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Annotations(Box<[(Arc<str>, Box<str>)]>);
+pub struct Annotations(Box<[(Arc<str>, Arc<str>)]>);
 
 impl Annotations {
     /// The value of an annotation.
@@ -210,8 +215,8 @@ impl<'de> Deserialize<'de> for Annotations {
                     // kubectl's own copy of the manifest is the largest annotation there is.
                     let wanted = domain.ends_with("kubernetes.io") || domain.contains("bitts");
                     if wanted && domain != "kubectl.kubernetes.io" {
-                        let value: Option<Box<str>> = map.next_value()?;
-                        known.push((share(&key), value.unwrap_or_default()));
+                        let value: Option<std::borrow::Cow<'de, str>> = map.next_value()?;
+                        known.push((share(&key), share_short(&value.unwrap_or_default())));
                     } else {
                         map.next_value::<serde::de::IgnoredAny>()?;
                     }
@@ -228,7 +233,7 @@ impl<'a> FromIterator<(&'a str, &'a str)> for Annotations {
     fn from_iter<I: IntoIterator<Item = (&'a str, &'a str)>>(iter: I) -> Self {
         let mut all: Vec<_> = iter
             .into_iter()
-            .map(|(k, v)| (share(k), v.into()))
+            .map(|(k, v)| (share(k), share_short(v)))
             .collect();
         all.sort();
         Self(all.into())
@@ -263,8 +268,8 @@ pub struct Meta {
     #[serde(default, deserialize_with = "or_default")]
     pub annotations: Annotations,
     /// Who has to agree before the object disappears.
-    #[serde(default, deserialize_with = "or_default")]
-    pub finalizers: Box<[Box<str>]>,
+    #[serde(default, deserialize_with = "finalizers")]
+    pub finalizers: Box<[Arc<str>]>,
     /// The owner that made the object for itself, if one did.
     #[serde(
         default,
@@ -288,6 +293,12 @@ fn no_uid() -> Uid {
 
 fn uid<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Uid, D::Error> {
     Ok(Option::deserialize(deserializer)?.unwrap_or_else(no_uid))
+}
+
+/// The same few finalizers are on every object.
+fn finalizers<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Box<[Arc<str>]>, D::Error> {
+    let texts: Vec<std::borrow::Cow<'de, str>> = or_default(deserializer)?;
+    Ok(texts.iter().map(|text| share(text)).collect())
 }
 
 #[derive(Deserialize)]

@@ -34,7 +34,7 @@ type Effects = Vec<Effect<Infallible, Retry>>;
 
 /// So many writes are in flight at most: more than a runner executes at a time, few enough that
 /// news is acted upon before the rest of a large backlog, and that the backlog costs no memory.
-const IN_FLIGHT: usize = 512;
+const IN_FLIGHT: usize = 128;
 
 /// Binds claims and volumes.
 ///

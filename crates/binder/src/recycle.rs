@@ -10,7 +10,7 @@
 //!   `bitts.dev/recycle-failed: WHY` while it keeps trying;
 //! - the binder gives the volume back and removes all of them.
 
-use bitts_api::{Name, NodeName, Source, Volume, names};
+use bitts_api::{Name, NodeName, Source, Uid, Volume, names};
 
 use crate::known::Known;
 use crate::options::{Difference, Options, Recycle};
@@ -38,8 +38,8 @@ pub(crate) fn decide(volume: &Volume, known: &Known, options: &Options) -> Recyc
         return Recycling::Wait;
     };
     let annotations = &volume.meta.annotations;
-    let uid = owner.uid.as_ref().map(|uid| uid.as_str());
-    if options.recycle != Recycle::Off && uid.is_some() && annotations.get(names::RECYCLED) == uid {
+    let wiped_after = annotations.get(names::RECYCLED).map(Uid::from);
+    if options.recycle != Recycle::Off && owner.uid.is_some() && wiped_after == owner.uid {
         return Recycling::Done;
     }
     let place = (Some(owner.namespace.clone()), owner.name.clone());

@@ -175,7 +175,7 @@ fn as_offered(mut volume: Volume) -> Volume {
 /// namespace unless it says so.
 fn identified(mut claim: Claim) -> Claim {
     let namespace = claim.meta.namespace.get_or_insert_with(|| "default".into());
-    if claim.meta.uid.as_str().is_empty() {
+    if claim.meta.uid.is_empty() {
         claim.meta.uid = Uid::from(format!("{namespace}/{}", claim.meta.name));
     }
     claim

@@ -181,7 +181,7 @@ pub(crate) async fn mounts(
                 continue;
             }
         };
-        let name = pods.of(pod.as_str()).await;
+        let name = pods.of(&pod.to_string()).await;
         story.step(step, "Pod", &name, &detail)?;
     }
     // The agent ends with the demo, not before.
