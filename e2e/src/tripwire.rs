@@ -44,6 +44,7 @@ struct State {
     timing: Timing,
     action: Option<Action>,
     passed: Vec<Passing>,
+    reads: Vec<String>,
 }
 
 impl Tripwire {
@@ -62,6 +63,7 @@ impl Tripwire {
             timing,
             action: Some(Box::new(move || Box::pin(action()))),
             passed: Vec::new(),
+            reads: Vec::new(),
         };
         Self {
             inner,
@@ -77,6 +79,11 @@ impl Tripwire {
     /// The writes so far, in the order in which they were sent.
     pub fn passed(&self) -> Vec<Passing> {
         self.lock().passed.clone()
+    }
+
+    /// The reads so far: method and path, without the query.
+    pub fn reads(&self) -> Vec<String> {
+        self.lock().reads.clone()
     }
 
     /// Whether the action took place.
@@ -111,6 +118,8 @@ impl Service<http::Request<Body>> for Tripwire {
         let wire = self.clone();
         Box::pin(async move {
             if request.method() == http::Method::GET {
+                let line = format!("GET {}", request.uri().path());
+                wire.lock().reads.push(line);
                 return wire.inner.send(request).await;
             }
             let (parts, body) = request.into_parts();

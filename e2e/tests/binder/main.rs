@@ -1,6 +1,8 @@
 //! The binder on both APIs: the seed's claim is bound, also when the API goes away and comes back in
 //! the middle, and when someone else writes in between, at each of the four writes.
 
+mod users;
+
 use std::time::Duration;
 
 use anyhow::{Context as _, ensure};
@@ -82,6 +84,7 @@ fn main() {
             });
         }
     }
+    users::add(&mut suite);
     suite.run()
 }
 
