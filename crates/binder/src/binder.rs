@@ -444,7 +444,7 @@ impl Binder {
     }
 
     /// Has what is reserved for a claim that goes unbound given back first; returns whether the
-    /// claim has to stay until then. A volume that cannot be written does not hold it up.
+    /// claim has to stay until then. Its being there is the only record that it was never bound.
     fn gives_back(&mut self, claim: &Claim) -> bool {
         let place = claim.meta.place();
         let back: Vec<Name> = self
@@ -452,12 +452,10 @@ impl Binder {
             .reserved_for(&place)
             .filter(|volume| volume::goes_back(volume, claim))
             .map(|volume| volume.meta.name.clone())
-            .filter(|name| !self.flights.is_waiting(&ObjectKey::volume(name.clone())))
             .collect();
         let any = !back.is_empty();
         let idle = |name: &Name| !self.flights.is_blocked(&ObjectKey::volume(name.clone()));
-        let idle: Vec<Name> = back.into_iter().filter(idle).collect();
-        self.dirty.volumes.extend(idle);
+        self.dirty.volumes.extend(back.into_iter().filter(idle));
         any
     }
 

@@ -141,6 +141,30 @@ fn a_volume_that_says_bound_is_given_back_too() {
     }
 }
 
+/// §13.12: an API that fails for a while does not make the claim go first.
+#[test]
+fn a_claim_stays_until_its_volume_could_be_given_back() {
+    let mut store = Store::default();
+    store.create(Kind::Volume, with(volume("v", "1Gi"), &owned_by("uid-c")));
+    let deleting = json!({"metadata": {
+        "deletionTimestamp": "2026-01-01T00:00:00Z", "finalizers": [names::CLAIM_PROTECTION]}});
+    store.create(Kind::Claim, with(claim("c", "1Gi"), &deleting));
+    let mut world = World::new(store);
+    world.options.protection = true;
+    world.start();
+    for _ in 0..5 {
+        world.run_with(|effect| match support::step(effect) {
+            "unbind-volume" => Fate::Lost,
+            _ => Fate::Done,
+        });
+        world.wake();
+    }
+    assert!(world.store.objects.contains_key(&c()));
+    world.settle();
+    assert_eq!(phase(&world), "Available");
+    assert!(!world.store.objects.contains_key(&c()));
+}
+
 /// §13.12: nobody vouches that a pod which uses the claim did not get to use the volume.
 #[test]
 fn a_claim_that_a_pod_holds_is_bound_although_it_is_being_deleted() {
