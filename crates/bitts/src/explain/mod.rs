@@ -2,6 +2,9 @@
 
 mod fetch;
 mod json;
+#[cfg(test)]
+#[allow(clippy::unwrap_used, reason = "tests")]
+mod tests;
 mod text;
 
 use std::io::{self, IsTerminal as _, Write as _};
