@@ -1,6 +1,8 @@
 //! Why a claim is where it is.
 
-use bitts_api::{BindingMode, Claim, ClaimRef, Name, NodeName, ObjectKey, Volume, names};
+use bitts_api::{
+    BindingMode, Claim, ClaimRef, Name, NodeName, NodeSelector, ObjectKey, PodPhase, Volume, names,
+};
 use serde_json::json;
 
 use super::cluster::{Cluster, class};
@@ -86,7 +88,7 @@ fn pair(claim: &Claim, volume: &Volume, cluster: &Cluster) -> Report {
         Some(missing) => Report::new(claim_key(claim), State::Binding)
             .waits(
                 "binder",
-                format!("volume {name} is the one; the binder has yet to write {missing}"),
+                format!("the binder, to write {missing}: volume {name} is the one"),
             )
             .next(no_binder("binding")),
     };
@@ -145,16 +147,30 @@ fn waiting(claim: &Claim, why: &Waiting, cluster: &Cluster) -> Report {
     let mut report =
         Report::new(claim_key(claim), State::Waiting).waits(why.code(), words(why, claim));
     report.classes = classes(claim, cluster);
-    let users = cluster.users(&claim.meta.place());
-    let Verdicts { groups, fit, best } = match why {
+    let place = claim.meta.place();
+    let past_scheduler = match why {
+        Waiting::Consumer => cluster.users(&place).into_iter().find(is_placed),
+        _ => None,
+    };
+    let node = past_scheduler.as_ref().and_then(|pod| pod.node.as_ref());
+    let mut verdicts = match why {
         Waiting::NamedMissing(name) | Waiting::NamedTaken(name) | Waiting::NamedMisfit(name, _) => {
             Verdicts::of_named(name, claim, cluster)
         }
-        _ => Verdicts::of_all(claim, cluster),
+        _ => Verdicts::of_all(claim, cluster, node),
     };
-    report.candidates = groups.finish();
-    let next = advice(claim, why, &users, fit, best, cluster);
+    report.candidates = std::mem::take(&mut verdicts.groups).finish();
+    let next = match &past_scheduler {
+        Some(pod) => past_the_scheduler(claim, why, pod, verdicts, cluster),
+        None => advice(claim, why, verdicts, cluster),
+    };
     report.next(next)
+}
+
+/// It runs or will, and no scheduler has to find a node for it.
+fn is_placed(pod: &User) -> bool {
+    let ended = matches!(pod.phase, PodPhase::Succeeded | PodPhase::Failed);
+    pod.node.is_some() && !ended
 }
 
 /// What is said of the volumes.
@@ -165,20 +181,19 @@ struct Verdicts {
     fit: Option<Mend>,
     /// The one that is closest to fitting.
     best: Option<Mend>,
+    /// One that would do if a node satisfied its node affinity.
+    no_node: Option<(Name, NodeSelector)>,
 }
 
 impl Verdicts {
     /// Judges all volumes as the binder does, and for a claim that waits for its first consumer as
-    /// the scheduler will.
-    fn of_all(claim: &Claim, cluster: &Cluster) -> Self {
+    /// the scheduler will. With a node only what can be used there can be of help.
+    fn of_all(claim: &Claim, cluster: &Cluster, node: Option<&NodeName>) -> Self {
         let mut verdicts = Self::default();
         for volume in cluster.known.all_volumes() {
-            verdicts.add(
-                volume,
-                claim,
-                misfits(volume, claim, false).collect(),
-                cluster,
-            );
+            let all = misfits(volume, claim, false).collect();
+            let usable = node.is_none_or(|node| cluster.can_use(node, volume));
+            verdicts.add(volume, claim, all, usable, cluster);
         }
         verdicts
     }
@@ -191,12 +206,19 @@ impl Verdicts {
                 all.push(Misfit::Taken);
             }
             all.extend(named_misfits(volume, claim));
-            verdicts.add(volume, claim, all, cluster);
+            verdicts.add(volume, claim, all, true, cluster);
         }
         verdicts
     }
 
-    fn add(&mut self, volume: &Volume, claim: &Claim, misfits: Vec<Misfit>, cluster: &Cluster) {
+    fn add(
+        &mut self,
+        volume: &Volume,
+        claim: &Claim,
+        misfits: Vec<Misfit>,
+        usable: bool,
+        cluster: &Cluster,
+    ) {
         let out_of_reach = cluster.is_out_of_reach(volume);
         let mut all: Vec<_> = misfits.iter().map(|m| Obstacle::of(*m, volume)).collect();
         // A volume that was somebody's is not on offer either: that goes without saying.
@@ -210,7 +232,13 @@ impl Verdicts {
         let detail = first.detail(volume, claim);
         self.groups
             .add(first, all.len() < 2, detail, volume.meta.name.to_string());
-        if out_of_reach {
+        if first == Obstacle::NoNode
+            && let Some(affinity) = &volume.node_affinity
+        {
+            self.no_node
+                .get_or_insert_with(|| (volume.meta.name.clone(), affinity.clone()));
+        }
+        if out_of_reach || !usable {
             return;
         }
         if let Some(mend) = Mend::of(volume, claim, &misfits, &cluster.options) {
@@ -224,104 +252,101 @@ impl Verdicts {
     }
 }
 
-fn advice(
+/// S15: no scheduler looked at the pod, so nobody chooses for the claim either.
+fn past_the_scheduler(
     claim: &Claim,
     why: &Waiting,
-    users: &[User],
-    fit: Option<Mend>,
-    best: Option<Mend>,
+    pod: &User,
+    verdicts: Verdicts,
     cluster: &Cluster,
 ) -> Next {
-    let key = claim_key(claim);
-    let placed = users.iter().find(|user| user.node.is_some());
-    let class = claim
+    let node = pod.node.as_ref().map_or("", |node| node.as_str());
+    let how = format!("pod {} was put on node {node} past the scheduler", pod.name);
+    if let Some(fit) = verdicts.fit {
+        let mut next = fit.reserve(claim).next();
+        next.code = "reserve-volume";
+        next.text =
+            format!("{how}, which would have chosen a volume: this reserves one in its place");
+        next
+    } else if makes_volumes(claim, cluster) {
+        let annotation = format!("{}={node}", names::SELECTED_NODE);
+        Next::new(
+            "select-node",
+            format!("{how}, which would have told the provisioner: this does it in its place"),
+        )
+        .by(Kubectl::on("annotate", &claim_key(claim)).and(annotation))
+    } else {
+        supply(claim, why, verdicts, cluster)
+    }
+}
+
+fn makes_volumes(claim: &Claim, cluster: &Cluster) -> bool {
+    let own = claim
         .class
         .as_ref()
         .and_then(|name| cluster.known.class(name));
-    let makes = class.is_some_and(|c| super::cluster::class(c).provisions);
-    match why {
-        // S15: no scheduler looked at the pod, so nobody chooses for the claim either.
-        Waiting::Consumer if let Some(pod) = placed => match (fit, &pod.node) {
-            (Some(fit), _) => {
-                let mut next = fit.reserve(claim).next();
-                next.code = "reserve-volume";
-                next.text = format!(
-                    "pod {} was put on a node past the scheduler, which would have chosen a volume: \
-                     this reserves one in its place",
-                    pod.name
-                );
-                next
-            }
-            (None, Some(node)) if makes => {
-                let annotation = format!("{}={node}", names::SELECTED_NODE);
-                let mut command = vec![annotation];
-                command.splice(..0, Kubectl::on("annotate", &key).arguments().iter().cloned());
-                Next::new(
-                    "select-node",
-                    format!(
-                        "pod {} was put on node {node} past the scheduler, which would have told the \
-                         provisioner: this does it in its place",
-                        pod.name
-                    ),
-                )
-                .by(Kubectl::new(command))
-            }
-            _ => supply(claim, why, best, cluster),
-        },
-        Waiting::Consumer => {
-            let text = "nothing is wrong: create a pod that uses the claim";
-            match fit {
-                Some(fit) => {
-                    let mut next = fit.reserve(claim).next();
-                    next.code = "create-pod";
-                    next.text = format!(
-                        "{text}. Without a pod, this reserves a fitting volume now, whatever node the \
-                         pod will need"
-                    );
-                    next
-                }
-                None if makes => Next::new("create-pod", text),
-                None => supply(claim, why, best, cluster),
-            }
+    own.is_some_and(|own| class(own).provisions)
+}
+
+fn advice(claim: &Claim, why: &Waiting, verdicts: Verdicts, cluster: &Cluster) -> Next {
+    let makes = makes_volumes(claim, cluster);
+    match (why, verdicts.fit) {
+        (Waiting::Consumer, Some(fit)) => {
+            let mut next = fit.reserve(claim).next();
+            next.code = "create-pod";
+            next.text = "nothing is wrong: create a pod that uses the claim. Without a pod, this reserves \
+                         a fitting volume now, whatever node the pod will need"
+                .into();
+            next
         }
-        Waiting::Pods(pods) if fit.is_some() || makes => {
+        (Waiting::Consumer, None) if makes => Next::new(
+            "create-pod",
+            "nothing is wrong: create a pod that uses the claim",
+        ),
+        (Waiting::Pods(pods), fit) if fit.is_some() || makes => {
             let pod = pods.first().map_or("", |p| p.as_str());
-            let mut command = Kubectl::new(["describe".to_owned(), format!("pod/{pod}")]);
-            if let Some(namespace) = &claim.meta.namespace {
-                command = command.with("--namespace", namespace.as_str());
-            }
+            let namespace = claim.meta.namespace.as_ref();
+            let namespace = namespace.map_or("default", |n| n.as_str());
             Next::new(
                 "schedule-pod",
                 "the scheduler finds a node for the pod and with it a volume; what hinders it stands in \
                  the pod's events",
             )
-            .by(command)
+            .by(Kubectl::new(["describe".to_owned(), format!("pod/{pod}")])
+                .with("--namespace", namespace))
         }
-        Waiting::Provisioner(name) => Next::new(
+        (Waiting::Provisioner(name), _) => Next::new(
             "check-provisioner",
             format!(
                 "{name} has to make the volume; what hinders it stands in the claim's events. If there \
                  is none from it, it does not run"
             ),
         )
-        .by(Kubectl::on("describe", &key)),
-        // It fits and is free, and it is about to be offered.
-        _ if fit.is_some() => no_binder("offering a volume"),
-        _ => supply(claim, why, best, cluster),
+        .by(Kubectl::on("describe", &claim_key(claim))),
+        // It fits and is free, and is about to be offered.
+        (_, Some(_)) => no_binder("offering a volume"),
+        (_, None) => supply(claim, why, Verdicts { fit: None, ..verdicts }, cluster),
     }
 }
 
 /// No volume fits and none is being made.
-fn supply(claim: &Claim, why: &Waiting, best: Option<Mend>, cluster: &Cluster) -> Next {
-    if let Some(best) = best {
+fn supply(claim: &Claim, why: &Waiting, verdicts: Verdicts, cluster: &Cluster) -> Next {
+    if let Some((volume, affinity)) = verdicts.no_node {
+        return Next::new(
+            "add-node",
+            format!("volume {volume} would do: a node is missing that satisfies {affinity}"),
+        )
+        .by(Kubectl::new(["get", "nodes", "--show-labels"]));
+    }
+    if let Some(best) = verdicts.best {
         return best.next();
     }
     if !claim.class_is_set
         && let Some(class) = cluster.classes.iter().find(|c| class(c).provisions)
     {
-        let mut command = vec!["annotate".to_owned()];
-        command.push(format!("storageclass/{}", class.meta.name));
-        command.push(format!("{}=true", names::DEFAULT_CLASS));
+        let command = Kubectl::new(["annotate", "storageclass"])
+            .and(class.meta.name.as_str())
+            .and(format!("{}=true", names::DEFAULT_CLASS));
         return Next::new(
             "default-class",
             format!(
@@ -329,7 +354,7 @@ fn supply(claim: &Claim, why: &Waiting, best: Option<Mend>, cluster: &Cluster) -
                 class.meta.name
             ),
         )
-        .by(Kubectl::new(command));
+        .by(command);
     }
     let wanted = wanted(claim);
     match why {
@@ -474,7 +499,7 @@ fn lost(claim: &Claim, loss: Loss, cluster: &Cluster) -> Report {
                 .waits("volume-taken", format!("volume {volume}, which it was bound to and which belongs to {owner}"))
                 .next(Next::new(
                     "recreate-claim",
-                    "create the claim again without volumeName: it is bound to another volume",
+                    "create the claim again without volumeName: then it gets another volume",
                 ))
         }
     }

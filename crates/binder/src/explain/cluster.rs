@@ -3,7 +3,9 @@
 use std::sync::Arc;
 
 use bitts_api::machine::Place;
-use bitts_api::{Claim, Kind, Name, Namespace, Object, Pod, StorageClass, Volume, names};
+use bitts_api::{
+    Claim, Kind, Name, Namespace, Node, NodeName, Object, Pod, StorageClass, Volume, names,
+};
 
 use super::report::{Class, Report, User};
 use super::{claim, volume};
@@ -46,7 +48,7 @@ pub struct Cluster {
     pub(super) claims: Vec<Arc<Claim>>,
     pub(super) classes: Vec<Arc<StorageClass>>,
     pods: Vec<Arc<Pod>>,
-    pub(super) has_nodes: bool,
+    nodes: Vec<Arc<Node>>,
 }
 
 impl Cluster {
@@ -54,21 +56,20 @@ impl Cluster {
     pub fn new(objects: impl IntoIterator<Item = Object>) -> Self {
         let mut cluster = Self::default();
         let mut volumes = Vec::new();
-        let mut nodes = Vec::new();
         for object in objects {
             match object {
                 Object::Volume(_) => volumes.push(object),
                 Object::Claim(claim) => cluster.claims.push(claim),
                 Object::StorageClass(class) => cluster.classes.push(class),
                 Object::Pod(pod) => cluster.pods.push(pod),
-                Object::Node(_) => nodes.push(object),
+                Object::Node(node) => cluster.nodes.push(node),
                 Object::AttributesClass(_) => {}
             }
         }
-        cluster.has_nodes = !nodes.is_empty();
         let claims = cluster.claims.iter().cloned().map(Object::Claim).collect();
         let classes = cluster.classes.iter().cloned();
         let classes = classes.map(Object::StorageClass).collect();
+        let nodes = cluster.nodes.iter().cloned().map(Object::Node).collect();
         let pods = cluster.pods.iter().cloned().map(Object::Pod).collect();
         for (kind, objects) in [
             (Kind::Volume, volumes),
@@ -117,13 +118,22 @@ impl Cluster {
                 name: pod.meta.name.clone(),
                 node: pod.node.clone(),
                 phase: pod.phase,
+                holds: pod.holds(&claim.1),
             })
             .collect()
     }
 
+    /// Whether the volume can be used on this node; a node that is not known is believed to fit.
+    pub(super) fn can_use(&self, node: &NodeName, volume: &Volume) -> bool {
+        let mut nodes = self.nodes.iter();
+        nodes
+            .find(|known| known.meta.name.as_str() == node.as_str())
+            .is_none_or(|known| known.fits(volume.node_affinity.as_ref()))
+    }
+
     /// Whether no node satisfies the volume's node affinity; nobody can say where no node is known.
     pub(super) fn is_out_of_reach(&self, volume: &Volume) -> bool {
-        self.has_nodes && !self.known.is_reachable(volume)
+        !self.nodes.is_empty() && !self.known.is_reachable(volume)
     }
 }
 

@@ -13,7 +13,7 @@ pub(super) fn claim(claim: &Claim, mut report: Report) -> Report {
     report.state = State::Deleting;
     report.candidates.clear();
     report.classes.clear();
-    let users: Vec<_> = report.pods.iter().filter(|p| p.node.is_some()).collect();
+    let users: Vec<_> = report.pods.iter().filter(|p| p.holds).collect();
     let (protected, others) = holders(&claim.meta, names::CLAIM_PROTECTION);
     if protected && !users.is_empty() {
         let names: Vec<_> = users.iter().map(|p| p.name.as_str()).collect();

@@ -35,6 +35,11 @@ impl Kubectl {
         self
     }
 
+    pub(super) fn and(mut self, argument: impl Into<String>) -> Self {
+        self.0.push(argument.into());
+        self
+    }
+
     pub(super) fn on(verb: &str, key: &ObjectKey) -> Self {
         let kind = match key.kind {
             Kind::Volume => "pv",

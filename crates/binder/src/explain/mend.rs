@@ -1,7 +1,7 @@
 //! The edit that makes a volume fit a claim.
 
 use bitts_api::{
-    AccessModes, Claim, Kind, Name, ObjectKey, ReclaimPolicy, Volume, VolumePhase, names,
+    AccessModes, Claim, Kind, Name, ObjectKey, Quantity, ReclaimPolicy, Volume, VolumePhase, names,
 };
 use serde_json::{Value, json};
 
@@ -21,8 +21,8 @@ pub(super) struct Mend {
     /// When it is right.
     only_if: Vec<&'static str>,
     warning: Option<String>,
-    /// How far-fetched it is, and then which volume goes first.
-    rank: (u32, Option<bitts_api::Quantity>, i64, Name),
+    /// How far-fetched it is, how much is missing, and then which volume goes first.
+    rank: (u32, Option<Quantity>, Option<Quantity>, i64, Name),
 }
 
 /// More than this, and it would be another volume.
@@ -37,13 +37,21 @@ impl Mend {
         options: &Options,
     ) -> Option<Self> {
         let name = &volume.meta.name;
+        let asked = claim.request.filter(|asked| Some(*asked) > volume.capacity);
+        let missing = asked.and_then(|asked| asked.checked_sub(volume.capacity?));
         let mut mend = Self {
             volume: name.clone(),
             patch: json!({}),
             changes: Vec::new(),
             only_if: Vec::new(),
             warning: None,
-            rank: (0, volume.capacity, created(&volume.meta), name.clone()),
+            rank: (
+                0,
+                missing,
+                volume.capacity,
+                created(&volume.meta),
+                name.clone(),
+            ),
         };
         let released = misfits.contains(&Misfit::Taken);
         let back_to_its_own = released && mend.give_back(volume, claim, options)?;
@@ -73,7 +81,8 @@ impl Mend {
                     self.patch["metadata"]["annotations"][names::BETA_STORAGE_CLASS] = class.into();
                 }
                 self.patch["spec"]["storageClassName"] = class.into();
-                self.change(2, "class".into());
+                let to = claim.class.as_ref();
+                self.change(2, format!("class to {}", to.map_or("none", |c| c.as_str())));
             }
             Misfit::AccessModes => {
                 let both = volume.access_modes.iter().chain(claim.access_modes.iter());
@@ -83,12 +92,13 @@ impl Mend {
                 }
                 self.patch["spec"]["accessModes"] = json!(both);
                 self.only_if.push("its storage can be used so");
-                self.change(3, "access modes".into());
+                self.change(3, format!("access modes to {both}"));
             }
             Misfit::TooSmall | Misfit::NoCapacity => {
-                self.patch["spec"]["capacity"]["storage"] = json!(claim.request?);
+                let size = claim.request?;
+                self.patch["spec"]["capacity"]["storage"] = json!(size);
                 self.only_if.push("its storage holds that much");
-                self.change(4, "capacity".into());
+                self.change(4, format!("capacity to {size}"));
             }
             Misfit::Deleting | Misfit::VolumeMode | Misfit::AttributesClass | Misfit::NotChosen => {
                 return None;

@@ -192,4 +192,6 @@ pub struct User {
     pub node: Option<NodeName>,
     /// Where in its life it is.
     pub phase: PodPhase,
+    /// Whether it keeps the claim from being deleted.
+    pub holds: bool,
 }

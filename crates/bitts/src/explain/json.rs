@@ -82,7 +82,7 @@ pub(super) fn mode(mode: BindingMode) -> &'static str {
 }
 
 fn user(user: &User) -> Value {
-    json!({"name": user.name, "node": user.node, "phase": user.phase})
+    json!({"name": user.name, "node": user.node, "phase": user.phase, "holds": user.holds})
 }
 
 fn advice(next: &Next) -> Value {

@@ -381,6 +381,19 @@ fn a_claim_that_waits_for_its_first_consumer() {
         "pod-past-the-scheduler",
         &[claim(), by_hand.clone(), volume("one"), placed.clone()],
     );
+    let local = |name: &str, node| with(volume(name), &[("/spec/nodeAffinity", on_node(node))]);
+    of_claim(
+        "pod-past-the-scheduler-takes-a-volume-of-its-node",
+        &[
+            claim(),
+            by_hand.clone(),
+            local("one", "n2"),
+            local("two", "n1"),
+            placed.clone(),
+            node("n1"),
+            node("n2"),
+        ],
+    );
     of_claim(
         "pod-past-the-scheduler-provisioned",
         &[claim(), made.clone(), placed],
