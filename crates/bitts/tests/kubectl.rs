@@ -4,116 +4,14 @@
 //! skipped and says so, and fails where CI is set.
 #![allow(clippy::unwrap_used, reason = "tests")]
 
-use std::io::{BufRead as _, BufReader, Write as _};
-use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
+mod support;
+
+use std::io::{BufRead as _, BufReader};
+use std::process::Stdio;
 use std::time::{Duration, Instant};
 
 use serde_json::Value;
-
-/// `bitts apiserver` and, beside it, the binder; both end with the test.
-struct Cluster {
-    kubectl: PathBuf,
-    folder: tempfile::TempDir,
-    processes: Vec<Child>,
-}
-
-impl Drop for Cluster {
-    fn drop(&mut self) {
-        for process in &mut self.processes {
-            let _ = process.kill();
-            let _ = process.wait();
-        }
-    }
-}
-
-impl Cluster {
-    fn start() -> Option<Self> {
-        let Some(kubectl) = kubectl() else {
-            assert!(
-                std::env::var_os("CI").is_none(),
-                "kubectl is missing: set KUBEBUILDER_ASSETS"
-            );
-            skip("no kubectl in KUBEBUILDER_ASSETS or PATH");
-            return None;
-        };
-        let folder = tempfile::tempdir().unwrap();
-        let mut api = Command::new(env!("CARGO_BIN_EXE_bitts"))
-            .args(["apiserver", "--listen", "127.0.0.1:0", "--write-kubeconfig"])
-            .arg(folder.path().join("kubeconfig"))
-            .stdout(Stdio::piped())
-            .spawn()
-            .unwrap();
-        let mut ready = String::new();
-        BufReader::new(api.stdout.as_mut().unwrap())
-            .read_line(&mut ready)
-            .unwrap();
-        assert!(ready.starts_with("ready "), "{ready}");
-        Some(Self {
-            kubectl,
-            folder,
-            processes: vec![api],
-        })
-    }
-
-    fn with_binder() -> Option<Self> {
-        let mut cluster = Self::start()?;
-        let binder = Command::new(env!("CARGO_BIN_EXE_bitts"))
-            .args([
-                "run",
-                "--roles",
-                "binder",
-                "--leader-elect=false",
-                "--kubeconfig",
-            ])
-            .arg(cluster.kubeconfig())
-            .spawn()
-            .unwrap();
-        cluster.processes.push(binder);
-        Some(cluster)
-    }
-
-    fn kubeconfig(&self) -> PathBuf {
-        self.folder.path().join("kubeconfig")
-    }
-
-    fn command(&self, arguments: &str) -> Command {
-        let mut command = Command::new(&self.kubectl);
-        command
-            .args(arguments.split_whitespace())
-            .env("KUBECONFIG", self.kubeconfig())
-            .env("KUBECACHEDIR", self.folder.path().join("cache"))
-            .current_dir(Path::new(env!("CARGO_MANIFEST_DIR")).join("../.."));
-        command
-    }
-
-    /// Runs kubectl, which must succeed without a warning; gives what it prints.
-    fn kubectl(&self, arguments: &str) -> String {
-        let output = self.command(arguments).output().unwrap();
-        let stderr = String::from_utf8_lossy(&output.stderr);
-        assert!(output.status.success(), "kubectl {arguments}: {stderr}");
-        assert!(
-            !stderr.to_lowercase().contains("warning"),
-            "kubectl {arguments}: {stderr}"
-        );
-        String::from_utf8(output.stdout).unwrap()
-    }
-
-    fn refused(&self, arguments: &str) -> String {
-        let output = self.command(arguments).output().unwrap();
-        assert!(!output.status.success(), "kubectl {arguments} succeeded");
-        String::from_utf8_lossy(&output.stderr).into_owned()
-    }
-}
-
-fn kubectl() -> Option<PathBuf> {
-    let assets = std::env::var_os("KUBEBUILDER_ASSETS").map(PathBuf::from);
-    let path = std::env::var_os("PATH").unwrap_or_default();
-    let folders = assets.into_iter().chain(std::env::split_paths(&path));
-    folders
-        .map(|folder| folder.join("kubectl"))
-        .find(|file| file.is_file())
-}
+use support::Cluster;
 
 /// The cells of the row that starts with `name`.
 fn row<'a>(table: &'a str, name: &str) -> Vec<&'a str> {
@@ -289,10 +187,4 @@ fn get_w_follows_a_volume() {
     cluster.kubectl("delete pv cqh");
     watch.kill().unwrap();
     watch.wait().unwrap();
-}
-
-/// Says it past the test harness, which keeps what is printed to itself.
-fn skip(why: &str) {
-    let mut stderr = std::io::stderr();
-    writeln!(stderr, "skipped: {why}").unwrap();
 }
