@@ -148,12 +148,25 @@ fn asks(reason: Obstacle, volume: &Volume, claim: &Claim) -> String {
 }
 
 fn somebodys(key: ObjectKey, volume: &Volume, owner: &ClaimRef, cluster: &Cluster) -> Report {
+    if owner.namespace.as_str().is_empty() || owner.name.as_str().is_empty() {
+        let patch = json!({"spec": {"claimRef": null}});
+        let next = Next::new("unreserve-volume", "this offers the volume to every claim");
+        return Report::new(key.clone(), State::Reserved)
+            .waits("operator", "you: its claimRef names no claim")
+            .next(next.by(Kubectl::merge(&key, &patch)));
+    }
     let claim = cluster.known.claim(&place(owner));
     let claim = claim.filter(|c| owner.uid.as_ref().is_none_or(|uid| *uid == c.meta.uid));
     match (claim, decide(volume, &cluster.known, &cluster.options)) {
         (None, _) if owner.uid.is_none() => reserved(key, volume, owner),
         (None, Decision::Hold(_)) => held(key, volume, owner, cluster),
-        (None, _) => orphaned(key, volume, owner, cluster),
+        (None, decision) => {
+            let mut report = orphaned(key, volume, owner, cluster);
+            if let Decision::Tell(notice) = decision {
+                report.fact("notice", notice.message);
+            }
+            report
+        }
         (Some(claim), _) => owned(key, volume, owner, claim),
     }
 }

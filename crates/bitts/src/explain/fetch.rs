@@ -57,6 +57,9 @@ impl Reader<'_> {
 
     async fn around_volume(&mut self, volume: &Volume) -> Result<()> {
         if let Some(owner) = &volume.claim_ref {
+            if owner.namespace.as_str().is_empty() || owner.name.as_str().is_empty() {
+                return Ok(()); // it names no claim
+            }
             let claim = ObjectKey::claim(owner.namespace.clone(), owner.name.clone());
             self.object(&claim).await?;
             self.if_allowed(Kind::Pod, Some(&owner.namespace)).await?;

@@ -531,6 +531,11 @@ fn volumes() {
         ],
     );
     of_volume("volume-failed", &[failed]);
+    let nobody = json!({"namespace": "", "name": "data", "uid": "c-1"});
+    of_volume(
+        "volume-of-a-claim-without-a-name",
+        &[owned("one", &nobody, "Pending")],
+    );
     of_volume("volume-held", &[owned("one", &ours(), "Pending")]);
     let anew = with(claim(), &[("/metadata/uid", json!("c-2"))]);
     of_volume(
