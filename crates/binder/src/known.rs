@@ -6,7 +6,7 @@ use std::sync::Arc;
 use bitts_api::machine::{Cache, Change, Place};
 use bitts_api::{
     AttributesClass, Claim, ClassName, Kind, Name, Namespace, Node, NodeName, Object, ObjectKey,
-    Pod, PodPhase, Recent, ReclaimPolicy, StorageClass, Uid, Volume, VolumePhase, names,
+    Pod, Recent, ReclaimPolicy, StorageClass, Uid, Volume, VolumePhase, names,
 };
 
 use crate::matching::{FreeVolumes, created, first_name};
@@ -148,7 +148,8 @@ impl Known {
         self.users_of(claim).any(|pod| pod.holds(&claim.1))
     }
 
-    /// Whether a pod refers to the claim that has not ended, scheduled or not (X5).
+    /// Whether a pod refers to the claim whose containers may still run, or are to; scheduled or
+    /// not (X5).
     pub(crate) fn is_referred_to(&self, claim: &Place) -> bool {
         self.users_of(claim).any(|pod| refers(pod))
     }
@@ -459,7 +460,7 @@ fn is_to_be_recycled(volume: &Volume) -> bool {
 
 /// Whether the pod may still use what it refers to, or is to begin to.
 fn refers(pod: &Pod) -> bool {
-    !matches!(pod.phase, PodPhase::Succeeded | PodPhase::Failed)
+    !pod.is_terminated()
 }
 
 /// What was known before and what is known now.

@@ -101,6 +101,23 @@ fn it_follows_the_pods() {
     assert_eq!(world.steps.len(), writes);
 }
 
+/// X5, A9: as kube-controller-manager does it.
+#[test]
+fn a_pod_that_is_deleted_counts_while_a_container_runs() {
+    let mut world = started();
+    let c = bound(&mut world);
+    let mut running = pod("p");
+    running["status"]["containerStatuses"] = json!([{"state": {"running": {}}}]);
+    running["metadata"]["deletionTimestamp"] = "2026-01-01T00:00:00Z".into();
+    let p = world.create(Kind::Pod, running);
+    world.run();
+    assert_eq!(says(&world, &c).0, "False");
+    let ended = json!({"status": {"containerStatuses": [{"state": {"terminated": {}}}]}});
+    world.edit(&p, &ended);
+    world.run();
+    assert_eq!(says(&world, &c).0, "True");
+}
+
 /// X5: what others say of the claim stays as it is.
 #[test]
 fn other_conditions_are_kept() {
