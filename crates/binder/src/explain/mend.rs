@@ -1,7 +1,10 @@
 //! The edit that makes a volume fit a claim.
 
+use std::collections::BTreeMap;
+
 use bitts_api::{
-    AccessModes, Claim, Kind, Name, ObjectKey, Quantity, ReclaimPolicy, Volume, VolumePhase, names,
+    AccessModes, Claim, Kind, Labels, Name, ObjectKey, Quantity, ReclaimPolicy, Volume,
+    VolumePhase, names,
 };
 use serde_json::{Value, json};
 
@@ -69,9 +72,19 @@ impl Mend {
         match misfit {
             Misfit::Taken | Misfit::NotAvailable | Misfit::Delayed => {}
             Misfit::Selector => {
-                for term in claim.selector.as_ref()?.unmet(&volume.meta.labels) {
+                let selector = claim.selector.as_ref()?;
+                let mut labels: BTreeMap<_, _> = volume.meta.labels.iter().collect();
+                for term in selector.unmet(&volume.meta.labels) {
                     let (key, value) = term.cure()?;
                     self.patch["metadata"]["labels"][key] = json!(value);
+                    match value {
+                        Some(value) => labels.insert(key, value),
+                        None => labels.remove(key),
+                    };
+                }
+                // Terms may contradict each other.
+                if !selector.matches(&Labels::from_iter(labels)) {
+                    return None;
                 }
                 self.change(1, "labels".into());
             }
