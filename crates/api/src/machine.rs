@@ -56,6 +56,34 @@ pub trait Machine {
         now: Moment,
         input: Input<Self::Report, Self::Alarm>,
     ) -> Vec<Effect<Self::Task, Self::Alarm>>;
+
+    /// What the machine counts for whoever watches over it; asked for between two inputs, so it has
+    /// to be kept up as inputs come. Those of one name come together.
+    fn measures(&self) -> Vec<Measure> {
+        Vec::new()
+    }
+}
+
+/// A number under a name that users know (N14).
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Measure {
+    /// The whole name.
+    pub name: &'static str,
+    /// What it means, without a full stop.
+    pub help: &'static str,
+    /// What it is counted by.
+    pub labels: Vec<(&'static str, String)>,
+    /// The number.
+    pub reading: Reading,
+}
+
+/// What kind of number a [`Measure`] is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Reading {
+    /// Goes up and down.
+    Gauge(u64),
+    /// Only grows; the name ends in `_total`.
+    Counter(u64),
 }
 
 /// Objects that a machine has to be told about.

@@ -10,7 +10,9 @@ use crate::cli::{Role, Run};
 
 /// Runs the roles until one fails or a signal ends them all.
 pub(crate) fn run(args: Run) -> Result<ExitCode> {
-    let runtime = tokio::runtime::Builder::new_multi_thread()
+    // One thread is enough for what an API server can take, and costs least: no arenas of memory for
+    // others, nothing handed from one to another. What blocks has threads of its own.
+    let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()?;
     runtime.block_on(roles(args))

@@ -54,8 +54,11 @@ async fn accept(listener: TcpListener, host: Host) {
         tokio::spawn(async move {
             let shutdown = host.shutdown().clone();
             let service = service_fn(move |request: Request<_>| {
-                let answer = answer(&host, request.method(), request.uri().path());
-                async move { Ok::<_, Infallible>(answer) }
+                let host = host.clone();
+                async move {
+                    let answer = answer(&host, request.method(), request.uri().path()).await;
+                    Ok::<_, Infallible>(answer)
+                }
             });
             let mut server = auto::Builder::new(TokioExecutor::new());
             server
@@ -69,7 +72,7 @@ async fn accept(listener: TcpListener, host: Host) {
     }
 }
 
-fn answer(host: &Host, method: &Method, path: &str) -> Response<Full<Bytes>> {
+async fn answer(host: &Host, method: &Method, path: &str) -> Response<Full<Bytes>> {
     if method != Method::GET && method != Method::HEAD {
         return response(
             StatusCode::METHOD_NOT_ALLOWED,
@@ -78,7 +81,7 @@ fn answer(host: &Host, method: &Method, path: &str) -> Response<Full<Bytes>> {
         );
     }
     match path {
-        "/metrics" => response(StatusCode::OK, METRICS, host.metrics_text()),
+        "/metrics" => response(StatusCode::OK, METRICS, host.metrics_text().await),
         "/healthz" => response(StatusCode::OK, TEXT, "ok\n".to_owned()),
         "/readyz" => match host.readiness() {
             (true, text) => response(StatusCode::OK, TEXT, text),

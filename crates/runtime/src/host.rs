@@ -4,9 +4,11 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use kube::Client;
+use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
 use crate::health::Health;
+use crate::measures::{Machines, Question};
 use crate::metrics::Metrics;
 
 /// What all roles of a process share: the client, metrics, health, and the word to end. Cheap to
@@ -19,6 +21,7 @@ struct Shared {
     shutdown: CancellationToken,
     metrics: Metrics,
     health: Health,
+    machines: Machines,
     timing: Timing,
 }
 
@@ -68,6 +71,7 @@ impl Host {
             shutdown: CancellationToken::new(),
             metrics: Metrics::new(),
             health: Health::default(),
+            machines: Machines::default(),
             timing,
         }))
     }
@@ -92,8 +96,15 @@ impl Host {
 
     /// The metrics as Prometheus reads them; what `/metrics` serves.
     #[must_use]
-    pub fn metrics_text(&self) -> String {
-        self.0.metrics.text(&self.0.health)
+    pub async fn metrics_text(&self) -> String {
+        let machines = self.0.machines.text().await;
+        let own = self.0.metrics.text(&self.0.health);
+        format!("{machines}{own}")
+    }
+
+    /// Where the machine of a role is asked for what it measures.
+    pub(crate) fn answers_for(&self, role: &'static str) -> mpsc::Receiver<Question> {
+        self.0.machines.answers_for(role)
     }
 
     /// Whether every role runs, or stands by, with all its watches up; and a line on each.

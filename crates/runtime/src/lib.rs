@@ -57,11 +57,12 @@
 //! Where things are: `role` runs a role from start to end; `turn` is the loop that owns the machine;
 //! `watch` (on `list`, `lines` and `discovery`) brings inputs in; `execute` and `destroy` (on `caller` and `api`)
 //! carry effects out, `events` those for users; `lease` and `gate` decide whether they may; `health`,
-//! `metrics` and `admin` tell how it goes.
+//! `metrics`, `measures`, `binding` and `admin` tell how it goes.
 
 mod admin;
 mod api;
 mod backoff;
+mod binding;
 mod caller;
 mod connect;
 mod create;
@@ -77,6 +78,7 @@ mod lease;
 mod lines;
 mod list;
 mod logging;
+mod measures;
 mod metrics;
 mod options;
 mod resting;

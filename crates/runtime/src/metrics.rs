@@ -53,6 +53,11 @@ fn seconds() -> Histogram {
     Histogram::new(exponential_buckets(0.001, 2.0, 15))
 }
 
+/// Seconds on a scale from 10 us to about 5 s.
+fn fine_seconds() -> Histogram {
+    Histogram::new(exponential_buckets(0.000_01, 2.0, 20))
+}
+
 /// All metrics of a process; each carries its role.
 pub(crate) struct Metrics {
     registry: Registry,
@@ -65,6 +70,9 @@ pub(crate) struct Metrics {
     pub(crate) in_flight: Family<OfRole, Gauge>,
     pub(crate) effects: Family<OfOutcome, Counter>,
     pub(crate) effect_seconds: Family<OfStep, Histogram, fn() -> Histogram>,
+    pub(crate) watch_to_decision: Family<OfRole, Histogram, fn() -> Histogram>,
+    pub(crate) decision_to_written: Family<OfRole, Histogram, fn() -> Histogram>,
+    pub(crate) claim_bound: Family<OfRole, Histogram, fn() -> Histogram>,
     pub(crate) retries: Family<OfReason, Counter>,
     pub(crate) events: Family<OfReason, Counter>,
     pub(crate) leading: Family<OfRole, Gauge>,
@@ -83,6 +91,9 @@ impl Metrics {
             in_flight: Family::default(),
             effects: Family::default(),
             effect_seconds: Family::new_with_constructor(seconds as fn() -> Histogram),
+            watch_to_decision: Family::new_with_constructor(fine_seconds as fn() -> Histogram),
+            decision_to_written: Family::new_with_constructor(seconds as fn() -> Histogram),
+            claim_bound: Family::new_with_constructor(seconds as fn() -> Histogram),
             retries: Family::default(),
             events: Family::default(),
             leading: Family::default(),
@@ -128,6 +139,22 @@ impl Metrics {
             "effect_seconds",
             "Time from the decision to the end of a write or destruction, retries included",
             all.effect_seconds.clone(),
+        );
+        registry.register(
+            "watch_to_decision_seconds",
+            "Time from when a watch heard of something to when all that follows from it was decided",
+            all.watch_to_decision.clone(),
+        );
+        registry.register(
+            "decision_to_written_seconds",
+            "Time from a decision to when the API had taken its write, retries included",
+            all.decision_to_written.clone(),
+        );
+        registry.register(
+            "claim_to_bound_seconds",
+            "Time from when a watch first told of a new claim to the write that made it Bound; \
+             claims that were there when the process started are left out",
+            all.claim_bound.clone(),
         );
         registry.register(
             "request_retries",

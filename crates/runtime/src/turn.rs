@@ -11,6 +11,7 @@ use tokio::task::{JoinError, JoinSet};
 use tokio::time::{Instant, timeout};
 use tokio_util::time::DelayQueue;
 
+use crate::binding::Binding;
 use crate::caller::Caller;
 use crate::create::create;
 use crate::destroy::destroy;
@@ -19,9 +20,10 @@ use crate::execute::{Ended, Fact, write};
 use crate::gate::Gate;
 use crate::health::Stage;
 use crate::inflight::InFlight;
+use crate::measures::Question;
 use crate::metrics::{OfInput, OfOutcome, OfRole, OfStep};
 use crate::resting::Resting;
-use crate::watch::{Told, watch};
+use crate::watch::{News, Told, watch};
 use crate::{Host, RoleOptions, RuntimeError, Worker};
 
 /// What watches may be ahead of the machine: beyond it they wait.
@@ -91,6 +93,8 @@ where
         permits: Arc::new(Semaphore::new(options.writes_at_once.max(1))),
         in_flight: InFlight::default(),
         resting: Resting::default(),
+        binding: Binding::default(),
+        questions: host.answers_for(options.name),
         effects: JoinSet::new(),
         alarms: DelayQueue::new(),
         events,
@@ -114,7 +118,7 @@ fn start_watches<M: Machine>(
     host: &Host,
     role: &'static str,
     machine: &M,
-) -> (JoinSet<()>, mpsc::Receiver<Told>) {
+) -> (JoinSet<()>, mpsc::Receiver<News>) {
     let (tell, told) = mpsc::channel(QUEUE);
     let mut tasks = JoinSet::new();
     let all = machine.watches();
@@ -138,6 +142,8 @@ struct Turn<M: Machine, W> {
     permits: Arc<Semaphore>,
     in_flight: InFlight<Change>,
     resting: Resting,
+    binding: Binding,
+    questions: mpsc::Receiver<Question>,
     effects: JoinSet<Spent<M::Report>>,
     alarms: DelayQueue<M::Alarm>,
     events: Recorder,
@@ -151,7 +157,7 @@ where
 {
     async fn until_shutdown(
         &mut self,
-        mut told: mpsc::Receiver<Told>,
+        mut told: mpsc::Receiver<News>,
         watches: &mut JoinSet<()>,
     ) -> Result<(), RuntimeError> {
         let shutdown = self.host.shutdown().clone();
@@ -166,13 +172,20 @@ where
                 Some(alarm) = poll_fn(|cx| self.alarms.poll_expired(cx)), if !self.alarms.is_empty() => {
                     self.input(Input::Alarm(alarm.into_inner()));
                 }
-                Some(news) = told.recv() => {
+                Some(asked) = self.questions.recv() => {
+                    // Whoever asked may have gone.
+                    drop(asked.send(self.machine.measures()));
+                }
+                Some(News { at, told: news }) = told.recv() => {
                     self.host.metrics().queue_depth.get_or_create(&role).set(depth(told.len()));
+                    self.binding.heard(at, &news);
                     self.input(match news {
                         Told::Listed(kind, objects) => Input::Listed(kind, objects),
                         Told::Seen(object) => Input::Seen(object),
                         Told::Deleted(key, uid) => Input::Deleted(key, uid),
                     });
+                    let took = at.elapsed().as_secs_f64();
+                    self.host.metrics().watch_to_decision.get_or_create(&role).observe(took);
                 }
                 Some(ended) = watches.join_next() => {
                     // Watches end only when nobody listens: this one panicked.
@@ -199,6 +212,13 @@ where
                     self.resting.begin(key.clone(), rest);
                 }
                 for fact in ended.facts {
+                    if let Fact::Seen(object) = &fact
+                        && ended.outcome == Outcome::Done
+                        && let Some(took) = self.binding.wrote(object)
+                    {
+                        let bound = &self.host.metrics().claim_bound;
+                        bound.get_or_create(&of).observe(took.as_secs_f64());
+                    }
                     self.input(match fact {
                         Fact::Seen(object) => Input::Seen(object),
                         Fact::Deleted(key, uid) => Input::Deleted(key, uid),
@@ -338,6 +358,12 @@ fn note(caller: &Caller, change: &Change, outcome: &Outcome, began: Instant) {
         .effect_seconds
         .get_or_create(&OfStep { role, step })
         .observe(took.as_secs_f64());
+    if *outcome == Outcome::Done {
+        metrics
+            .decision_to_written
+            .get_or_create(&OfRole { role })
+            .observe(took.as_secs_f64());
+    }
 }
 
 fn name_of<R, A>(input: &Input<R, A>) -> &'static str {

@@ -17,7 +17,7 @@ use kube::core::Status;
 use serde::Deserialize;
 use serde_json::value::RawValue;
 use tokio::sync::mpsc;
-use tokio::time::timeout;
+use tokio::time::{Instant, timeout};
 
 use crate::Host;
 use crate::api::{self, Answer, Call, open, send};
@@ -41,6 +41,13 @@ pub(crate) enum Told {
     Listed(Kind, Vec<Object>),
     Seen(Object),
     Deleted(ObjectKey, Uid),
+}
+
+/// What a watch tells, and when it heard of it.
+#[derive(Debug)]
+pub(crate) struct News {
+    pub(crate) at: Instant,
+    pub(crate) told: Told,
 }
 
 /// The receiver is gone: the role ends.
@@ -74,7 +81,7 @@ impl Trouble {
 }
 
 /// Runs a watch until nobody listens any more.
-pub(crate) async fn watch(host: Host, role: &'static str, watch: Watch, tell: mpsc::Sender<Told>) {
+pub(crate) async fn watch(host: Host, role: &'static str, watch: Watch, tell: mpsc::Sender<News>) {
     let mut watcher = Watcher {
         of: OfWatch {
             role,
@@ -102,7 +109,7 @@ struct Watcher {
     kind: Kind,
     collection: String,
     selector: String,
-    tell: mpsc::Sender<Told>,
+    tell: mpsc::Sender<News>,
     was_listed: bool,
     was_absent: bool,
     /// The next list is taken without pages.
@@ -357,7 +364,8 @@ impl Watcher {
     }
 
     async fn tell(&self, told: Told) -> Result<(), Over> {
-        self.tell.send(told).await.map_err(|_| Over)
+        let at = Instant::now();
+        self.tell.send(News { at, told }).await.map_err(|_| Over)
     }
 
     fn heard(&self) {

@@ -51,8 +51,8 @@ async fn one_leads_and_the_other_stands_by_until_it_gives_up() {
     assert_eq!(holder(&fake), "one");
     assert!(two.told().is_empty());
     assert!(two.host.readiness().0, "a standby is ready to take over");
-    assert_eq!(one.metric(r#"bitts_leading{role="tester"}"#), 1.0);
-    assert_eq!(two.metric(r#"bitts_leading{role="tester"}"#), 0.0);
+    assert_eq!(one.metric(r#"bitts_leading{role="tester"}"#).await, 1.0);
+    assert_eq!(two.metric(r#"bitts_leading{role="tester"}"#).await, 0.0);
 
     one.stop().await.unwrap();
     let released = Instant::now();

@@ -105,7 +105,7 @@ async fn events_that_cannot_be_written_are_counted_and_hold_up_nothing() {
     assert!(began.elapsed() < Duration::from_secs(1));
     sleep(Duration::from_secs(120)).await;
     let failed = r#"bitts_events_total{role="tester",reason="failed"}"#;
-    assert_eq!(role.metric(failed), 1.0);
+    assert_eq!(role.metric(failed).await, 1.0);
 }
 
 #[tokio::test(start_paused = true)]
@@ -164,4 +164,35 @@ async fn an_ended_role_is_not_ready() {
     assert!(host.readiness().0);
     role.stop().await.unwrap();
     assert_eq!(host.readiness(), (false, "tester: ended\n".to_owned()));
+}
+
+/// A claim's wait is measured from when it was heard of to the write that made it Bound.
+#[tokio::test(start_paused = true)]
+async fn how_long_a_claim_takes_to_be_bound_is_measured() {
+    let fake = Fake::default();
+    let bind = |input: &Input<String, &'static str>| match input {
+        Input::Seen(object) if object.resource_version().0 == 1 => {
+            vec![write(
+                bitts_api::machine::Target::of(Kind::Claim, object.meta()),
+                Part::Status,
+                json!({"status": {"phase": "Bound"}}),
+            )]
+        }
+        _ => Vec::new(),
+    };
+    let role = Role::start(&fake, vec![all(Kind::Claim)], None, Box::new(bind));
+    role.until(|i| matches!(i, Input::Listed(..))).await;
+    sleep(Duration::from_secs(1)).await;
+    fake.fail("PATCH", 1, Fault::Status(429, Some(3)));
+    fake.put(CLAIM, claim(None));
+    assert_eq!(role.outcome().await, Outcome::Done);
+    for (name, least) in [
+        ("claim_to_bound", 3.0),
+        ("decision_to_written", 3.0),
+        ("watch_to_decision", 0.0),
+    ] {
+        let metric = |what: &str| format!(r#"bitts_{name}_seconds_{what}{{role="tester"}}"#);
+        assert!(role.metric(&metric("count")).await >= 1.0, "{name}");
+        assert!(role.metric(&metric("sum")).await >= least, "{name}");
+    }
 }

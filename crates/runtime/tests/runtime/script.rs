@@ -199,8 +199,8 @@ impl Role {
     }
 
     /// The value of a metric whose line begins like this.
-    pub(crate) fn metric(&self, line: &str) -> f64 {
-        let text = self.host.metrics_text();
+    pub(crate) async fn metric(&self, line: &str) -> f64 {
+        let text = self.host.metrics_text().await;
         let found = text
             .lines()
             .find_map(|l| l.strip_prefix(line))

@@ -125,7 +125,7 @@ async fn a_watch_that_falls_silent_is_noticed() {
     sleep(Duration::from_secs(60)).await;
     assert_eq!(role.story().len(), 1);
     let age = r#"bitts_watch_age_seconds{role="tester",resource="persistentvolumeclaims"}"#;
-    assert!(role.metric(age) >= 60.0);
+    assert!(role.metric(age).await >= 60.0);
     sleep(Duration::from_secs(70)).await;
     assert_eq!(
         role.story().last().unwrap(),
@@ -355,7 +355,7 @@ async fn an_object_that_cannot_be_read_stalls_nothing() {
     );
     let count =
         r#"bitts_unreadable_objects_total{role="tester",resource="persistentvolumeclaims"}"#;
-    assert_eq!(role.metric(count), 2.0);
+    assert_eq!(role.metric(count).await, 2.0);
     assert_eq!(lists(&fake), 1);
     // That it is gone can be read.
     fake.delete("/api/v1/namespaces/shop/persistentvolumeclaims/odd");

@@ -41,7 +41,8 @@ async fn a_write_carries_its_preconditions_and_feeds_what_it_returned() {
                 "spec": {"volumeName": "disk"}})]
     );
     assert_eq!(
-        role.metric(r#"bitts_effects_total{role="tester",step="test-step",outcome="done"}"#),
+        role.metric(r#"bitts_effects_total{role="tester",step="test-step",outcome="done"}"#)
+            .await,
         1.0
     );
 }
@@ -146,7 +147,8 @@ async fn a_throttled_write_waits_as_long_as_the_server_asks() {
         began.elapsed()
     );
     assert_eq!(
-        role.metric(r#"bitts_request_retries_total{role="tester",reason="throttled"}"#),
+        role.metric(r#"bitts_request_retries_total{role="tester",reason="throttled"}"#)
+            .await,
         2.0
     );
 }
