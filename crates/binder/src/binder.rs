@@ -5,8 +5,8 @@ use std::convert::Infallible;
 use std::sync::Arc;
 
 use bitts_api::machine::{
-    Destroy, Destruction, Effect, Event, Evidence, Input, Machine, Moment, Outcome, Part, Place,
-    Scope, Target, Watch, Write,
+    Destroy, Destruction, Effect, Event, Evidence, Input, Machine, Measure, Moment, Outcome, Part,
+    Place, Scope, Target, Watch, Write,
 };
 use bitts_api::{
     Claim, ClaimPhase, ClassName, Kind, Meta, Name, ObjectKey, Quantity, ResourceVersion, Source,
@@ -95,6 +95,10 @@ impl Machine for Binder {
             self.settle();
         }
         std::mem::take(&mut self.out)
+    }
+
+    fn measures(&self) -> Vec<Measure> {
+        self.known.census.measures()
     }
 }
 
@@ -566,6 +570,7 @@ impl Binder {
         let Some(sent) = self.flights.land(key, outcome, now) else {
             return;
         };
+        self.known.census.wrote(sent.step, outcome);
         let claim = sent.claim.as_ref().map(|place| ObjectKey {
             kind: Kind::Claim,
             namespace: place.0.clone(),

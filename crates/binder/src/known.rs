@@ -9,6 +9,7 @@ use bitts_api::{
     Pod, Recent, ReclaimPolicy, StorageClass, Uid, Volume, VolumePhase, names,
 };
 
+use crate::census::Census;
 use crate::matching::{FreeVolumes, created, first_name};
 
 /// Caches and indexes.
@@ -19,6 +20,7 @@ pub(crate) struct Known {
     classes: Cache<StorageClass>,
     attributes_classes: Cache<AttributesClass>,
     nodes: Cache<Node>,
+    pub(crate) census: Census,
     pods: Cache<Pod>,
     /// The volumes on offer; which they are is up to the [`crate::Binder`].
     pub(crate) free: FreeVolumes,
@@ -290,6 +292,7 @@ impl Known {
 
     fn volume_changed(&mut self, change: Change<Volume>, dirty: &mut Dirty) {
         let (old, new) = sides(change);
+        self.census.volume(old.as_deref(), new.as_deref());
         let reservation = |volume: &Volume| {
             let r = volume.claim_ref.as_ref()?;
             Some((
@@ -326,6 +329,7 @@ impl Known {
 
     fn claim_changed(&mut self, change: Change<Claim>, dirty: &mut Dirty) {
         let (old, new) = sides(change);
+        self.census.claim(old.as_deref(), new.as_deref());
         self.attributes_named(
             old.iter().flat_map(|c| c.attributes_classes()),
             new.iter().flat_map(|c| c.attributes_classes()),

@@ -62,6 +62,7 @@
 mod attributes_class;
 mod bind;
 mod binder;
+mod census;
 mod claim;
 mod ephemeral;
 mod explain;
