@@ -39,6 +39,7 @@
 
 mod finish;
 pub mod gates;
+mod grants;
 mod ledger;
 mod machine;
 mod task;
@@ -47,6 +48,7 @@ pub mod tree;
 #[cfg(feature = "run")]
 mod worker;
 
+pub use grants::grants;
 pub use machine::Agent;
 pub use task::{Alarm, How, Mount, MountKey, PLUGIN_DIRECTORY, Report, Stage, Task};
 #[cfg(feature = "run")]

@@ -27,6 +27,7 @@
 
 mod attributes_class;
 mod claim;
+pub mod grant;
 pub mod labels;
 pub mod machine;
 mod meta;
@@ -39,6 +40,7 @@ mod pod;
 pub mod quantity;
 mod recent;
 mod requirement;
+mod stock;
 mod storage_class;
 mod uid;
 mod volume;
@@ -56,6 +58,7 @@ pub use pod::{ClaimTemplate, Pod, PodPhase, PodVolume, PodVolumeSource};
 pub use quantity::Quantity;
 pub use recent::Recent;
 pub use requirement::Requirement;
+pub use stock::StockController;
 pub use storage_class::{BindingMode, StorageClass};
 pub use uid::Uid;
 pub use volume::{ClaimRef, ReclaimPolicy, Source, Volume, VolumePhase};

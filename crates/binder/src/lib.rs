@@ -67,6 +67,7 @@ mod claim;
 mod ephemeral;
 mod explain;
 mod flights;
+mod grants;
 mod known;
 mod matching;
 mod migration;
@@ -87,6 +88,7 @@ pub use explain::{
     Candidates, Class, Cluster, Explanation, Fact, Group, Kubectl, Next, Obstacle, Outlook, Report,
     State, User, explain,
 };
+pub use grants::{grants, stands_in_for};
 pub use matching::misfit;
 pub use options::{Difference, Differences, Options, Recycle};
 pub use reason::{Loss, Misfit, Notice, Waiting};

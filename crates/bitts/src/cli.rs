@@ -49,6 +49,12 @@ pub(crate) enum Command {
         or somebody, 4 does not exist."
     )]
     Explain(Explain),
+    /// Check whether roles may run on a cluster, above all that no stock controller does their work.
+    #[cfg(feature = "binder")]
+    Preflight(crate::preflight::Preflight),
+    /// Print what is applied to a cluster that the binder is to run on.
+    #[cfg(feature = "binder")]
+    Manifests(crate::manifests::Manifests),
     /// Serve an in-memory Kubernetes API that kubectl works against.
     #[cfg(feature = "demo")]
     Apiserver(Apiserver),
@@ -129,6 +135,12 @@ pub(crate) struct Run {
     #[cfg(feature = "binder")]
     #[arg(long, value_name = "NAMESPACE", env = "BITTS_LEASE_NAMESPACE")]
     pub(crate) lease_namespace: Option<String>,
+
+    /// Run although kube-controller-manager does the same work: safe, but everything is written
+    /// twice.
+    #[cfg(feature = "binder")]
+    #[arg(long, env = "BITTS_ALLOW_STOCK_CONTROLLERS")]
+    pub(crate) allow_stock_controllers: bool,
 
     #[cfg(feature = "binder")]
     #[command(flatten)]
@@ -287,7 +299,7 @@ pub(crate) enum Role {
 }
 
 #[cfg(any(feature = "binder", feature = "agent"))]
-fn role(text: &str) -> Result<Role, String> {
+pub(crate) fn role(text: &str) -> Result<Role, String> {
     let built_in = [
         #[cfg(feature = "binder")]
         ("binder", Role::Binder),

@@ -12,6 +12,12 @@ mod cli;
 mod demo;
 #[cfg(feature = "binder")]
 mod explain;
+#[cfg(feature = "binder")]
+mod manifests;
+#[cfg(feature = "binder")]
+mod preflight;
+#[cfg(feature = "binder")]
+mod rbac;
 #[cfg(any(feature = "binder", feature = "agent"))]
 mod run;
 
@@ -63,6 +69,10 @@ fn execute(cli: Cli) -> Result<ExitCode> {
         Command::Run(args) => run::run(args),
         #[cfg(feature = "binder")]
         Command::Explain(args) => explain::run(&args),
+        #[cfg(feature = "binder")]
+        Command::Preflight(args) => preflight::run(&args),
+        #[cfg(feature = "binder")]
+        Command::Manifests(args) => manifests::run(&args),
         #[cfg(feature = "demo")]
         Command::Apiserver(args) => apiserver::run(args),
         Command::Completions { shell } => {

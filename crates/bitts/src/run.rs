@@ -26,6 +26,12 @@ async fn roles(mut args: Run) -> Result<ExitCode> {
         anyhow::bail!("the agent must know its node: set --node-name or BITTS_NODE_NAME");
     }
     let client = bitts_runtime::connect(args.kubeconfig.as_deref()).await?;
+    #[cfg(feature = "binder")]
+    if args.roles.contains(&Role::Binder) {
+        let (roles, namespace) = (&args.roles, lease_namespace(&args));
+        let allow = args.allow_stock_controllers;
+        crate::preflight::at_start(&client, roles, &namespace, allow).await?;
+    }
     let host = Host::new(client);
     if let Some(listen) = args.listen {
         let address = bitts_runtime::serve_admin(&host, listen)
@@ -72,10 +78,14 @@ async fn roles(mut args: Run) -> Result<ExitCode> {
 #[cfg(feature = "binder")]
 fn binder_lease(args: &Run) -> Option<bitts_runtime::LeaseOptions> {
     args.leader_elect.then(|| {
-        let namespace = args.lease_namespace.clone().or_else(own_namespace);
-        let namespace = namespace.as_deref().unwrap_or("kube-system");
-        bitts_runtime::LeaseOptions::new(namespace, "bitts-binder")
+        bitts_runtime::LeaseOptions::new(&lease_namespace(args), crate::rbac::BINDER_LEASE)
     })
+}
+
+#[cfg(feature = "binder")]
+fn lease_namespace(args: &Run) -> String {
+    let namespace = args.lease_namespace.clone().or_else(own_namespace);
+    namespace.unwrap_or_else(|| "kube-system".to_owned())
 }
 
 /// The namespace of the pod this runs in, where it does.

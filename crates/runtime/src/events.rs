@@ -188,7 +188,8 @@ async fn publish(
     let collection = format!("/api/v1/namespaces/{namespace}/events");
     let source = key.source.unwrap_or(source);
     let body = object(source, key, series, &namespace, &name);
-    let call = Call::with_body(Method::POST, collection.clone(), JSON, &body);
+    let path = format!("{collection}?fieldManager=bitts-{}", caller.role());
+    let call = Call::with_body(Method::POST, path, JSON, &body);
     match caller.call(&call.map_err(|error| error.to_string())?).await {
         // A conflict: an earlier try took effect though its answer was lost.
         Answer::Ok(_) | Answer::Conflict => {

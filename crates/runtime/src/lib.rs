@@ -71,6 +71,7 @@ mod discovery;
 mod events;
 mod execute;
 mod gate;
+mod grants;
 mod health;
 mod host;
 mod inflight;
@@ -90,6 +91,7 @@ mod watch;
 
 pub use admin::serve_admin;
 pub use connect::{ConnectError, connect};
+pub use grants::{event_grants, lease_grants};
 pub use host::{Host, Timing};
 pub use logging::{LogFormat, LoggingError, init_logging};
 pub use options::{LeaseOptions, NoTasks, RoleOptions, Worker};

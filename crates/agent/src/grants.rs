@@ -1,0 +1,21 @@
+//! What the agent asks of access control.
+
+use bitts_api::Kind;
+use bitts_api::grant::{Grant, Verb};
+
+/// What the machine's watches and writes take; events are the runtime's. Ending the objects of pods
+/// (`finish_pods`) takes more: it is for nodes without a kubelet, never part of a manifest.
+#[must_use]
+pub fn grants() -> Vec<Grant> {
+    let mut grants: Vec<Grant> = [Kind::Node, Kind::Pod, Kind::Claim, Kind::Volume]
+        .into_iter()
+        .map(Grant::to_watch)
+        .collect();
+    grants.push(Grant::new(
+        "",
+        Kind::Pod.plural(),
+        &[Verb::Get],
+        "looked at live before its volumes are taken down",
+    ));
+    grants
+}
