@@ -124,28 +124,34 @@ pub struct Watch {
 }
 
 impl Watch {
-    /// The next event, or none if the stream ended or stayed silent for `patience`.
-    pub async fn next_within(&mut self, patience: Duration) -> anyhow::Result<Option<Value>> {
+    /// The next event as it came; none if the stream ended. May be dropped at any time.
+    pub async fn next_line(&mut self) -> anyhow::Result<Option<Vec<u8>>> {
         loop {
             if let Some(end) = self.pending.iter().position(|byte| *byte == b'\n') {
-                let line: Vec<u8> = self.pending.drain(..=end).collect();
-                return Ok(Some(serde_json::from_slice(&line)?));
+                return Ok(Some(self.pending.drain(..=end).collect()));
             }
-            let Ok(frame) = tokio::time::timeout(patience, self.body.frame()).await else {
-                return Ok(None);
-            };
-            match frame {
+            match self.body.frame().await {
                 Some(frame) => match frame?.into_data() {
                     Ok(data) => self.pending.extend_from_slice(&data),
                     Err(_trailers) => continue,
                 },
                 // Without a line end: the Status of a watch that was refused.
                 None if !self.pending.is_empty() => {
-                    let line = std::mem::take(&mut self.pending);
-                    return Ok(Some(serde_json::from_slice(&line)?));
+                    return Ok(Some(std::mem::take(&mut self.pending)));
                 }
                 None => return Ok(None),
             }
+        }
+    }
+
+    /// The next event, or none if the stream ended or none came for `patience`.
+    pub async fn next_within(&mut self, patience: Duration) -> anyhow::Result<Option<Value>> {
+        match tokio::time::timeout(patience, self.next_line()).await {
+            Ok(line) => Ok(match line? {
+                Some(line) => Some(serde_json::from_slice(&line)?),
+                None => None,
+            }),
+            Err(_) => Ok(None),
         }
     }
 

@@ -1,11 +1,48 @@
-//! `cargo xtask bench`: how fast the binding machine decides, and how much memory it takes.
+//! `cargo xtask bench`: the binder on a real API server, and the machine that decides alone.
 
-use anyhow::Result;
+use std::ffi::OsString;
+use std::process::{Command, ExitCode};
+
+use anyhow::{Context as _, Result};
 use xshell::{Shell, cmd};
 
 /// What is measured.
 #[derive(clap::Args)]
 pub(crate) struct Args {
+    #[command(subcommand)]
+    bench: Bench,
+}
+
+#[derive(clap::Subcommand)]
+enum Bench {
+    /// How fast the binding machine decides, and how much memory it takes.
+    Matching(Matching),
+    /// Bind many claims: bitts, kube-controller-manager, and a client that does only the writes.
+    #[command(disable_help_flag = true)]
+    Bind(Passed),
+    /// How soon a claim is bound whose volume comes after it.
+    #[command(disable_help_flag = true)]
+    LateVolume(Passed),
+    /// What bitts asks of an API server on which nothing happens.
+    #[command(disable_help_flag = true)]
+    Idle(Passed),
+    /// What another client of the API server feels while claims are bound.
+    #[command(disable_help_flag = true)]
+    Neighbour(Passed),
+    /// What each form of each write costs the API server.
+    #[command(disable_help_flag = true)]
+    Writes(Passed),
+}
+
+/// Passed on to the bench, which also has a `--help`.
+#[derive(clap::Args)]
+struct Passed {
+    #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+    arguments: Vec<OsString>,
+}
+
+#[derive(clap::Args)]
+struct Matching {
     /// How many claims are bound to as many volumes in the run that shows time and memory in all.
     #[arg(long, default_value_t = 100_000)]
     pairs: u32,
@@ -14,8 +51,19 @@ pub(crate) struct Args {
     criterion: Vec<String>,
 }
 
-pub(crate) fn run(args: Args) -> Result<()> {
-    let Args { pairs, criterion } = args;
+pub(crate) fn run(args: Args) -> Result<ExitCode> {
+    match args.bench {
+        Bench::Matching(args) => matching(args).map(|()| ExitCode::SUCCESS),
+        Bench::Bind(passed) => on_an_api("bind", passed),
+        Bench::LateVolume(passed) => on_an_api("late-volume", passed),
+        Bench::Idle(passed) => on_an_api("idle", passed),
+        Bench::Neighbour(passed) => on_an_api("neighbour", passed),
+        Bench::Writes(passed) => on_an_api("writes", passed),
+    }
+}
+
+fn matching(args: Matching) -> Result<()> {
+    let Matching { pairs, criterion } = args;
     let pairs = pairs.to_string();
     let sh = Shell::new()?;
     cmd!(
@@ -26,4 +74,29 @@ pub(crate) fn run(args: Args) -> Result<()> {
     cmd!(sh, "cargo run --release --package bitts-binder --no-default-features --example bind_many -- {pairs}")
         .run()?;
     Ok(())
+}
+
+/// Runs a bench of the crate e2e, which lays the released binary beside itself first.
+fn on_an_api(bench: &str, passed: Passed) -> Result<ExitCode> {
+    let sh = Shell::new()?;
+    // All of cargo's words go to standard error: what the bench prints is for scripts.
+    cmd!(sh, "cargo build --release --package bitts").run()?;
+    let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
+    let status = Command::new(cargo)
+        .args([
+            "run",
+            "--quiet",
+            "--release",
+            "--package",
+            "bitts-e2e",
+            "--bin",
+            "bench",
+            "--",
+        ])
+        .arg(bench)
+        .args(passed.arguments)
+        .status()
+        .context("cannot run cargo")?;
+    let code = status.code().and_then(|code| u8::try_from(code).ok());
+    Ok(ExitCode::from(code.unwrap_or(1)))
 }

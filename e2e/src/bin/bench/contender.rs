@@ -1,0 +1,152 @@
+//! The programs that bind claims, each as a process of its own.
+
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context as _, Result};
+use bitts_e2e::process::Process;
+use bitts_e2e::programs::Source;
+use clap::ValueEnum;
+use tempfile::TempDir;
+
+use crate::usage::Running;
+
+/// What the binder stands in for; kube-controller-manager runs these and no others.
+const CONTROLLERS: [&str; 5] = [
+    "persistentvolume-binder-controller",
+    "persistentvolumeclaim-protection-controller",
+    "persistentvolume-protection-controller",
+    "ephemeral-volume-controller",
+    "volumeattributesclass-protection-controller",
+];
+
+/// Who binds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Contender {
+    /// `bitts run --roles binder`, as built for release.
+    Bitts,
+    /// A client that does nothing but the four writes of each claim.
+    Limit,
+    /// The stock controllers.
+    KubeControllerManager,
+}
+
+impl Contender {
+    pub(crate) const ALL: [Self; 3] = [Self::KubeControllerManager, Self::Bitts, Self::Limit];
+
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            Self::Bitts => "bitts",
+            Self::Limit => "limit",
+            Self::KubeControllerManager => "kube-controller-manager",
+        }
+    }
+
+    /// The controllers whose work it does.
+    pub(crate) fn controllers(self) -> Vec<String> {
+        match self {
+            Self::Bitts | Self::KubeControllerManager => CONTROLLERS.map(str::to_owned).to_vec(),
+            Self::Limit => vec!["none: only the four writes of each claim".to_owned()],
+        }
+    }
+
+    /// Whether it marks new volumes Available.
+    pub(crate) fn marks_volumes(self) -> bool {
+        self != Self::Limit
+    }
+
+    /// Starts it on the cluster of a kubeconfig.
+    pub(crate) fn start(self, kubeconfig: &str) -> Result<Started> {
+        let (program, mut arguments) = self.command()?;
+        if self != Self::Limit {
+            arguments.push("--leader-elect=false".to_owned());
+        }
+        Started::start(&program, arguments, kubeconfig)
+    }
+
+    /// Starts it with a lease, which it must win first.
+    pub(crate) fn start_elected(self, kubeconfig: &str) -> Result<Started> {
+        let (program, arguments) = self.command()?;
+        Started::start(&program, arguments, kubeconfig)
+    }
+
+    fn command(self) -> Result<(PathBuf, Vec<String>)> {
+        let own = std::env::current_exe()?;
+        let (program, arguments) = match self {
+            Self::Bitts => (beside(&own, "bitts")?, vec!["run", "--roles=binder"]),
+            Self::Limit => (own, vec!["limit"]),
+            Self::KubeControllerManager => {
+                let source = Source::locate().map_err(|missing| anyhow::anyhow!("{missing}"))?;
+                let program = beside(source.programs()?.apiserver(), self.name())?;
+                let all = vec![
+                    "--use-service-account-credentials=false",
+                    // So high that they do not bind.
+                    "--kube-api-qps=5000",
+                    "--kube-api-burst=5000",
+                    "--secure-port=0",
+                ];
+                (program, all)
+            }
+        };
+        let mut arguments: Vec<String> = arguments.into_iter().map(str::to_owned).collect();
+        if self == Self::KubeControllerManager {
+            arguments.push(format!("--controllers={}", CONTROLLERS.join(",")));
+        }
+        Ok((program, arguments))
+    }
+}
+
+fn beside(other: &Path, name: &str) -> Result<PathBuf> {
+    let path = other.with_file_name(name);
+    anyhow::ensure!(path.is_file(), "there is no {}", path.display());
+    Ok(path)
+}
+
+/// A contender that runs. It ends when this is dropped.
+pub(crate) struct Started {
+    process: Process,
+    name: String,
+    kubeconfig: String,
+    _folder: TempDir,
+}
+
+impl Started {
+    fn start(program: &Path, mut arguments: Vec<String>, kubeconfig: &str) -> Result<Self> {
+        let folder = tempfile::Builder::new().prefix("bitts-bench-").tempdir()?;
+        let file = folder.path().join("kubeconfig");
+        std::fs::write(&file, kubeconfig)?;
+        let kubeconfig = format!("--kubeconfig={}", file.display());
+        arguments.push(kubeconfig.clone());
+        let process = Process::start(program, &arguments, folder.path())?;
+        let name = program.file_name().context("a program has a name")?;
+        let name = name.to_string_lossy().into_owned();
+        Ok(Self {
+            process,
+            name,
+            kubeconfig,
+            _folder: folder,
+        })
+    }
+
+    /// What it takes is read here.
+    pub(crate) async fn running(&mut self) -> Result<Running> {
+        // Its shell needs a moment to become it.
+        for _ in 0..100 {
+            self.process.check_running()?;
+            if let Ok(running) = Running::find(&self.name, &self.kubeconfig) {
+                return Ok(running);
+            }
+            tokio::time::sleep(std::time::Duration::from_millis(20)).await;
+        }
+        Running::find(&self.name, &self.kubeconfig)
+    }
+
+    /// An error that quotes its log when it has ended.
+    pub(crate) fn check(&mut self) -> Result<()> {
+        self.process.check_running()
+    }
+
+    /// The end of its log.
+    pub(crate) fn last_words(&self) -> String {
+        self.process.last_words()
+    }
+}

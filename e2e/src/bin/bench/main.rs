@@ -1,0 +1,60 @@
+//! The benches of the binder on a real API server: `cargo xtask bench bind`, for one.
+//!
+//! - [`setup`]: a fresh API server, volumes and claims on it, and what it costs (CPU, requests).
+//! - [`contender`]: the programs that bind; [`limit`] is the one that does nothing but write.
+//! - [`usage`]: what a process took, as the kernel counts it.
+//! - [`bind`], [`late`], [`idle`], [`neighbour`], [`writes`]: one bench each.
+//! - [`figures`]: what a bench found, as JSON or as a table.
+
+mod bind;
+mod contender;
+mod figures;
+mod idle;
+mod late;
+mod limit;
+mod neighbour;
+mod setup;
+mod usage;
+mod writes;
+
+use std::process::ExitCode;
+
+use anyhow::Result;
+use clap::{Parser, Subcommand};
+
+/// Benches of the binder on a real API server.
+#[derive(Parser)]
+#[command(name = "cargo xtask bench", bin_name = "cargo xtask bench")]
+struct Cli {
+    #[command(subcommand)]
+    bench: Bench,
+}
+
+#[derive(Subcommand)]
+enum Bench {
+    /// Bind many claims: bitts, kube-controller-manager, and a client that does only the writes.
+    Bind(bind::Args),
+    /// How soon a claim is bound whose volume comes after it.
+    LateVolume(late::Args),
+    /// What bitts asks of an API server on which nothing happens.
+    Idle(idle::Args),
+    /// What another client of the API server feels while claims are bound.
+    Neighbour(neighbour::Args),
+    /// What each form of each write costs the API server.
+    Writes(writes::Args),
+    /// The contender `limit`, which the other benches start.
+    #[command(hide = true)]
+    Limit(limit::Args),
+}
+
+#[tokio::main]
+async fn main() -> Result<ExitCode> {
+    match Cli::parse().bench {
+        Bench::Bind(args) => bind::run(args).await,
+        Bench::LateVolume(args) => late::run(args).await,
+        Bench::Idle(args) => idle::run(args).await,
+        Bench::Neighbour(args) => neighbour::run(args).await,
+        Bench::Writes(args) => writes::run(args).await,
+        Bench::Limit(args) => limit::run(args).await,
+    }
+}

@@ -1,0 +1,48 @@
+//! What a process took, as the kernel counts it.
+
+use anyhow::{Context as _, Result};
+use procfs::process::{Process, all_processes};
+
+/// A running program.
+pub(crate) struct Running(Process);
+
+impl Running {
+    /// The one process whose program has this name and whose arguments have this one among them.
+    pub(crate) fn find(name: &str, argument: &str) -> Result<Self> {
+        let found = all_processes()?.flatten().find(|process| {
+            // One that just ended has none.
+            let line = process.cmdline().unwrap_or_default();
+            let program = line.first().is_some_and(|path| path.ends_with(name));
+            program && line.iter().any(|one| one == argument)
+        });
+        found
+            .map(Self)
+            .with_context(|| format!("no process {name} {argument}"))
+    }
+
+    /// What follows `flag` among its arguments.
+    pub(crate) fn argument(&self, flag: &str) -> Result<String> {
+        let line = self.0.cmdline()?;
+        let value = line.iter().find_map(|one| one.strip_prefix(flag));
+        Ok(value.with_context(|| format!("no {flag}"))?.to_owned())
+    }
+
+    /// The CPU time that it used so far, in ms.
+    pub(crate) fn cpu_ms(&self) -> Result<f64> {
+        let stat = self.0.stat()?;
+        let ticks = stat.utime + stat.stime;
+        Ok(ticks as f64 * 1000.0 / procfs::ticks_per_second() as f64)
+    }
+
+    /// The most memory that it ever had, in MB of 10^6 bytes.
+    pub(crate) fn peak_mb(&self) -> Result<f64> {
+        let peak = self.0.status()?.vmhwm.context("no VmHWM")?;
+        Ok(peak as f64 * 1024.0 / 1e6)
+    }
+}
+
+/// The share of the machine that others used in the last minute, as `uptime` tells it.
+pub(crate) fn load() -> Result<f64> {
+    use procfs::Current as _;
+    Ok(f64::from(procfs::LoadAverage::current()?.one))
+}
