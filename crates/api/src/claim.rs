@@ -37,12 +37,21 @@ pub struct Claim {
     pub status_capacity: Option<Quantity>,
     /// What the status says about access.
     pub status_access_modes: AccessModes,
-    /// The attributes class that the status says is in force.
-    pub status_attributes_class: Option<ClassName>,
+    /// What the status says about attributes classes; apart, since most claims have none.
+    pub status_attributes: Option<Box<StatusAttributes>>,
     /// What the condition `Unused` says (X5).
     pub unused: Unused,
     /// All other conditions, as they are; a list in a merge patch replaces the whole list.
     pub other_conditions: Box<[Value]>,
+}
+
+/// What a claim's status says about VolumeAttributesClasses.
+#[derive(Clone, Debug, PartialEq)]
+pub struct StatusAttributes {
+    /// The one in force.
+    pub current: Option<ClassName>,
+    /// The one that its driver is changing it to; by now another one may be wanted.
+    pub target: Option<ClassName>,
 }
 
 /// What a claim's condition `Unused` says (X5).
@@ -64,11 +73,22 @@ impl Claim {
         self.meta.annotations.has(names::BIND_COMPLETED)
     }
 
-    /// The attributes classes that it names: the one that is wanted and the one in force.
+    /// Whether its binding was never completed, so that no pod can have used a volume through it.
+    /// The phase speaks against that even where somebody removed the annotation.
+    #[must_use]
+    pub fn never_bound(&self) -> bool {
+        !self.bind_completed() && self.phase == ClaimPhase::Pending
+    }
+
+    /// The attributes classes that it names: the one that is wanted, the one in force, and the one
+    /// that its driver is changing it to.
     pub fn attributes_classes(&self) -> impl Iterator<Item = &ClassName> {
         self.attributes_class
             .iter()
-            .chain(&self.status_attributes_class)
+            .chain(self.status_attributes.iter().flat_map(|status| {
+                let StatusAttributes { current, target } = &**status;
+                current.iter().chain(target)
+            }))
     }
 }
 
@@ -149,7 +169,15 @@ struct Status {
     access_modes: AccessModes,
     current_volume_attributes_class_name: Option<Box<str>>,
     #[serde(default, deserialize_with = "or_default")]
+    modify_volume_status: ModifyVolumeStatus,
+    #[serde(default, deserialize_with = "or_default")]
     conditions: Vec<Value>,
+}
+
+#[derive(Default, Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct ModifyVolumeStatus {
+    target_volume_attributes_class_name: Option<Box<str>>,
 }
 
 impl From<Wire> for Claim {
@@ -167,6 +195,9 @@ impl From<Wire> for Claim {
             Some("False") => Unused::False,
             _ => Unused::Unknown,
         };
+        let current = non_empty(status.current_volume_attributes_class_name.as_deref());
+        let modify = status.modify_volume_status;
+        let target = non_empty(modify.target_volume_attributes_class_name.as_deref());
         Self {
             unused,
             other_conditions: other_conditions.into(),
@@ -185,9 +216,8 @@ impl From<Wire> for Claim {
             phase: status.phase,
             status_capacity: status.capacity.storage,
             status_access_modes: status.access_modes,
-            status_attributes_class: non_empty(
-                status.current_volume_attributes_class_name.as_deref(),
-            ),
+            status_attributes: (current.is_some() || target.is_some())
+                .then(|| Box::new(StatusAttributes { current, target })),
             meta,
         }
     }

@@ -47,7 +47,7 @@ mod volume;
 mod wire;
 
 pub use attributes_class::AttributesClass;
-pub use claim::{Claim, ClaimPhase, Unused};
+pub use claim::{Claim, ClaimPhase, StatusAttributes, Unused};
 pub use labels::{LabelSelector, Labels};
 pub use meta::{Annotations, ClassName, Meta, Name, Namespace, NodeName, ResourceVersion};
 pub use modes::{AccessMode, AccessModes, VolumeMode};

@@ -276,7 +276,7 @@ fn status_and_phases() {
     assert_eq!(bound.phase, ClaimPhase::Bound);
     assert_eq!(bound.volume_name, None);
     assert_eq!(bound.status_capacity, "2Gi".parse().ok());
-    assert_eq!(bound.status_attributes_class.unwrap(), "gold");
+    assert_eq!(bound.status_attributes.unwrap().current.unwrap(), "gold");
     for phase in ["Pending", "Available", "Bound", "Released", "Failed"] {
         let volume: Volume = read(json!({"metadata": {"name": "v"}, "spec": {},
             "status": {"phase": phase, "message": "why"}}));

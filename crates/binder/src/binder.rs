@@ -23,7 +23,7 @@ use crate::protection::{self, Protection};
 use crate::reason::{Loss, Notice, Waiting};
 use crate::waiting::WaitingClaims;
 use crate::writes::claim_key;
-use crate::{attributes_class, ephemeral, migration, unused};
+use crate::{attributes_class, ephemeral, migration, orders, unused};
 use crate::{volume, writes};
 
 /// A timer of the binder: an object whose write failed may be written again.
@@ -153,7 +153,8 @@ impl Binder {
             return;
         };
         self.shelve(&volume);
-        if let Some(write) = migration::of_volume(&volume) {
+        let upkeep = migration::of_volume(&volume);
+        if let Some(write) = upkeep.or_else(|| orders::withdraw(&volume, &self.options)) {
             self.write(write);
             return;
         }
@@ -230,10 +231,11 @@ impl Binder {
             namespace: place.0.clone(),
             name: place.1.clone(),
         };
-        if self.flights.is_blocked(&key) || self.committed.contains(place) {
-            return; // it is not among those that wait either
-        }
+        // Whatever stops it now, it is decided again when that is over: until then no volume is for it.
         self.waiting.remove(place);
+        if self.flights.is_blocked(&key) || self.committed.contains(place) {
+            return;
+        }
         let Some(claim) = self.known.claim(place).cloned() else {
             self.forget(&key);
             return;
@@ -728,7 +730,7 @@ fn pod_key(place: &Place) -> ObjectKey {
 fn has_status(claim: &Claim) -> bool {
     claim.status_capacity.is_some()
         || !claim.status_access_modes.is_empty()
-        || claim.status_attributes_class.is_some()
+        || (claim.status_attributes.as_ref()).is_some_and(|status| status.current.is_some())
 }
 
 fn event(about: ObjectKey, uid: &Uid, notice: Notice) -> Event {

@@ -457,7 +457,7 @@ impl Known {
 }
 
 /// Whether the volume waits until pods end or an agent comes (D8).
-fn is_to_be_recycled(volume: &Volume) -> bool {
+pub(crate) fn is_to_be_recycled(volume: &Volume) -> bool {
     volume.reclaim_policy == ReclaimPolicy::Recycle
         && matches!(volume.phase, VolumePhase::Released | VolumePhase::Failed)
 }

@@ -72,6 +72,7 @@ mod known;
 mod matching;
 mod migration;
 mod options;
+mod orders;
 mod protection;
 mod reason;
 mod reclaim;

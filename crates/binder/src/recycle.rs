@@ -106,15 +106,13 @@ fn overlapping(volume: &Volume, known: &Known) -> Option<Name> {
         .map(|other| other.meta.name.clone())
 }
 
-/// Whether `inner` is `outer` or lies below it, as texts: `..` was never allowed in them.
+/// Whether `inner` is `outer` or lies below it, as texts. A path that steps back (the API allows that
+/// for exports) may lead anywhere: everything lies within it.
 fn is_within(inner: &str, outer: &str) -> bool {
-    let mut inner = inner
-        .split('/')
-        .filter(|part| !part.is_empty() && *part != ".");
-    let mut outer = outer
-        .split('/')
-        .filter(|part| !part.is_empty() && *part != ".");
-    outer.all(|part| inner.next() == Some(part))
+    let names_one = |part: &&str| !matches!(*part, "" | ".");
+    let mut inner = inner.split('/').filter(names_one);
+    let mut outer = outer.split('/').filter(names_one);
+    outer.clone().any(|part| part == "..") || outer.all(|part| inner.next() == Some(part))
 }
 
 #[cfg(test)]
@@ -126,6 +124,7 @@ mod tests {
         assert!(is_within("/a/b", "/a"));
         assert!(is_within("/a//b/", "/a/./b"));
         assert!(is_within("/a", "/"));
+        assert!(is_within("/a", "/b/../c"));
         assert!(!is_within("/ab", "/a"));
         assert!(!is_within("/a", "/a/b"));
     }

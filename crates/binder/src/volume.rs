@@ -97,11 +97,11 @@ pub(crate) fn decide(volume: &Volume, known: &Known, options: &Options) -> Decis
 
 /// The claim is being deleted, no pod holds it, and its binding was never completed: what is
 /// reserved for it was never used, and goes back before the claim goes. The claim, which stays as
-/// long as its finalizer does, is the record of that: its annotation `bind-completed` is missing.
+/// long as its finalizer does, is the record of that ([`Claim::never_bound`]).
 pub(crate) fn is_abandoned(claim: &Claim, known: &Known, options: &Options) -> bool {
     options.differs(Difference::GiveBack)
         && claim.meta.is_deleting()
-        && !claim.bind_completed()
+        && claim.never_bound()
         && !known.is_used(&claim.meta.place())
 }
 

@@ -6,6 +6,8 @@ use bitts_api::{
 };
 use serde_json::{Value, json};
 
+use crate::orders::OF_A_WIPE;
+
 pub(crate) fn claim_key(claim: &Claim) -> ObjectKey {
     Target::of(Kind::Claim, &claim.meta).key
 }
@@ -168,7 +170,7 @@ pub(crate) fn wipe(node: &NodeName) -> Value {
 /// Gives a volume back that was wiped (D8).
 pub(crate) fn recycled(volume: &Volume) -> Value {
     let mut patch = unbind(volume);
-    for name in [names::RECYCLE_ON, names::RECYCLED, names::RECYCLE_FAILED] {
+    for name in OF_A_WIPE {
         patch["metadata"]["annotations"][name] = Value::Null;
     }
     patch

@@ -199,6 +199,27 @@ fn a_claim_that_was_bound_unheard_keeps_its_volume() {
     assert!(!world.steps.iter().any(|step| step.starts_with("unbind")));
 }
 
+/// §13.12: a claim whose annotation somebody removed was bound all the same, and its data is in the
+/// volume.
+#[test]
+fn a_claim_that_lost_its_annotation_was_bound() {
+    let mut store = Store::default();
+    let used = with(policy("Retain"), &json!({"status": {"phase": "Bound"}}));
+    let volume = with(volume("v", "1Gi"), &owned_by("uid-c"));
+    store.create(Kind::Volume, with(volume, &used));
+    let deleting = json!({
+        "metadata": {"deletionTimestamp": "2026-01-01T00:00:00Z",
+                     "finalizers": [names::CLAIM_PROTECTION]},
+        "spec": {"volumeName": "v"}, "status": {"phase": "Bound"}});
+    store.create(Kind::Claim, with(claim("c", "1Gi"), &deleting));
+    let mut world = World::new(store);
+    world.options.protection = true;
+    world.start();
+    world.settle();
+    assert_eq!(phase(&world), "Released");
+    assert!(!world.store.objects.contains_key(&c()));
+}
+
 /// B26, amended §13.12: what a provisioner made for a claim goes with it, so that nothing leaks.
 #[test]
 fn a_provisioned_volume_is_never_given_back() {
@@ -257,6 +278,9 @@ fn a_restored_volume_is_held_until_the_operator_says_otherwise() {
     world.run();
     assert_eq!(phase(&world), "Released");
     assert_eq!(message(&world), "");
+    // A backup of it does not carry the order along.
+    let annotations = &world.store.objects[&v]["metadata"]["annotations"];
+    assert!(annotations[names::RECLAIM].is_null());
 }
 
 /// §13.13: a watch that is behind is no restore.
@@ -500,6 +524,51 @@ fn a_volume_whose_source_overlaps_another_is_not_wiped() {
     world.create(Kind::Volume, to_wipe("/data"));
     world.run();
     assert!(world.steps.contains(&"ask-to-recycle v".to_owned()));
+}
+
+/// D8: an order to wipe is for the data of one claim: it does not outlive what it was given for.
+#[test]
+fn an_order_to_wipe_does_not_outlive_its_reason() {
+    let annotations = |world: &World| world.store.objects[&v()]["metadata"]["annotations"].clone();
+    for (end, patch) in [
+        ("Available", json!({"spec": {"claimRef": null}})),
+        ("Released", policy("Retain")),
+    ] {
+        let mut world = recycling(Recycle::Guarded);
+        world.create(Kind::Volume, to_wipe("/data"));
+        world.run();
+        assert_eq!(annotations(&world)[names::RECYCLE_ON], "n");
+        world.edit(&v(), &patch);
+        world.run();
+        assert_eq!(phase(&world), end);
+        assert!(annotations(&world)[names::RECYCLE_ON].is_null(), "{end}");
+    }
+}
+
+/// D8: with recycling switched off nobody is left asked.
+#[test]
+fn an_order_to_wipe_is_taken_back_where_recycling_is_off() {
+    let mut world = world(Differences::ALL);
+    let asked = json!({"metadata": {"annotations": {names::RECYCLE_ON: "n"}}});
+    world.create(Kind::Volume, with(to_wipe("/data"), &asked));
+    world.run();
+    assert_eq!(phase(&world), "Failed");
+    let annotations = &world.store.objects[&v()]["metadata"]["annotations"];
+    assert!(annotations[names::RECYCLE_ON].is_null());
+}
+
+/// D8: the API takes `..` in the path of an export; where that leads is for the server to know.
+#[test]
+fn a_path_that_steps_back_may_lead_anywhere() {
+    let export =
+        |path: &str| json!({"spec": {"local": null, "nfs": {"server": "s", "path": path}}});
+    for (path, other) in [("/x/../b", "/b"), ("/b", "/x/../b")] {
+        let mut world = recycling(Recycle::Guarded);
+        world.create(Kind::Volume, with(volume("other", "1Gi"), &export(other)));
+        world.create(Kind::Volume, with(to_wipe("/"), &export(path)));
+        world.run();
+        assert_eq!(phase(&world), "Failed", "{path} beside {other}");
+    }
 }
 
 /// D8: an agent that comes later is asked then, and pods that end free the volume.

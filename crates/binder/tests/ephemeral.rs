@@ -166,6 +166,23 @@ fn a_claim_that_was_unheard_of_is_found_by_its_creation() {
     }
 }
 
+/// A claim that is gone and cannot be made again stands in nobody's way.
+#[test]
+fn a_claim_that_is_gone_is_offered_no_volume() {
+    let mut world = started();
+    world.create(Kind::Pod, pod());
+    world.run();
+    let other = world.create(Kind::Claim, claim("younger", "1Gi"));
+    world.run();
+    world.delete(&own());
+    world.queue.clear();
+    let refused = Outcome::Refused("exceeded quota".to_owned());
+    world.feed(bitts_api::machine::Input::Finished(own(), refused));
+    world.create(Kind::Volume, volume("v", "1Gi"));
+    world.run();
+    assert_eq!(world.store.objects[&other]["status"]["phase"], "Bound");
+}
+
 /// The original keeps a quota that is used up to its own log; here the pod tells, once.
 #[test]
 fn a_refused_creation_is_told_of_the_pod_and_tried_again_ever_later() {

@@ -203,16 +203,20 @@ fn an_attributes_class_stays_until_nothing_names_it() {
         &has,
         &json!({"status": {"currentVolumeAttributesClassName": "gold"}}),
     );
+    // One that was changed to it, and is no longer to be: its driver may be at it still.
+    let (_, gets) = bound_pair_of(&mut world, "x", "gets");
+    let target = json!({"status": "InProgress", "targetVolumeAttributesClassName": "gold"});
+    world.edit(&gets, &json!({"status": {"modifyVolumeStatus": target}}));
     world.edit(&gold, &deleting());
-    for (user, at) in [(&v, "spec"), (&wants, "spec"), (&has, "status")] {
+    for (user, half, name) in [
+        (&v, "spec", "volumeAttributesClassName"),
+        (&wants, "spec", "volumeAttributesClassName"),
+        (&has, "status", "currentVolumeAttributesClassName"),
+        (&gets, "status", "modifyVolumeStatus"),
+    ] {
         world.run();
         assert!(world.store.objects.contains_key(&gold), "{user} names it");
-        let name = if at == "spec" {
-            "volumeAttributesClassName"
-        } else {
-            "currentVolumeAttributesClassName"
-        };
-        world.edit(user, &json!({at: {name: null}}));
+        world.edit(user, &json!({half: {name: null}}));
     }
     world.run();
     assert!(!world.store.objects.contains_key(&gold));

@@ -116,7 +116,7 @@ async fn check(slot: &Slot<'_>, evidence: &Evidence) -> Result<Option<Vec<Fact>>
 }
 
 fn is_abandoned(claim: &Claim, uid: &Uid) -> bool {
-    claim.meta.uid == *uid && claim.meta.is_deleting() && !claim.bind_completed()
+    claim.meta.uid == *uid && claim.meta.is_deleting() && claim.never_bound()
 }
 
 fn is_elsewhere(claim: &Claim, uid: &Uid, volume: &bitts_api::Name) -> bool {

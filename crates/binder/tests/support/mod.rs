@@ -162,7 +162,7 @@ impl Store {
             }
             Evidence::ClaimAbandoned(key, uid) => match self.get(key) {
                 Some(Object::Claim(claim)) if claim.meta.uid == *uid => {
-                    let abandoned = claim.meta.is_deleting() && !claim.bind_completed();
+                    let abandoned = claim.meta.is_deleting() && claim.never_bound();
                     (!abandoned).then(|| vec![Object::Claim(claim)])
                 }
                 found => Some(found.into_iter().collect()),
@@ -199,6 +199,7 @@ impl Store {
                     let named = |at: &str| o.pointer(at) == Some(&json!(class));
                     named("/spec/volumeAttributesClassName")
                         || named("/status/currentVolumeAttributesClassName")
+                        || named("/status/modifyVolumeStatus/targetVolumeAttributesClassName")
                 });
                 let users: Vec<_> = users.cloned().collect();
                 (!users.is_empty()).then(|| {
