@@ -145,13 +145,13 @@ impl Binder {
 
     fn decide_volume(&mut self, name: &Name) {
         let key = ObjectKey::volume(name.clone());
-        if self.flights.is_blocked(&key) {
-            return; // it is not on offer either, see `send`
-        }
         let Some(volume) = self.known.volume(name).cloned() else {
             self.forget(&key);
             return;
         };
+        if self.flights.is_blocked(&key) {
+            return; // it is not on offer either, see `send`
+        }
         self.shelve(&volume);
         let upkeep = migration::of_volume(&volume);
         if let Some(write) = upkeep.or_else(|| orders::withdraw(&volume, &self.options)) {
@@ -233,13 +233,16 @@ impl Binder {
         };
         // Whatever stops it now, it is decided again when that is over: until then no volume is for it.
         self.waiting.remove(place);
+        let Some(claim) = self.known.claim(place).cloned() else {
+            // What is remembered may be about making it.
+            if self.known.makers_of(place).is_empty() {
+                self.forget(&key);
+            }
+            return;
+        };
         if self.flights.is_blocked(&key) || self.committed.contains(place) {
             return;
         }
-        let Some(claim) = self.known.claim(place).cloned() else {
-            self.forget(&key);
-            return;
-        };
         if let Some(write) = migration::of_claim(&claim) {
             self.write(write);
             return;

@@ -105,7 +105,7 @@ impl Flights {
         }
     }
 
-    /// The object is gone: a new one at its place starts afresh.
+    /// The object is gone: a new one at its place starts afresh, as soon as no write is in flight.
     pub(crate) fn forget(&mut self, key: &ObjectKey) {
         self.retries.remove(key);
     }

@@ -130,6 +130,40 @@ fn failures_back_off_ever_longer_and_success_resets() {
     assert_bound(&world, "v");
 }
 
+/// N11b: what failed for one object is not held against the next of its name.
+#[test]
+fn a_new_object_of_the_name_does_not_wait_for_the_failures_of_the_last() {
+    let status = |mut object: Value, status: Value| {
+        object["status"] = status;
+        object
+    };
+    for (kind, object) in [
+        (
+            Kind::Volume,
+            status(volume("v", "1Gi"), json!({"phase": "Pending"})),
+        ),
+        (
+            Kind::Claim,
+            status(claim("c", "1Gi"), json!({"phase": "Lost"})),
+        ),
+    ] {
+        let mut world = World::new(Store::default());
+        world.start();
+        let key = world.create(kind, object.clone());
+        for _ in 0..5 {
+            world.run_with(|_| Fate::Lost);
+            world.wake();
+        }
+        world.run_with(|_| Fate::Lost);
+        world.delete(&key);
+        let mut again = object;
+        again["metadata"]["uid"] = "again".into();
+        world.create(kind, again);
+        world.run();
+        assert_eq!(world.steps.len(), 1, "{key} waits for {:?}", world.timers);
+    }
+}
+
 #[test]
 fn a_refusal_is_told_once() {
     use bitts_api::machine::{Input, Outcome};
