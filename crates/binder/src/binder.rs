@@ -9,13 +9,13 @@ use bitts_api::machine::{
     Place, Scope, Target, Watch, Write,
 };
 use bitts_api::{
-    Claim, ClaimPhase, ClassName, Kind, Meta, Name, ObjectKey, Quantity, ResourceVersion, Source,
-    Uid, Volume, VolumePhase, names,
+    Claim, ClaimPhase, ClassName, Kind, Meta, Name, Object, ObjectKey, Quantity, ResourceVersion,
+    Source, Uid, Volume, VolumePhase, names,
 };
 
 use crate::bind::{Step, next_step};
 use crate::claim::{self, Wait};
-use crate::flights::{Flights, Sent};
+use crate::flights::{Flights, Sent, Timer};
 use crate::known::{Dirty, Known};
 use crate::matching::FreeVolumes;
 use crate::options::Options;
@@ -28,7 +28,7 @@ use crate::{volume, writes};
 
 /// A timer of the binder: an object whose write failed may be written again.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Retry(ObjectKey);
+pub struct Retry(ObjectKey, Timer);
 
 type Effects = Vec<Effect<Infallible, Retry>>;
 
@@ -82,12 +82,13 @@ impl Machine for Binder {
     fn handle(&mut self, _now: Moment, input: Input<Infallible, Retry>) -> Effects {
         match input {
             Input::Listed(kind, objects) => self.known.list(kind, objects, &mut self.dirty),
-            Input::Seen(object) => self.known.see(object, &mut self.dirty),
+            Input::Seen(object) => self.see(object),
             Input::Deleted(key, uid) => self.known.remove(&key, &uid, &mut self.dirty),
             Input::Finished(key, outcome) => self.landed(&key, &outcome),
-            Input::Alarm(Retry(key)) => {
-                self.flights.resume(&key);
-                self.look_again(&key);
+            Input::Alarm(Retry(key, timer)) => {
+                if self.flights.ring(&key, timer) {
+                    self.look_again(&key);
+                }
             }
             Input::Report(never) => match never {},
         }
@@ -109,6 +110,17 @@ impl Binder {
         Self {
             options,
             ..Self::default()
+        }
+    }
+
+    /// Takes in an object. What could not be written may pass now that the object was changed.
+    fn see(&mut self, object: Object) {
+        let key = object.key();
+        let waits = self.flights.is_waiting(&key);
+        let before = waits.then(|| self.version(&key));
+        self.known.see(object, &mut self.dirty);
+        if before.is_some_and(|before| before != self.version(&key)) {
+            self.flights.resume(&key);
         }
     }
 
@@ -565,8 +577,9 @@ impl Binder {
     }
 
     fn back_off(&mut self, key: &ObjectKey) {
-        let delay = self.flights.back_off(key);
-        self.out.push(Effect::Wake(delay, Retry(key.clone())));
+        let (delay, timer) = self.flights.back_off(key);
+        self.out
+            .push(Effect::Wake(delay, Retry(key.clone(), timer)));
     }
 
     /// A write ended; what it left was taken in before.

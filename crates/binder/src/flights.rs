@@ -11,7 +11,12 @@ use bitts_api::{ObjectKey, ResourceVersion};
 pub(crate) struct Flights {
     sent: BTreeMap<ObjectKey, Sent>,
     retries: BTreeMap<ObjectKey, Retry>,
+    last: Timer,
 }
+
+/// Which of the timers that were ever started: one that was overtaken means nothing when it goes off.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Timer(u64);
 
 /// A write in flight.
 #[derive(Clone, Debug)]
@@ -27,8 +32,8 @@ pub(crate) struct Sent {
 #[derive(Clone, Debug, Default)]
 struct Retry {
     failures: u32,
-    /// A timer runs.
-    waiting: bool,
+    /// The timer that runs.
+    timer: Option<Timer>,
     /// What did not get through for other reasons than a failure: repeating just that would turn
     /// in circles.
     rejected: Option<(&'static str, ResourceVersion)>,
@@ -37,7 +42,7 @@ struct Retry {
 impl Flights {
     /// Whether nothing may be decided for the object now: a write is in flight or a timer runs.
     pub(crate) fn is_blocked(&self, key: &ObjectKey) -> bool {
-        self.sent.contains_key(key) || self.retries.get(key).is_some_and(|r| r.waiting)
+        self.sent.contains_key(key) || self.is_waiting(key)
     }
 
     /// Whether the very same write came back already, with nothing learned from it.
@@ -85,7 +90,7 @@ impl Flights {
     }
 
     /// Leaves the object alone for a while that grows with each failure (N11b).
-    pub(crate) fn back_off(&mut self, key: &ObjectKey) -> Duration {
+    pub(crate) fn back_off(&mut self, key: &ObjectKey) -> (Duration, Timer) {
         const FIRST: Duration = Duration::from_millis(500);
         const LONGEST: Duration = Duration::from_secs(120);
         let retry = self.retries.entry(key.clone()).or_default();
@@ -93,15 +98,23 @@ impl Flights {
             .saturating_mul(1 << retry.failures.min(10))
             .min(LONGEST);
         retry.failures += 1;
-        retry.waiting = true;
         retry.rejected = None;
-        delay
+        self.last.0 += 1;
+        retry.timer = Some(self.last);
+        (delay, self.last)
     }
 
-    /// The timer went off.
+    /// A timer went off; returns whether the object waited for it.
+    pub(crate) fn ring(&mut self, key: &ObjectKey, timer: Timer) -> bool {
+        let retry = self.retries.get_mut(key);
+        let waited = retry.filter(|r| r.timer == Some(timer));
+        waited.is_some_and(|retry| retry.timer.take().is_some())
+    }
+
+    /// The object was changed while it waited: it need not wait on.
     pub(crate) fn resume(&mut self, key: &ObjectKey) {
         if let Some(retry) = self.retries.get_mut(key) {
-            retry.waiting = false;
+            retry.timer = None;
         }
     }
 
@@ -111,6 +124,6 @@ impl Flights {
     }
 
     pub(crate) fn is_waiting(&self, key: &ObjectKey) -> bool {
-        self.retries.get(key).is_some_and(|r| r.waiting)
+        self.retries.get(key).is_some_and(|r| r.timer.is_some())
     }
 }

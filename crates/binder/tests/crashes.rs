@@ -130,6 +130,35 @@ fn failures_back_off_ever_longer_and_success_resets() {
     assert_bound(&world, "v");
 }
 
+/// N11b, B4: an edit may be what makes the write pass; the delay goes on growing if it was not.
+#[test]
+fn an_edited_object_is_tried_again_at_once() {
+    let mut world = World::new(Store::default());
+    world.start();
+    let mut lost = claim("c", "1Gi");
+    lost["status"]["phase"] = "Lost".into();
+    let c = world.create(Kind::Claim, lost);
+    let edit = |n: u32| json!({"metadata": {"labels": {"edited": n.to_string()}}});
+    let mut delays = Vec::new();
+    for n in 0..4 {
+        world.run_with(|_| Fate::Lost);
+        delays.extend(world.timers.last().map(|(after, _)| *after));
+        world.edit(&c, &edit(n));
+        world.see(&c); // no news
+    }
+    world.run_with(|_| Fate::Lost);
+    assert_eq!(delays.len(), 4);
+    // Timers that were overtaken do not go round for ever.
+    world.wake();
+    assert_eq!((world.queue.len(), world.timers.len()), (1, 0));
+    world.run_with(|_| Fate::Lost);
+    assert_eq!(world.timers.len(), 1);
+    world.wake();
+    assert!(delays.is_sorted_by(|a, b| a < b), "{delays:?}");
+    world.run();
+    assert_eq!(world.steps, ["mark-claim-pending default/c"]);
+}
+
 /// N11b: what failed for one object is not held against the next of its name.
 #[test]
 fn a_new_object_of_the_name_does_not_wait_for_the_failures_of_the_last() {
