@@ -166,7 +166,9 @@ impl Binder {
         }
         self.shelve(&volume);
         let upkeep = migration::of_volume(&volume);
-        if let Some(write) = upkeep.or_else(|| orders::withdraw(&volume, &self.options)) {
+        if let Some(write) =
+            upkeep.or_else(|| orders::withdraw(&volume, &self.known, &self.options))
+        {
             self.write(write);
             return;
         }

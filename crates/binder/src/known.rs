@@ -11,6 +11,7 @@ use bitts_api::{
 
 use crate::census::Census;
 use crate::matching::{FreeVolumes, created, first_name};
+use crate::recycle;
 
 /// Caches and indexes.
 #[derive(Clone, Debug, Default)]
@@ -34,6 +35,8 @@ pub(crate) struct Known {
     users: BTreeSet<(Place, Name)>,
     /// Claims that were seen here and went before they were completely bound.
     went_unbound: Recent<Uid, 10_000>,
+    /// Volumes that wait to be wiped.
+    to_recycle: BTreeSet<Name>,
     /// How often volumes and claims name each VolumeAttributesClass.
     attributes_users: BTreeMap<ClassName, usize>,
 }
@@ -324,6 +327,18 @@ impl Known {
             if new.is_none() {
                 self.free.remove(name);
             }
+            if new.as_deref().is_some_and(is_to_be_recycled) {
+                self.to_recycle.insert(name.clone());
+            } else {
+                self.to_recycle.remove(name);
+            }
+            // A wipe is only right while it touches no other volume's data.
+            if old.is_none() || new.is_none() {
+                let others = self.to_recycle.iter().filter_map(|name| self.volume(name));
+                let touched = others.filter(|other| recycle::overlap(other, volume));
+                let touched: Vec<_> = touched.map(|v| v.meta.name.clone()).collect();
+                dirty.volumes.extend(touched);
+            }
         }
     }
 
@@ -381,8 +396,7 @@ impl Known {
         let (old, new) = sides(change);
         let recycles = |node: &Arc<Node>| node.meta.annotations.has(names::RECYCLER);
         if old.as_ref().is_some_and(recycles) != new.as_ref().is_some_and(recycles) {
-            let waiting = self.all_volumes().filter(|v| is_to_be_recycled(v));
-            dirty.volumes.extend(waiting.map(|v| v.meta.name.clone()));
+            dirty.volumes.extend(self.to_recycle.iter().cloned());
         }
     }
 

@@ -93,17 +93,24 @@ fn site(volume: &Volume) -> Option<(Option<&str>, &str)> {
     }
 }
 
-/// Another volume at the same place, below or above it. Paths on nodes count as on the same node:
-/// which nodes two volumes share may change, and a wipe cannot be taken back.
-fn overlapping(volume: &Volume, known: &Known) -> Option<Name> {
-    let (machine, path) = site(volume)?;
-    let overlaps = |other: &Volume| {
-        site(other).is_some_and(|(m, p)| m == machine && (is_within(p, path) || is_within(path, p)))
-    };
+/// Another volume whose data lies in the same place, below it or above.
+pub(crate) fn overlapping(volume: &Volume, known: &Known) -> Option<Name> {
+    site(volume)?;
     known
         .all_volumes()
-        .find(|other| other.meta.name != volume.meta.name && overlaps(other))
+        .find(|other| other.meta.name != volume.meta.name && overlap(volume, other))
         .map(|other| other.meta.name.clone())
+}
+
+/// Whether two volumes lie at the same place, or one within the other. Paths on nodes count as on
+/// the same node: which nodes two volumes share may change, and a wipe cannot be taken back.
+pub(crate) fn overlap(one: &Volume, other: &Volume) -> bool {
+    match (site(one), site(other)) {
+        (Some((machine, path)), Some((m, p))) => {
+            m == machine && (is_within(p, path) || is_within(path, p))
+        }
+        _ => false,
+    }
 }
 
 /// Whether `inner` is `outer` or lies below it, as texts. A path that steps back (the API allows that

@@ -571,6 +571,25 @@ fn a_path_that_steps_back_may_lead_anywhere() {
     }
 }
 
+/// D8, §13.22: volumes that come and go count as well, also after an agent was asked.
+#[test]
+fn a_volume_that_comes_or_goes_changes_what_may_be_wiped() {
+    let mut world = recycling(Recycle::Guarded);
+    world.create(Kind::Volume, to_wipe("/data/a"));
+    world.run();
+    let asked = |world: &World| {
+        !world.store.objects[&v()]["metadata"]["annotations"][names::RECYCLE_ON].is_null()
+    };
+    assert!(asked(&world));
+    let other = world.create(Kind::Volume, volume("other", "1Gi"));
+    world.run();
+    assert!(!asked(&world));
+    assert_eq!(phase(&world), "Failed");
+    world.delete(&other);
+    world.run();
+    assert!(asked(&world), "{}", message(&world));
+}
+
 /// D8: an agent that comes later is asked then, and pods that end free the volume.
 #[test]
 fn recycling_goes_on_when_what_it_waits_for_comes() {
