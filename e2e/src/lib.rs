@@ -3,6 +3,7 @@
 //!
 //! - [`cluster`]: an API of either kind, and what a test gets of it: a client, a namespace, names.
 //! - [`programs`], [`real`], [`process`]: where the real programs come from and how they run.
+//! - [`control_plane`]: kube-controller-manager, kube-scheduler and the bitts binary beside an API.
 //! - [`outage`]: an API that is killed and comes back, or forgets its history.
 //! - [`tripwire`]: a client that does something else just before or after a certain request.
 //! - [`raw`]: requests and answers as they go over the wire, watches included.
@@ -24,6 +25,7 @@
 //! ```
 
 pub mod cluster;
+pub mod control_plane;
 pub mod outage;
 pub mod process;
 pub mod programs;

@@ -23,14 +23,14 @@ enum Api {
         address: SocketAddr,
         serving: Option<Serving>,
     },
-    Real(RealApi),
+    Real(Box<RealApi>),
 }
 
 impl Site {
     /// Starts an API that clients reach over the network.
     pub async fn start(kind: Kind) -> anyhow::Result<Self> {
         let api = if kind == Kind::Real {
-            Api::Real(RealApi::start().await?)
+            Api::Real(Box::new(RealApi::start().await?))
         } else {
             let api = ApiServer::default();
             let serving = serve(&api, ([127, 0, 0, 1], 0).into()).await?;
@@ -48,6 +48,11 @@ impl Site {
             kubeconfig: kubeconfig.to_owned(),
             api: Arc::new(Mutex::new(api)),
         })
+    }
+
+    /// A kubeconfig with full rights, as text.
+    pub fn kubeconfig(&self) -> &str {
+        &self.kubeconfig
     }
 
     /// A new client; it works again after an outage.

@@ -2,18 +2,25 @@
 //! process dies in any other way, be it by SIGKILL.
 
 use std::fs::File;
+use std::io::Write as _;
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
+use std::process::{Child, Command, ExitStatus, Stdio};
+use std::time::{Duration, Instant};
 
 use anyhow::Context as _;
 
-/// Runs "$@" and kills it when standard input, a pipe from the tests, closes. The kernel closes it
-/// when they die, however that happens.
+/// How long a shell may take to start its program.
+const PATIENCE: Duration = Duration::from_secs(10);
+
+/// Runs "$@", writes its id to the file "$0", and sends it the signals named on standard input, a
+/// pipe from the tests. When that closes, the program is killed; the kernel closes it when the tests
+/// die, however that happens.
 const GUARD: &str = r#"
 exec 3<&0
 "$@" </dev/null 3<&- & program=$!
-{ read -r _; kill -9 $program; } <&3 2>/dev/null & guard=$!
+echo $program >"$0"
+{ while read -r signal; do kill -"$signal" $program; done; kill -9 $program; } <&3 2>/dev/null & guard=$!
 wait $program 2>/dev/null; status=$?
 kill $guard 2>/dev/null
 exit $status
@@ -24,6 +31,7 @@ pub struct Process {
     name: String,
     shell: Child,
     log: PathBuf,
+    id: PathBuf,
 }
 
 impl Process {
@@ -34,14 +42,28 @@ impl Process {
             .unwrap_or_default()
             .to_string_lossy()
             .into_owned();
+        Self::start_as(&name, program, arguments, folder)
+    }
+
+    /// Starts `program` under a name of its own, which its log has, too.
+    pub fn start_as(
+        name: &str,
+        program: &Path,
+        arguments: &[String],
+        folder: &Path,
+    ) -> anyhow::Result<Self> {
         let log = folder.join(format!("{name}.log"));
+        let id = folder.join(format!("{name}.pid"));
+        // What an earlier program of this name left.
+        let _ = std::fs::remove_file(&id);
         let output = File::options()
             .create(true)
             .append(true)
             .open(&log)
             .with_context(|| format!("cannot write {}", log.display()))?;
         let shell = Command::new("sh")
-            .args(["-c", GUARD, "sh"])
+            .args(["-c", GUARD])
+            .arg(&id)
             .arg(program)
             .args(arguments)
             .stdin(Stdio::piped())
@@ -51,7 +73,43 @@ impl Process {
             .process_group(0)
             .spawn()
             .with_context(|| format!("cannot start {}", program.display()))?;
-        Ok(Self { name, shell, log })
+        let name = name.to_owned();
+        Ok(Self {
+            name,
+            shell,
+            log,
+            id,
+        })
+    }
+
+    /// The id of the program itself, not of the shell that guards it.
+    pub fn pid(&self) -> anyhow::Result<u32> {
+        let start = Instant::now();
+        loop {
+            let text = std::fs::read_to_string(&self.id).unwrap_or_default();
+            if let Some(id) = text.strip_suffix('\n') {
+                return Ok(id.parse()?);
+            }
+            anyhow::ensure!(start.elapsed() < PATIENCE, "{} never ran", self.name);
+            std::thread::sleep(Duration::from_millis(5));
+        }
+    }
+
+    /// Sends a signal, such as `TERM`.
+    pub fn signal(&mut self, signal: &str) -> anyhow::Result<()> {
+        let pipe = self.shell.stdin.as_mut();
+        let pipe = pipe.with_context(|| format!("{} was killed", self.name))?;
+        writeln!(pipe, "{signal}").with_context(|| format!("{} ended before", self.name))
+    }
+
+    /// How the program ended, if it did.
+    pub fn ended(&mut self) -> anyhow::Result<Option<ExitStatus>> {
+        Ok(self.shell.try_wait()?)
+    }
+
+    /// Everything that it printed, in earlier runs under this name as well.
+    pub fn printed(&self) -> String {
+        std::fs::read_to_string(&self.log).unwrap_or_default()
     }
 
     /// An error that quotes the end of the log when the program has ended already.
@@ -68,7 +126,7 @@ impl Process {
 
     /// The last lines of the log, and where the rest is.
     pub fn last_words(&self) -> String {
-        let text = std::fs::read_to_string(&self.log).unwrap_or_default();
+        let text = self.printed();
         let lines: Vec<_> = text.lines().collect();
         let end = lines[lines.len().saturating_sub(10)..].join("\n");
         format!("Its log {} ends with:\n{end}", self.log.display())
@@ -90,8 +148,6 @@ impl Drop for Process {
 
 #[cfg(test)]
 mod tests {
-    use std::time::{Duration, Instant};
-
     use super::*;
 
     #[test]
@@ -132,6 +188,29 @@ mod tests {
             text.contains("exit status: 3") && text.contains("no such flag"),
             "{text}"
         );
+        Ok(())
+    }
+
+    #[test]
+    fn a_signal_reaches_the_program() -> anyhow::Result<()> {
+        let folder = tempfile::tempdir()?;
+        let script = "trap 'echo got it; exit 7' TERM; echo ready; while :; do sleep 0.01; done";
+        let arguments = ["-c".into(), script.into()];
+        let mut process = Process::start_as("it", Path::new("/bin/sh"), &arguments, folder.path())?;
+        let start = Instant::now();
+        while !process.printed().contains("ready") {
+            anyhow::ensure!(start.elapsed() < PATIENCE, "it never ran");
+        }
+        anyhow::ensure!(Path::new(&format!("/proc/{}", process.pid()?)).exists());
+        process.signal("TERM")?;
+        let status = loop {
+            if let Some(status) = process.ended()? {
+                break status;
+            }
+            anyhow::ensure!(start.elapsed() < PATIENCE, "it never ended");
+        };
+        anyhow::ensure!(status.code() == Some(7), "{status}");
+        anyhow::ensure!(process.printed().contains("got it"));
         Ok(())
     }
 }

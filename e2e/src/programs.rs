@@ -10,7 +10,12 @@ use anyhow::Context as _;
 
 /// The minor version whose answers the transcripts hold.
 const MINOR: &str = "v1.37.";
-const NEEDED: [&str; 2] = ["etcd", "kube-apiserver"];
+const NEEDED: [&str; 4] = [
+    "etcd",
+    "kube-apiserver",
+    "kube-controller-manager",
+    "kube-scheduler",
+];
 const BUILT: [&str; 6] = [
     "etcd",
     "kube-apiserver",
@@ -25,6 +30,8 @@ const BUILT: [&str; 6] = [
 pub struct Programs {
     etcd: PathBuf,
     apiserver: PathBuf,
+    controller_manager: PathBuf,
+    scheduler: PathBuf,
 }
 
 /// Why there are none, one reason for each place that was looked at.
@@ -89,6 +96,16 @@ impl Programs {
         &self.apiserver
     }
 
+    /// The path of kube-controller-manager.
+    pub fn controller_manager(&self) -> &Path {
+        &self.controller_manager
+    }
+
+    /// The path of kube-scheduler.
+    pub fn scheduler(&self) -> &Path {
+        &self.scheduler
+    }
+
     fn among(folders: &[PathBuf]) -> Result<Self, String> {
         let find = |name: &str| {
             let found = folders
@@ -97,7 +114,7 @@ impl Programs {
                 .find(|path| path.is_file());
             found.ok_or_else(|| format!("no {name}"))
         };
-        let [etcd, apiserver] = NEEDED.map(find);
+        let [etcd, apiserver, controller_manager, scheduler] = NEEDED.map(find);
         let (etcd, apiserver) = (etcd?, apiserver?);
         let version = first_line(Command::new(&apiserver).arg("--version"))
             .map_err(|why| format!("{}: {why:#}", apiserver.display()))?;
@@ -107,7 +124,12 @@ impl Programs {
                 apiserver.display()
             ));
         }
-        Ok(Self { etcd, apiserver })
+        Ok(Self {
+            etcd,
+            apiserver,
+            controller_manager: controller_manager?,
+            scheduler: scheduler?,
+        })
     }
 }
 

@@ -24,6 +24,7 @@ pub struct RealApi {
     apiserver: Process,
     port: u16,
     etcd_url: String,
+    etcd_arguments: Vec<String>,
     arguments: Vec<String>,
     kubeconfig: String,
     // Last: it is removed after the programs have ended.
@@ -33,12 +34,17 @@ pub struct RealApi {
 impl RealApi {
     /// Starts both programs and waits until the API is ready.
     pub async fn start() -> anyhow::Result<Self> {
+        Self::start_with(&[]).await
+    }
+
+    /// The same with more flags for kube-apiserver, which win over those that it has already.
+    pub async fn start_with(flags: &[&str]) -> anyhow::Result<Self> {
         let source = Source::locate().map_err(|missing| anyhow::anyhow!("{missing}"))?;
         let programs = source.programs()?;
         // A free port can be taken by someone else before the program listens on it.
         let mut last = None;
         for _ in 0..3 {
-            match Self::start_once(&programs).await {
+            match Self::start_once(&programs, flags).await {
                 Ok(api) => return Ok(api),
                 Err(why) => last = Some(why),
             }
@@ -46,25 +52,22 @@ impl RealApi {
         Err(last.context("unreachable: three tries were made")?)
     }
 
-    async fn start_once(programs: &Programs) -> anyhow::Result<Self> {
+    async fn start_once(programs: &Programs, flags: &[&str]) -> anyhow::Result<Self> {
         let folder = tempfile::Builder::new().prefix("bitts-e2e-").tempdir()?;
         let [client, peer, port] = free_ports()?;
         let credentials = Credentials::write(&folder)?;
         let file = |name: &str| folder.path().join(name).display().to_string();
-        let mut etcd = Process::start(
-            programs.etcd(),
-            &[
-                format!("--data-dir={}", file("etcd")),
-                format!("--listen-client-urls=http://127.0.0.1:{client}"),
-                format!("--advertise-client-urls=http://127.0.0.1:{client}"),
-                format!("--listen-peer-urls=http://127.0.0.1:{peer}"),
-                "--unsafe-no-fsync".to_owned(),
-                "--log-level=warn".to_owned(),
-            ],
-            folder.path(),
-        )?;
+        let etcd_arguments = vec![
+            format!("--data-dir={}", file("etcd")),
+            format!("--listen-client-urls=http://127.0.0.1:{client}"),
+            format!("--advertise-client-urls=http://127.0.0.1:{client}"),
+            format!("--listen-peer-urls=http://127.0.0.1:{peer}"),
+            "--unsafe-no-fsync".to_owned(),
+            "--log-level=warn".to_owned(),
+        ];
+        let mut etcd = Process::start(programs.etcd(), &etcd_arguments, folder.path())?;
         etcd.check_running()?;
-        let arguments = vec![
+        let mut arguments = vec![
             format!("--etcd-servers=http://127.0.0.1:{client}"),
             "--bind-address=127.0.0.1".to_owned(),
             format!("--secure-port={port}"),
@@ -82,6 +85,7 @@ impl RealApi {
             // Without the controller that makes the accounts it would refuse every pod.
             "--disable-admission-plugins=ServiceAccount".to_owned(),
         ];
+        arguments.extend(flags.iter().map(|&flag| flag.to_owned()));
         let apiserver = Process::start(programs.apiserver(), &arguments, folder.path())?;
         let kubeconfig = credentials.kubeconfig(port);
         let etcd_url = format!("http://127.0.0.1:{client}");
@@ -92,6 +96,7 @@ impl RealApi {
             apiserver,
             port,
             etcd_url,
+            etcd_arguments,
             arguments,
             kubeconfig,
             folder,
@@ -104,6 +109,11 @@ impl RealApi {
         Ok(api)
     }
 
+    /// The programs that it was started from.
+    pub fn programs(&self) -> &Programs {
+        &self.programs
+    }
+
     /// A kubeconfig with full rights, as text.
     pub fn kubeconfig(&self) -> &str {
         &self.kubeconfig
@@ -112,6 +122,11 @@ impl RealApi {
     /// A new client; nothing is shared with other clients, and nothing is retried.
     pub async fn client(&self) -> anyhow::Result<kube::Client> {
         client_for(&self.kubeconfig).await
+    }
+
+    /// The id of the process kube-apiserver.
+    pub fn apiserver_pid(&self) -> anyhow::Result<u32> {
+        self.apiserver.pid()
     }
 
     /// Kills kube-apiserver as a crash would. etcd keeps the data.
@@ -125,6 +140,19 @@ impl RealApi {
         self.apiserver = Process::start(
             self.programs.apiserver(),
             &self.arguments,
+            self.folder.path(),
+        )?;
+        self.wait_until_ready().await
+    }
+
+    /// Kills etcd as a crash would, while kube-apiserver goes on without it, and starts it again on
+    /// the same data after `outage`.
+    pub async fn restart_etcd(&mut self, outage: Duration) -> anyhow::Result<()> {
+        self.etcd.kill();
+        tokio::time::sleep(outage).await;
+        self.etcd = Process::start(
+            self.programs.etcd(),
+            &self.etcd_arguments,
             self.folder.path(),
         )?;
         self.wait_until_ready().await
