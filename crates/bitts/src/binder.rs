@@ -42,8 +42,8 @@ pub(crate) struct Binder {
     #[arg(long, env = "BITTS_ENABLE_RECYCLE")]
     enable_recycle: bool,
 
-    /// Things end exactly as under kube-controller-manager: turns off all that follows, each of
-    /// which can be turned on again by itself.
+    /// Things end as under kube-controller-manager: turns off what follows, each of which can be
+    /// turned on again by itself, but nothing that keeps data safe: that has `--unsafe-` flags.
     #[arg(long, env = "BITTS_STRICT_COMPAT")]
     strict_compat: bool,
 
@@ -63,14 +63,12 @@ pub(crate) struct Binder {
     keep_host_path: Option<bool>,
 
     /// Release, and so perhaps delete, volumes restored from a backup whose claim never was here.
-    #[arg(long, env = "BITTS_UNSAFE_RELEASE_RESTORED", value_name = "BOOL", num_args = 0..=1,
-        require_equals = true, default_missing_value = "true")]
-    unsafe_release_restored: Option<bool>,
+    #[arg(long, env = "BITTS_UNSAFE_RELEASE_RESTORED")]
+    unsafe_release_restored: bool,
 
     /// Reclaim, and so perhaps delete, hand-made volumes whose claim went before it was bound.
-    #[arg(long, env = "BITTS_UNSAFE_RECLAIM_NEVER_BOUND", value_name = "BOOL", num_args = 0..=1,
-        require_equals = true, default_missing_value = "true")]
-    unsafe_reclaim_never_bound: Option<bool>,
+    #[arg(long, env = "BITTS_UNSAFE_RECLAIM_NEVER_BOUND")]
+    unsafe_reclaim_never_bound: bool,
 
     /// Have a volume wiped even where another volume's data lies.
     #[arg(long, env = "BITTS_UNSAFE_RECYCLE_OVERLAPPING")]
@@ -80,21 +78,18 @@ pub(crate) struct Binder {
 impl Binder {
     /// What the flags come to.
     pub(crate) fn options(&self) -> Options {
+        let as_asked = |asked: Option<bool>| asked.unwrap_or(!self.strict_compat);
         let differs = |difference| match difference {
-            Difference::HoldRestored => self.unsafe_release_restored.map(|on| !on),
-            Difference::GiveBack => self.unsafe_reclaim_never_bound.map(|on| !on),
-            Difference::ReservedFirst => self.reserved_first,
-            Difference::FreshFailure => self.refresh_failures,
-            Difference::KeepHostPath => self.keep_host_path,
+            // What keeps data safe is no matter of compatibility.
+            Difference::HoldRestored => !self.unsafe_release_restored,
+            Difference::GiveBack => !self.unsafe_reclaim_never_bound,
+            Difference::ReservedFirst => as_asked(self.reserved_first),
+            Difference::FreshFailure => as_asked(self.refresh_failures),
+            Difference::KeepHostPath => as_asked(self.keep_host_path),
         };
         let differences = Difference::ALL
             .into_iter()
-            .fold(Differences::NONE, |all, difference| {
-                all.set(
-                    difference,
-                    differs(difference).unwrap_or(!self.strict_compat),
-                )
-            });
+            .fold(Differences::NONE, |all, one| all.set(one, differs(one)));
         Options {
             provisioning: self.provisioning,
             unused_condition: self.unused_condition,
@@ -126,11 +121,20 @@ mod tests {
     }
 
     #[test]
-    fn by_default_it_differs_in_everything_and_strictly_in_nothing() {
+    fn strict_compatibility_never_costs_data() {
         let all = Difference::ALL.into_iter().all(|d| options(&[]).differs(d));
         assert!(all);
+        let safe = [Difference::HoldRestored, Difference::GiveBack];
         let strict = options(&["--strict-compat"]);
-        assert!(!Difference::ALL.into_iter().any(|d| strict.differs(d)));
+        for difference in Difference::ALL {
+            assert_eq!(strict.differs(difference), safe.contains(&difference));
+        }
+        let unsafe_too = options(&[
+            "--strict-compat",
+            "--unsafe-release-restored",
+            "--unsafe-reclaim-never-bound",
+        ]);
+        assert_eq!(unsafe_too.differences, Differences::NONE);
     }
 
     #[test]
@@ -151,8 +155,8 @@ mod tests {
             assert!(!differs.contains(&difference), "{flag}");
             assert_eq!(differs.len(), Difference::ALL.len() - 1, "{flag}");
         }
-        let held = options(&["--strict-compat", "--unsafe-release-restored=false"]);
-        assert!(held.differs(Difference::HoldRestored) && !held.differs(Difference::GiveBack));
+        let some = options(&["--strict-compat", "--reserved-first"]);
+        assert!(some.differs(Difference::ReservedFirst) && !some.differs(Difference::FreshFailure));
     }
 
     #[test]

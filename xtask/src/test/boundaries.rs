@@ -14,7 +14,10 @@ const KNOWS_ROLES: [&str; 2] = ["bitts", "bitts-e2e"];
 
 /// What a crate may name in its `[dependencies]`, all of it.
 const CLOSED: [(&str, &[&str]); 2] = [
-    ("bitts-api", &["jiff", "serde", "serde_json", "thiserror"]),
+    (
+        "bitts-api",
+        &["jiff", "serde", "serde_json", "thiserror", "uuid"],
+    ),
     ("bitts-mount", &["nix", "procfs", "rustix", "thiserror"]),
 ];
 
