@@ -1,6 +1,7 @@
 //! The binder on both APIs: the seed's claim is bound, also when the API goes away and comes back in
 //! the middle, and when someone else writes in between, at each of the four writes.
 
+mod kills;
 mod users;
 
 use std::time::Duration;
@@ -84,6 +85,7 @@ fn main() {
             });
         }
     }
+    kills::add(&mut suite);
     users::add(&mut suite);
     suite.run()
 }
