@@ -56,6 +56,8 @@ enum Step {
     Alone,
     /// Every test, doc tests included.
     Tests,
+    /// Ten thousand random lives of the machines, and each invariant's planted bug.
+    Lives,
     /// The documentation, warnings refused.
     Docs,
 }
@@ -80,6 +82,7 @@ impl Step {
             Self::Clippy => build::clippy(),
             Self::Alone => build::alone(workspace),
             Self::Tests => suite::run(),
+            Self::Lives => build::lives(),
             Self::Docs => build::docs(),
         }
     }

@@ -8,9 +8,9 @@ use xshell::{Shell, cmd};
 use super::Report;
 use crate::workspace::Workspace;
 
-/// The roles; only the binary (and the tests of the whole) may know more than none of them.
+/// The roles; only the binary (and those that test the whole) may know more than none of them.
 const ROLES: [&str; 2] = ["bitts-agent", "bitts-binder"];
-const KNOWS_ROLES: [&str; 2] = ["bitts", "bitts-e2e"];
+const KNOWS_ROLES: [&str; 3] = ["bitts", "bitts-e2e", "bitts-sim"];
 
 /// What a crate may name in its `[dependencies]`, all of it.
 const CLOSED: [(&str, &[&str]); 2] = [
@@ -23,7 +23,7 @@ const CLOSED: [(&str, &[&str]); 2] = [
 
 /// What must be nowhere below a crate that is built without default features. A name that ends in
 /// `*` stands for all that begin so.
-const ABSENT: [(&str, &[&str]); 6] = [
+const ABSENT: [(&str, &[&str]); 7] = [
     ("bitts-api", &["kube*", "k8s-openapi", "tokio*", "bitts-*"]),
     (
         "bitts-mount",
@@ -38,6 +38,10 @@ const ABSENT: [(&str, &[&str]); 6] = [
         &["kube*", "k8s-openapi", "tokio*", "hyper*", "bitts-runtime"],
     ),
     ("bitts-runtime", &["bitts-apiserver", "bitts-mount"]),
+    (
+        "bitts-sim",
+        &["kube*", "k8s-openapi", "tokio*", "hyper*", "bitts-runtime"],
+    ),
     (
         "bitts-apiserver",
         &["kube*", "bitts-runtime", "bitts-mount"],

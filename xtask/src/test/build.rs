@@ -61,3 +61,19 @@ pub(super) fn docs() -> Result<Report> {
     cmd!(sh, "cargo doc --workspace --no-deps --locked").run()?;
     Ok(Report::default())
 }
+
+/// `SIM_LIVES` lives, or ten thousand.
+pub(super) fn lives() -> Result<Report> {
+    let sh = Shell::new()?;
+    let lives = std::env::var("SIM_LIVES").unwrap_or_else(|_| "10000".to_owned());
+    cmd!(
+        sh,
+        "cargo test --locked --profile lives --package bitts-sim --tests"
+    )
+    .env("SIM_LIVES", &lives)
+    .run()?;
+    Ok(Report {
+        note: format!("{lives} lives"),
+        ..Report::default()
+    })
+}
