@@ -38,6 +38,8 @@ struct Process {
     binder: Binder,
     /// How far each watch is in the log.
     watched: BTreeMap<Kind, usize>,
+    /// Where the log began for this process: a watch does not tell of before a restored API.
+    since: usize,
     /// What was asked for and not executed.
     queue: Vec<BinderEffect>,
     timers: Vec<Retry>,
@@ -116,6 +118,7 @@ impl World {
     fn start(&mut self) -> Result<(), Broken> {
         self.process = Process {
             binder: Binder::new(self.options),
+            since: self.store.log().len(),
             ..Process::default()
         };
         self.list_all()
@@ -324,7 +327,9 @@ impl World {
     fn repeat(&mut self, pick: Pick) -> Result<(), Broken> {
         let kind = KINDS[index(pick, 2).unwrap_or(0)];
         let at = self.process.watched.entry(kind).or_default();
-        *at = at.saturating_sub((pick % 7) as usize);
+        *at = at
+            .saturating_sub((pick % 7) as usize)
+            .max(self.process.since);
         self.deliver(kind, 4)
     }
 

@@ -2,14 +2,14 @@
 
 use bitts_sim::{Bug, Invariant, life, run};
 
-const LIVES: u64 = 3_000;
+const LIVES: u64 = 2_000;
 
 /// The lives are led with the bug until the invariant is broken; the one that broke it goes well
 /// without the bug.
 fn found(bug: Bug, invariant: Invariant) {
     let mut others = std::collections::BTreeMap::new();
     for seed in 0..LIVES {
-        let life = life(seed, 50);
+        let life = life(seed, 200);
         let Err(broken) = run(&life, Some(bug), None) else {
             continue;
         };
