@@ -73,9 +73,9 @@ pub(crate) struct Past {
     pub(crate) claims: BTreeSet<Uid>,
     /// Those whose binding was completed.
     pub(crate) bound: BTreeSet<Uid>,
-    /// What a write failed for: such a volume does not hold its claim up, hence may be released
-    /// although it was never bound.
-    pub(crate) failed: BTreeSet<ObjectKey>,
+    /// The process died: its successor cannot tell a volume that was made for a claim it never saw
+    /// from one that was restored, and holds it, which it says.
+    pub(crate) died: bool,
     /// Things happened (a restored API, a finalizer that nobody set) after which data may be where
     /// nobody remembers it.
     pub(crate) disturbed: bool,
@@ -118,7 +118,7 @@ fn volume_landed(
         .as_ref()
         .and_then(|uid| claims(store).find(|c| c.meta.uid == *uid));
     let wants = |c: &Claim| c.volume_name.is_none() || c.volume_name.as_ref() == Some(name);
-    let wanted = claim.is_some_and(|c| wants(c));
+    let wanted = claim.is_some_and(wants);
     let deleted = step == "delete-volume";
     let phase = after.map_or(before.phase, |v| v.phase);
     let became = |wanted: VolumePhase| phase == wanted && before.phase != wanted;
@@ -135,8 +135,7 @@ fn volume_landed(
         if !was_here {
             return Err(Invariant::Restored.broken(format!("{step} {name}")));
         }
-        let failed = past.failed.contains(&ObjectKey::volume(name.clone()));
-        if !was_bound && !failed {
+        if !was_bound {
             return Err(Invariant::NeverBound.broken(format!("{step} {name} of {owner:?}")));
         }
     }
@@ -241,8 +240,10 @@ pub(crate) fn at_rest(store: &Store, past: &Past) -> Result<(), Broken> {
         let uid = volume.claim_ref.as_ref().and_then(|r| r.uid.as_ref());
         let owned = claims(store).any(|c| Some(&c.meta.uid) == uid);
         let reclaimed = volume.reclaim_policy == ReclaimPolicy::Delete;
-        if is_made(volume) && uid.is_some() && !owned && reclaimed && !past.disturbed {
-            return Err(Invariant::NothingLeaked.broken(format!("{name}: {:?}", volume.phase)));
+        let phase = volume.phase;
+        let held = past.died && phase == VolumePhase::Pending && !volume.message.is_empty();
+        if is_made(volume) && uid.is_some() && !owned && reclaimed && !past.disturbed && !held {
+            return Err(Invariant::NothingLeaked.broken(format!("{name}: {phase:?}")));
         }
     }
     Ok(())

@@ -116,6 +116,7 @@ impl World {
     }
 
     fn start(&mut self) -> Result<(), Broken> {
+        self.past.died |= self.executed > 0;
         self.process = Process {
             binder: Binder::new(self.options),
             since: self.store.log().len(),
@@ -362,9 +363,6 @@ impl World {
             let patch = json!({"metadata": {"labels": {"touched": self.executed.to_string()}}});
             self.store.edit(&key, &patch);
         }
-        if fate != Fate::Done || cut {
-            self.past.failed.insert(key.clone());
-        }
         let outcome = match fate {
             Fate::Lost => Outcome::Failed("connection refused".into()),
             _ => self.carry_out(&effect)?,
@@ -425,9 +423,7 @@ impl World {
             Effect::Event(_) | Effect::Wake(..) => return Ok(Outcome::Done),
             Effect::Task(never) => match *never {},
         };
-        if outcome != Outcome::Done {
-            self.past.failed.insert(key(effect));
-        } else {
+        if outcome == Outcome::Done {
             let key = key(effect);
             let after = store.get(&key).map(|s| &s.object);
             invariants::landed(&self.store, step, &key, after, &self.past)?;
