@@ -70,7 +70,7 @@ async fn life(
     for round in 1..=rounds {
         let until = PAIRS * round / rounds;
         for at in next..until {
-            // Each claim fits its own volume best, in whatever order they are served.
+            // Each claim fits one volume only, so that the order in which they are served is no matter.
             let size = format!("{}Mi", at + 1);
             let policy = if at % 2 == 0 { "Retain" } else { "Delete" };
             let name = format!("{class}-{at:03}");
