@@ -150,7 +150,7 @@ pub(crate) fn mark_available(volume: &Volume) -> Write {
 
 /// A volume's phase; the message goes with it, and an earlier one does not outlive it (B27).
 pub(crate) fn phase(phase: VolumePhase, message: Option<&str>) -> Value {
-    json!({"status": {"phase": phase.as_str(), "message": message, "reason": null}})
+    json!({"status": {"phase": phase.as_str(), "message": message}})
 }
 
 /// A volume that is left alone says why (amended §13.13).
