@@ -12,6 +12,7 @@ pub(crate) fn find(stock: &State, bitts: &State) -> Option<&'static str> {
     for name in unequal(stock, bitts) {
         let (there, here) = (stock.get(name), bitts.get(name));
         let row = match name.split_once('/') {
+            Some(("volumes", _)) if is_refused(there, here, bitts) => "given back",
             Some(("volumes", volume)) => of_volume(volume, there, here?, bitts)?,
             // A claim only differs with its volume.
             Some(("claims", _)) => continue,
@@ -20,6 +21,16 @@ pub(crate) fn find(stock: &State, bitts: &State) -> Option<&'static str> {
         found = Some(row);
     }
     found
+}
+
+/// A claim that is being deleted and never was bound takes no volume: it would be given back at once.
+fn is_refused(stock: Option<&Value>, bitts: Option<&Value>, others: &State) -> bool {
+    let [Some(stock), Some(bitts)] = [stock, bitts] else {
+        return false;
+    };
+    let claim = others.get(&format!("claims/{}", text(stock, "/claimRef/name")));
+    let goes = claim.is_some_and(|claim| claim["deleting"] == true && claim["phase"] == "Pending");
+    goes && stock["phase"] == "Bound" && bitts["phase"] == "Available"
 }
 
 fn of_volume(

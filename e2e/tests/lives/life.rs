@@ -216,13 +216,13 @@ impl Life {
     }
 
     fn policy(&mut self) -> &'static str {
-        *self.chance.of(&[
+        self.chance.of::<&str>(&[
             "Retain", "Retain", "Retain", "Delete", "Delete", "Delete", "Recycle",
         ])
     }
 
     fn maker(&mut self) -> &'static str {
-        *self.chance.of(&[
+        self.chance.of::<&str>(&[
             "example.com/disk",
             "example.com/disk",
             "kubernetes.io/host-path",
