@@ -350,6 +350,8 @@ impl Binder {
             let step = "mark-claim-pending";
             let write = writes::mark_claim_without_volume(step, claim, ClaimPhase::Pending);
             self.write(write);
+        } else if claim.phase == ClaimPhase::Bound {
+            self.dirty.uses.insert(claim.meta.place()); // written by hand, or unbound by hand
         }
         if !self.flights.is_blocked(&key) {
             self.waiting.insert(claim, wait.any_volume);
