@@ -59,7 +59,8 @@ impl Life {
     pub(crate) fn new(seed: u64, shares: bool) -> Self {
         Self {
             name: format!("s{seed}"),
-            chance: Chance(seed.wrapping_mul(0x9E37_79B9_7F4A_7C15)),
+            // Not the generator's own step, which would make the next seed's life this one, moved on.
+            chance: Chance(seed.wrapping_mul(0xD134_2543_DE82_EF95)),
             shares,
             steps: Vec::new(),
         }
