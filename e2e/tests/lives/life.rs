@@ -137,6 +137,28 @@ impl Life {
         )
     }
 
+    /// It appears or goes; what names it keeps it.
+    fn edit_attributes_class(&self, state: &State) -> Step {
+        let list = "/apis/storage.k8s.io/v1/volumeattributesclasses".to_owned();
+        let name = format!("{}-quick", self.name);
+        if state.contains_key("attributes/quick") {
+            let (path, body) = (format!("{list}/{name}"), Value::Null);
+            return Step {
+                method: "DELETE",
+                path,
+                body,
+            };
+        }
+        post(
+            list,
+            json!({
+                "apiVersion": "storage.k8s.io/v1", "kind": "VolumeAttributesClass",
+                "metadata": {"name": name}, "driverName": "example.com/disk",
+                "parameters": {"iops": "1000"},
+            }),
+        )
+    }
+
     /// A class; none is the default one, or the empty one if there is no default.
     fn any_class(&mut self) -> Option<String> {
         let name = match self.chance.below(12) {
@@ -192,6 +214,12 @@ impl Life {
         }
         if self.chance.once_in(4) {
             spec["claimRef"] = self.claim_ref(state);
+        }
+        if self.chance.once_in(3) {
+            suit(&mut spec, waiting(state).last()?);
+        }
+        if self.chance.once_in(10) {
+            spec["volumeAttributesClassName"] = json!(format!("{}-quick", self.name));
         }
         let mut meta = json!({"name": name, "labels": {"app": app}});
         if self.chance.once_in(6) {
@@ -276,6 +304,9 @@ impl Life {
         }
         if self.chance.once_in(5) {
             spec["volumeName"] = json!(format!("{}-v{}", self.name, self.chance.below(VOLUMES)));
+        }
+        if self.chance.once_in(10) {
+            spec["volumeAttributesClassName"] = json!(format!("{}-quick", self.name));
         }
         match self.chance.below(8) {
             0 | 1 => spec["selector"] = json!({"matchLabels": {"app": "db"}}),
@@ -464,6 +495,9 @@ impl Life {
     }
 
     fn edit_class(&mut self, state: &State) -> Option<Step> {
+        if self.chance.once_in(4) {
+            return Some(self.edit_attributes_class(state));
+        }
         let at = usize::try_from(self.chance.below(CLASSES.len() as u64)).ok()?;
         let key = format!("classes/{}", CLASSES[at].0);
         let Some(class) = state.get(&key) else {
@@ -488,6 +522,12 @@ impl Life {
             body: Value::Null,
         })
     }
+}
+
+/// Makes a volume likelier to be what a claim waits for.
+fn suit(spec: &mut Value, claim: &Value) {
+    spec["storageClassName"] = json!(class_of(claim).unwrap_or_default());
+    spec["accessModes"] = json!(["ReadWriteOnce", "ReadOnlyMany", "ReadWriteMany"]);
 }
 
 fn post(path: String, body: Value) -> Step {

@@ -50,7 +50,10 @@ fn setting(name: &str, otherwise: u64) -> anyhow::Result<u64> {
 struct Tally {
     lives: u64,
     steps: u64,
+    refused: u64,
     compared: usize,
+    /// Volumes by phase, after all steps.
+    phases: BTreeMap<String, u64>,
     excused: BTreeMap<&'static str, u64>,
     reports: Vec<String>,
 }
@@ -72,11 +75,13 @@ async fn lives_end_in_the_same_states() -> anyhow::Result<()> {
         }
     }
     eprintln!(
-        "{} lives of {} steps, {} comparisons of objects, {} differences; ended by what \
-         docs/differences.md says: {:?}",
+        "{} lives, {} steps ({} refused by the API), {} comparisons of objects; volumes as seen: {:?}; \
+         {} differences; ended by what docs/differences.md says: {:?}",
         tally.lives,
         tally.steps,
+        tally.refused,
         tally.compared,
+        tally.phases,
         tally.reports.len(),
         tally.excused,
     );
@@ -178,6 +183,12 @@ async fn rest(sides: &mut [Side]) -> anyhow::Result<()> {
 
 fn compare(sides: &[Side], life: &Life, alive: &mut Alive, answers: &[u16], tally: &mut Tally) {
     let stock = sides[0].state(&life.name);
+    tally.refused += u64::from(answers[0] >= 400);
+    for volume in stock.values() {
+        if let (Some(_), Some(phase)) = (volume.get("policy"), volume["phase"].as_str()) {
+            *tally.phases.entry(phase.to_owned()).or_default() += 1;
+        }
+    }
     for (side, answer) in sides.iter().zip(answers).skip(1) {
         let goes_on = match side.keeper {
             Keeper::Strict => &mut alive.strict,

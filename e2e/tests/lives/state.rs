@@ -9,11 +9,15 @@ use serde_json::{Map, Value, json};
 pub(crate) type State = BTreeMap<String, Value>;
 
 /// The kinds that are looked at, in the order in which they are cleared away.
-pub(crate) const KINDS: [(&str, &str); 4] = [
+pub(crate) const KINDS: [(&str, &str); 5] = [
     ("pods", "/api/v1/pods"),
     ("claims", "/api/v1/persistentvolumeclaims"),
     ("volumes", "/api/v1/persistentvolumes"),
     ("classes", "/apis/storage.k8s.io/v1/storageclasses"),
+    (
+        "attributes",
+        "/apis/storage.k8s.io/v1/volumeattributesclasses",
+    ),
 ];
 
 /// A uid that no cluster ever had.
@@ -101,6 +105,7 @@ pub(crate) fn add(all: &mut BTreeMap<String, State>, kind: &str, object: &Value,
             "owners": owners(meta),
             "phase": status["phase"],
             "accessModes": status["accessModes"],
+            "attributes": status["currentVolumeAttributesClassName"],
             "capacity": status["capacity"],
             "conditions": conditions(status),
         }),
