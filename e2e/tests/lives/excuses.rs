@@ -1,89 +1,91 @@
-//! The rows of the table "How things end" in docs/differences.md, as narrow as states can tell.
+//! The rows of docs/differences.md about how things end, as narrow as states can tell.
 
 use bitts_e2e::raw::text;
 use serde_json::Value;
 
 use crate::state::{State, unequal};
 
+/// The states around a step: before it, and after it under kube-controller-manager and under bitts.
+pub(crate) struct Around<'a> {
+    pub(crate) before: &'a State,
+    pub(crate) stock: &'a State,
+    pub(crate) bitts: &'a State,
+}
+
 /// The row that explains why bitts, as it is by default, ended a step elsewhere; none if there is a
 /// difference that no row explains. From then on the life is another one.
-pub(crate) fn find(stock: &State, bitts: &State) -> Option<&'static str> {
+pub(crate) fn find(around: &Around<'_>) -> Option<&'static str> {
     let mut found = None;
-    for name in unequal(stock, bitts) {
-        let (there, here) = (stock.get(name), bitts.get(name));
-        let row = match name.split_once('/') {
-            Some(("volumes", _)) if is_refused(there, here, bitts) => "given back",
-            Some(("volumes", volume)) => of_volume(volume, there, here?, bitts)?,
-            // A claim only differs with its volume.
-            Some(("claims", _)) => continue,
-            _ => return None,
-        };
-        found = Some(row);
+    for name in unequal(around.stock, around.bitts) {
+        if name.starts_with("volumes/") {
+            found = Some(of_volume(name, around)?);
+        } else if !name.starts_with("claims/") {
+            return None;
+        } // A claim differs only with its volume, which is explained.
     }
     found
 }
 
-/// A claim that is being deleted and never was bound takes no volume: it would be given back at once.
-fn is_refused(stock: Option<&Value>, bitts: Option<&Value>, others: &State) -> bool {
-    let [Some(stock), Some(bitts)] = [stock, bitts] else {
-        return false;
-    };
-    let claim = others.get(&format!("claims/{}", text(stock, "/claimRef/name")));
-    let goes = claim.is_some_and(|claim| claim["deleting"] == true && claim["phase"] == "Pending");
-    goes && stock["phase"] == "Bound" && bitts["phase"] == "Available"
-}
-
-fn of_volume(
-    name: &str,
-    stock: Option<&Value>,
-    bitts: &Value,
-    others: &State,
-) -> Option<&'static str> {
-    let phase = text(bitts, "/phase");
-    let message = text(bitts, "/message");
-    let gone = Value::Null;
-    let stock = stock.unwrap_or(&gone);
-    let there = text(stock, "/phase");
+fn of_volume(name: &str, around: &Around<'_>) -> Option<&'static str> {
+    let none = Value::Null;
+    let stock = around.stock.get(name).unwrap_or(&none);
+    let bitts = around.bitts.get(name)?;
+    let before = around.before.get(name).unwrap_or(&none);
+    let [there, here] = [stock, bitts].map(|volume| text(volume, "/phase"));
+    let [said, message] = [stock, bitts].map(|volume| text(volume, "/message"));
+    let [owner, now] = [stock, bitts].map(|volume| text(volume, "/claimRef/name"));
+    let policy = text(bitts, "/policy");
     let reclaimed = matches!(there, "" | "Released" | "Failed");
-    let path = text(bitts, "/source/hostPath/path");
-    let (policy, uid) = (text(bitts, "/policy"), text(bitts, "/claimRef/uid"));
-    if phase == "Pending" && message.starts_with("This volume appeared already bound") && reclaimed
-    {
+
+    if here == "Pending" && reclaimed && message.starts_with("This volume appeared already bound") {
         return Some("held");
     }
-    if reclaimed
-        && !stock["claimRef"].is_null() | stock.is_null()
-        && phase == "Available"
-        && uid.is_empty()
-    {
+    let claim = match owner {
+        "" => text(before, "/claimRef/name"),
+        owner => owner,
+    };
+    let never_bound = !is_bound(around.before, claim);
+    let given = here == "Available" && bitts["claimRef"]["uid"].is_null();
+    if given && reclaimed && never_bound {
         return Some("given back");
     }
-    if policy == "Delete" && !path.is_empty() && phase == "Failed" {
-        let words = message.starts_with("error getting deleter volume plugin")
-            || message.contains("no volume plugin matched");
-        let as_there = there.is_empty() || there == "Failed";
-        return (words && as_there).then_some("hostPath");
+    // It would be given back at once.
+    if given && there == "Bound" && never_bound && is_leaving(around.bitts, claim) {
+        return Some("given back");
     }
-    if policy == "Recycle" && there == "Released" && phase == "Failed" {
-        return message
-            .starts_with("No recycler plugin")
-            .then_some("recycler pods");
+    if here == "Failed" && policy == "Delete" && bitts["source"]["hostPath"].is_object() {
+        let nothing_deletes = message.contains("no volume plugin matched");
+        return (nothing_deletes && matches!(there, "" | "Failed")).then_some("hostPath");
     }
-    if there == "Failed" && text(stock, "/message") != message {
-        let fresh = phase == "Failed" || (phase == "Released" && policy == "Retain");
+    if here == "Failed" && policy == "Recycle" && there == "Released" {
+        let off = message.starts_with("No recycler plugin");
+        return off.then_some("recycler pods");
+    }
+    if there == "Failed" && said != message {
+        let fresh = here == "Failed" || (here == "Released" && policy == "Retain");
         return fresh.then_some("Failed");
     }
-    // The claim took the volume that was reserved for it, and left the one with fewer modes.
-    let took =
-        |volume: &Value| volume["annotations"]["pv.kubernetes.io/bound-by-controller"].is_null();
-    let reserved = phase == "Bound" && there != "Bound" && took(bitts);
-    let left = there == "Bound"
-        && phase == "Available"
-        && others.iter().any(|(other, volume)| {
-            other.starts_with("volumes/")
-                && other != &format!("volumes/{name}")
-                && volume["phase"] == "Bound"
-                && took(volume)
-        });
-    (reserved || left).then_some("reserved")
+    let reserved = here == "Bound" && there == "Available" && owner == now && is_reserved(bitts);
+    let mut bound = around.bitts.iter().filter(|(key, volume)| {
+        key.starts_with("volumes/") && volume["phase"] == "Bound" && is_reserved(volume)
+    });
+    let left = here == "Available"
+        && there == "Bound"
+        && bound.any(|(_, volume)| text(volume, "/claimRef/name") == owner);
+    (reserved || left).then_some("before any other")
+}
+
+/// A user reserved it, not the binder.
+fn is_reserved(volume: &Value) -> bool {
+    volume["annotations"]["pv.kubernetes.io/bound-by-controller"].is_null()
+}
+
+fn is_bound(state: &State, claim: &str) -> bool {
+    let claim = state.get(&format!("claims/{claim}"));
+    claim.is_some_and(|claim| claim["annotations"]["pv.kubernetes.io/bind-completed"].is_string())
+}
+
+fn is_leaving(state: &State, claim: &str) -> bool {
+    let claim = state.get(&format!("claims/{claim}"));
+    claim.is_some_and(|claim| claim["deleting"] == true && claim["phase"] == "Pending")
 }

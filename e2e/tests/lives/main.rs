@@ -17,8 +17,10 @@ use bitts_e2e::cluster::Kind;
 use bitts_e2e::suite::Suite;
 use futures::future::try_join_all;
 
+use crate::excuses::Around;
 use crate::life::Life;
 use crate::side::{Keeper, Side};
+use crate::state::State;
 
 /// Lives that go on side by side.
 const BATCH: u64 = 16;
@@ -98,6 +100,8 @@ async fn lives_end_in_the_same_states() -> anyhow::Result<()> {
 struct Alive {
     strict: bool,
     default: bool,
+    /// What there was before the last step.
+    before: State,
 }
 
 /// Some lives side by side.
@@ -115,6 +119,7 @@ async fn live(
                 Alive {
                     strict: true,
                     default: true,
+                    before: State::new(),
                 },
             )
         })
@@ -129,8 +134,9 @@ async fn live(
     for _ in 0..steps {
         lives.retain(|(_, alive)| alive.strict || alive.default);
         let mut answers = Vec::new();
-        for (life, _) in &mut lives {
-            let step = life.next(&sides[0].state(&life.name));
+        for (life, alive) in &mut lives {
+            alive.before = sides[0].state(&life.name);
+            let step = life.next(&alive.before);
             answers.push(act(sides, &life.name, &step).await?);
         }
         tally.steps += lives.len() as u64;
@@ -203,7 +209,12 @@ fn compare(sides: &[Side], life: &Life, alive: &mut Alive, answers: &[u16], tall
             continue;
         }
         *goes_on = false;
-        let excuse = excuses::find(&stock, &bitts).filter(|_| side.keeper == Keeper::Default);
+        let around = Around {
+            before: &alive.before,
+            stock: &stock,
+            bitts: &bitts,
+        };
+        let excuse = excuses::find(&around).filter(|_| side.keeper == Keeper::Default);
         if let Some(row) = excuse {
             *tally.excused.entry(row).or_default() += 1;
             continue;
