@@ -215,7 +215,7 @@ impl Life {
         if self.chance.once_in(4) {
             spec["claimRef"] = self.claim_ref(state);
         }
-        if self.chance.once_in(3) {
+        if self.chance.once_in(2) {
             suit(&mut spec, waiting(state).last()?);
         }
         if self.chance.once_in(10) {
@@ -287,11 +287,21 @@ impl Life {
 
     /// The metadata and the spec of a claim that may wait now.
     fn claim(&mut self, state: &State) -> Option<Value> {
-        let class = self.any_class();
+        let class = if self.chance.once_in(2) {
+            // One that a volume is there for.
+            let mut free = of(state, "volumes").filter(|(_, v)| v["phase"] == "Available");
+            free.next_back().map(|(_, v)| text(v, "/class").to_owned())
+        } else {
+            self.any_class()
+        };
+        let class = class.filter(|class| self.shares || !class.is_empty());
+        if class.is_none() && !self.shares {
+            return None;
+        }
         let mut annotations = json!({});
         let mut spec = json!({
             "accessModes": self.claim_modes(),
-            "resources": {"requests": {"storage": format!("{}Gi", 1 + self.chance.below(6))}},
+            "resources": {"requests": {"storage": format!("{}Gi", 1 + self.chance.below(4))}},
         });
         let key = self.key(class.as_deref());
         if waiting(state).any(|claim| self.key(class_of(claim)) == key) {
@@ -546,7 +556,7 @@ fn patch(path: String, body: Value) -> Step {
     }
 }
 
-fn of<'a>(state: &'a State, kind: &str) -> impl Iterator<Item = (&'a str, &'a Value)> {
+fn of<'a>(state: &'a State, kind: &str) -> impl DoubleEndedIterator<Item = (&'a str, &'a Value)> {
     let prefix = format!("{kind}/");
     let all = state.iter().map(|(key, value)| (&**key, value));
     all.filter(move |(key, _)| key.starts_with(&prefix))

@@ -84,7 +84,7 @@ pub(crate) fn add(all: &mut BTreeMap<String, State>, kind: &str, object: &Value,
     let mut out = json!({
         "annotations": meta["annotations"],
         "labels": meta["labels"],
-        "finalizers": meta["finalizers"],
+        "finalizers": finalizers(meta),
         "deleting": meta["deletionTimestamp"].is_string(),
     });
     let more = match kind {
@@ -122,6 +122,16 @@ pub(crate) fn add(all: &mut BTreeMap<String, State>, kind: &str, object: &Value,
     }
     let life = all.entry(life.to_owned()).or_default();
     life.insert(format!("{kind}/{name}"), out);
+}
+
+/// As a set: where several are missing, controllers that know nothing of one another add them at once.
+fn finalizers(meta: &Value) -> Value {
+    let Some(finalizers) = meta["finalizers"].as_array() else {
+        return Value::Null;
+    };
+    let mut names: Vec<&str> = finalizers.iter().filter_map(Value::as_str).collect();
+    names.sort_unstable();
+    json!(names)
 }
 
 fn source(spec: &Value) -> Value {
