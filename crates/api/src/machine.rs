@@ -235,8 +235,9 @@ pub struct Destroy {
     pub target: Target,
     /// What is done to it.
     pub action: Destruction,
-    /// What must still be true of other objects; each is read live. The target itself always is:
-    /// it must still have its uid and version.
+    /// What must still be true of other objects; each is read live, before anything is done: where
+    /// the outcome is neither `Spared` nor `Failed`, all of it held. The target itself always is
+    /// read too: it must still have its uid and version.
     pub evidence: Vec<Evidence>,
 }
 
@@ -270,6 +271,8 @@ pub enum Evidence {
     /// No pod of this uid exists at this place, or deletion was asked for and none of its
     /// containers is reported running.
     PodEnded(ObjectKey, Uid),
+    /// No StorageClass of this name exists (B9).
+    ClassAbsent(ClassName),
 }
 
 /// A message for the user, shown by `kubectl describe` on the object it is about.

@@ -201,6 +201,16 @@ impl ObjectKey {
         }
     }
 
+    /// The key of a StorageClass.
+    #[must_use]
+    pub fn storage_class(name: &ClassName) -> Self {
+        Self {
+            kind: Kind::StorageClass,
+            namespace: None,
+            name: name.as_str().into(),
+        }
+    }
+
     /// The key of a VolumeAttributesClass.
     #[must_use]
     pub fn attributes_class(name: &ClassName) -> Self {

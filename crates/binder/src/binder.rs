@@ -17,6 +17,7 @@ use crate::bind::{Step, next_step};
 use crate::claim::{self, Wait};
 use crate::flights::{Flights, Sent, Timer};
 use crate::known::{Dirty, Known};
+use crate::looks::{Looks, Standing};
 use crate::matching::FreeVolumes;
 use crate::options::Options;
 use crate::protection::{self, Protection};
@@ -50,6 +51,7 @@ pub struct Binder {
     /// Claims that a volume on its way to Available may serve: nothing is said or asked for until
     /// that is settled.
     hushed: BTreeSet<Place>,
+    looks: Looks,
     /// What was last told about an object, so that it is told once.
     told: BTreeMap<ObjectKey, (Uid, Notice)>,
     dirty: Dirty,
@@ -81,7 +83,10 @@ impl Machine for Binder {
 
     fn handle(&mut self, _now: Moment, input: Input<Infallible, Retry>) -> Effects {
         match input {
-            Input::Listed(kind, objects) => self.known.list(kind, objects, &mut self.dirty),
+            Input::Listed(kind, objects) => {
+                self.looks.disprove();
+                self.known.list(kind, objects, &mut self.dirty);
+            }
             Input::Seen(object) => self.see(object),
             Input::Deleted(key, uid) => self.known.remove(&key, &uid, &mut self.dirty),
             Input::Finished(key, outcome) => self.landed(&key, &outcome),
@@ -299,13 +304,25 @@ impl Binder {
     fn bind(&mut self, place: &Place, claim: &Claim, volume: &Volume, chosen: bool) {
         match next_step(volume, claim) {
             Step::Reserve(write) => {
+                let class = claim
+                    .class
+                    .as_ref()
+                    .filter(|class| chosen && self.known.class(class).is_none());
+                let standing = class.map(|class| self.looks.standing(class, claim, volume));
+                if standing == Some(Standing::Asked) {
+                    self.waiting.insert(claim, true);
+                    return;
+                }
+                let look = class
+                    .filter(|_| standing == Some(Standing::Unknown))
+                    .cloned();
                 let mut then = Vec::new();
                 if chosen && !self.known.is_reachable(volume) {
                     let notice = Notice::unreachable(&volume.meta.name);
                     then.push(event(claim_key(claim), &claim.meta.uid, notice));
                 }
                 let key = write.target.key.clone();
-                if self.write_then(write, Some(place), then) {
+                if self.reserve(write, place, look, then) {
                     self.committed.insert(place.clone());
                 } else if chosen && self.flights.is_waiting(&key) {
                     self.dirty.claims.insert(place.clone()); // another volume may do
@@ -335,6 +352,39 @@ impl Binder {
                 self.tell_of(claim, why.notice());
             }
         }
+    }
+
+    /// Reserves a volume for a claim; where a class is to be looked for, only if there is none.
+    /// Returns whether it was sent.
+    fn reserve(
+        &mut self,
+        write: Write,
+        place: &Place,
+        look: Option<ClassName>,
+        then: Vec<Event>,
+    ) -> bool {
+        let Some(class) = look else {
+            return self.write_then(write, Some(place), then);
+        };
+        let sent = Sent {
+            step: write.step,
+            version: write.target.version,
+            claim: Some(place.clone()),
+            class: Some(class.clone()),
+            then,
+        };
+        let destroy = Destroy {
+            step: write.step,
+            target: write.target,
+            action: Destruction::Patch(write.part, write.patch),
+            evidence: vec![Evidence::ClassAbsent(class.clone())],
+        };
+        let key = destroy.target.key.clone();
+        let is_sent = self.send(key, sent, Effect::Destroy(destroy));
+        if is_sent {
+            self.looks.begin(class, self.known.newest());
+        }
+        is_sent
     }
 
     fn wait(&mut self, claim: &Claim, wait: Wait) {
@@ -388,9 +438,14 @@ impl Binder {
             let Some(place) = self.waiting.first_for(volume) else {
                 break;
             };
+            let class = volume.class.clone();
             self.decide_claim(&place);
             if self.waiting.contains(&place) {
-                break; // it does not take what fits it: asking again would not end
+                // It does not take what fits it: asking again would not end.
+                if let Some(class) = class {
+                    self.looks.postpone(&class, name);
+                }
+                break;
             }
         }
     }
@@ -423,6 +478,7 @@ impl Binder {
             step: write.step,
             version: write.target.version,
             claim: for_claim.cloned(),
+            class: None,
             then,
         };
         self.send(write.target.key.clone(), sent, Effect::Write(write))
@@ -512,6 +568,7 @@ impl Binder {
                         step: create.step,
                         version: ResourceVersion::default(),
                         claim: None,
+                        class: None,
                         then: Vec::new(),
                     };
                     self.send(create.key.clone(), sent, Effect::Create(create));
@@ -559,6 +616,7 @@ impl Binder {
             step: destroy.step,
             version: destroy.target.version,
             claim: None,
+            class: None,
             then,
         };
         self.send(destroy.target.key.clone(), sent, Effect::Destroy(destroy))
@@ -622,6 +680,11 @@ impl Binder {
                 }
             }
             Outcome::Gone | Outcome::Conflict | Outcome::Spared => {}
+        }
+        if let Some(class) = &sent.class {
+            let (claims, offers) = self.looks.end(class, outcome);
+            self.dirty.claims.extend(claims);
+            self.offers.extend(offers);
         }
         let came = key.kind == Kind::Volume && self.known.coming.remove(&key.name);
         if came && self.known.coming.is_empty() {

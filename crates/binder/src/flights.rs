@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use bitts_api::machine::{Event, Outcome, Place};
-use bitts_api::{ObjectKey, ResourceVersion};
+use bitts_api::{ClassName, ObjectKey, ResourceVersion};
 
 /// Writes in flight, at most one for each object, and the back-off of each object.
 #[derive(Clone, Debug, Default)]
@@ -25,6 +25,8 @@ pub(crate) struct Sent {
     pub(crate) version: ResourceVersion,
     /// The claim for which the object is written, where that is another object.
     pub(crate) claim: Option<Place>,
+    /// The class that is looked for first.
+    pub(crate) class: Option<ClassName>,
     /// What the user is told when it took effect.
     pub(crate) then: Vec<Event>,
 }
@@ -80,6 +82,8 @@ impl Flights {
             Outcome::Done => {
                 self.retries.remove(key);
             }
+            // The class was there: the same write is right or wrong for another reason now.
+            Outcome::Spared if sent.class.is_some() => {}
             Outcome::Gone | Outcome::Conflict | Outcome::Spared => {
                 let retry = self.retries.entry(key.clone()).or_default();
                 retry.rejected = Some((sent.step, sent.version));

@@ -45,6 +45,11 @@ pub fn grants() -> Vec<Grant> {
             "phases (B20) and the condition Unused (X5)",
         ),
         on(
+            Kind::StorageClass,
+            &[Verb::Get],
+            "looked at live before a claim of a class that is not known is bound (B9)",
+        ),
+        on(
             Kind::Pod,
             &[Verb::Get],
             "looked at live before a claim that pods used may go (X3)",

@@ -10,6 +10,7 @@ use bitts_api::{
 };
 
 use crate::census::Census;
+use crate::looks::Versions;
 use crate::matching::{FreeVolumes, created, first_name};
 use crate::recycle;
 
@@ -39,6 +40,8 @@ pub(crate) struct Known {
     to_recycle: BTreeSet<Name>,
     /// How often volumes and claims name each VolumeAttributesClass.
     attributes_users: BTreeMap<ClassName, usize>,
+    /// The newest versions that were known since the last lists.
+    newest: Versions,
 }
 
 /// What has to be decided again after something changed.
@@ -105,6 +108,11 @@ impl Known {
 
     pub(crate) fn class(&self, name: &ClassName) -> Option<&Arc<StorageClass>> {
         self.classes.get(&(None, name.as_str().into()))
+    }
+
+    /// The newest versions of claims and volumes that are known.
+    pub(crate) fn newest(&self) -> Versions {
+        self.newest
     }
 
     /// The default class: the newest, then by name (B10.1).
@@ -225,6 +233,12 @@ impl Known {
 
     /// Takes in all objects of a kind.
     pub(crate) fn list(&mut self, kind: Kind, objects: Vec<Object>, dirty: &mut Dirty) {
+        let newest = objects.iter().map(Object::resource_version).max();
+        match kind {
+            Kind::Volume => self.newest.volume = newest.unwrap_or_default(),
+            Kind::Claim => self.newest.claim = newest.unwrap_or_default(),
+            _ => {}
+        }
         macro_rules! replace {
             ($variant:ident, $cache:ident, $changed:ident) => {{
                 let all = objects.into_iter().filter_map(|object| match object {
@@ -296,6 +310,8 @@ impl Known {
     fn volume_changed(&mut self, change: Change<Volume>, dirty: &mut Dirty) {
         let (old, new) = sides(change);
         self.census.volume(old.as_deref(), new.as_deref());
+        let version = new.as_ref().map(|v| v.meta.resource_version);
+        self.newest.volume = self.newest.volume.max(version.unwrap_or_default());
         let reservation = |volume: &Volume| {
             let r = volume.claim_ref.as_ref()?;
             Some((
@@ -345,6 +361,8 @@ impl Known {
     fn claim_changed(&mut self, change: Change<Claim>, dirty: &mut Dirty) {
         let (old, new) = sides(change);
         self.census.claim(old.as_deref(), new.as_deref());
+        let version = new.as_ref().map(|c| c.meta.resource_version);
+        self.newest.claim = self.newest.claim.max(version.unwrap_or_default());
         self.attributes_named(
             old.iter().flat_map(|c| c.attributes_classes()),
             new.iter().flat_map(|c| c.attributes_classes()),

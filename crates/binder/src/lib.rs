@@ -69,6 +69,7 @@ mod explain;
 mod flights;
 mod grants;
 mod known;
+mod looks;
 mod matching;
 mod migration;
 mod options;

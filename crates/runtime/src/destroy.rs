@@ -105,6 +105,10 @@ async fn check(slot: &Slot<'_>, evidence: &Evidence) -> Result<Option<Vec<Fact>>
                 .filter(|o| !matches!(o, Object::Volume(v) if belongs_to_another(v, claim)))
                 .map(|o| vec![Fact::Seen(o)])
         }
+        Evidence::ClassAbsent(class) => {
+            let found = live(slot, &ObjectKey::storage_class(class)).await?;
+            found.map(|class| vec![Fact::Seen(class)])
+        }
         Evidence::ClaimUnused(claim) => {
             let users = users::of_claim(slot, claim).await?;
             (!users.is_empty()).then(|| users.into_iter().map(Fact::Seen).collect())

@@ -1,7 +1,9 @@
 //! Those who are no machine of bitts: users, the scheduler (S10), an external provisioner (P12,
 //! D10), the garbage collector.
 
-use bitts_api::{BindingMode, Claim, Kind, Object, ObjectKey, Pod, Volume, VolumePhase, names};
+use bitts_api::{
+    BindingMode, Claim, Kind, Object, ObjectKey, Pod, StorageClass, Volume, VolumePhase, names,
+};
 use bitts_binder::misfit;
 use serde_json::{Value, json};
 
@@ -11,7 +13,7 @@ use crate::store::Store;
 /// Who makes and deletes volumes of the classes `fast` and `lazy`.
 const PROVISIONER: &str = "example.com/disk";
 
-/// The classes that there are from the start.
+/// The classes that claims name.
 pub(crate) fn classes() -> [Value; 4] {
     let class = |name: &str, by: &str, mode: &str| json!({"metadata": {"name": name}, "provisioner": by, "volumeBindingMode": mode});
     [
@@ -128,13 +130,17 @@ fn claim_of(store: &Store, pod: &Pod, name: &bitts_api::Name) -> Option<Claim> {
 
 /// Whether the claim's class waits for its first consumer.
 pub(crate) fn is_delayed(store: &Store, claim: &Claim) -> bool {
-    let class = claim.class.as_ref().map(|name| ObjectKey {
-        kind: Kind::StorageClass,
-        namespace: None,
-        name: name.as_str().into(),
-    });
-    let class = class.and_then(|key| store.get(&key));
-    class.is_some_and(|s| matches!(&s.object, Object::StorageClass(c) if c.binding_mode == BindingMode::WaitForFirstConsumer))
+    delaying(store, claim).is_some()
+}
+
+/// The claim's class if it waits for its first consumer.
+pub(crate) fn delaying<'a>(store: &'a Store, claim: &Claim) -> Option<&'a StorageClass> {
+    let key = ObjectKey::storage_class(claim.class.as_ref()?);
+    match &store.get(&key)?.object {
+        Object::StorageClass(class) => Some(&**class),
+        _ => None,
+    }
+    .filter(|class| class.binding_mode == BindingMode::WaitForFirstConsumer)
 }
 
 fn choose(store: &mut Store, claim: &Claim) {

@@ -3,12 +3,12 @@
 use std::collections::BTreeSet;
 
 use bitts_api::{
-    Claim, ClaimPhase, Object, ObjectKey, ReclaimPolicy, Uid, Volume, VolumePhase, names,
+    Claim, ClaimPhase, Meta, Object, ObjectKey, ReclaimPolicy, Uid, Volume, VolumePhase, names,
 };
 use bitts_binder::misfit;
 
-use crate::actors::{claims, is_delayed, is_made, volumes};
-use crate::store::Store;
+use crate::actors::{claims, delaying, is_delayed, is_made, volumes};
+use crate::store::{Store, number};
 
 /// An invariant that did not hold.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -150,7 +150,11 @@ fn volume_landed(
         (None, Some(new)) if before.claim_ref.is_none() => {
             let claim = claims(store).find(|c| c.meta.uid == new);
             let chosen = claim.filter(|c| c.volume_name.is_none());
-            if chosen.is_some_and(|c| is_delayed(store, c)) {
+            let class = chosen.and_then(|c| Some((c, delaying(store, c)?)));
+            // A class that came after both of them came too late.
+            let first =
+                |class: &Meta, c: &Claim| number(class) < number(&c.meta).max(number(&before.meta));
+            if class.is_some_and(|(c, class)| first(&class.meta, c)) {
                 return Err(Invariant::Delayed.broken(format!("{step} {name} for {new}")));
             }
         }

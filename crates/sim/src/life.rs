@@ -14,6 +14,8 @@ pub struct Life {
     pub strict: bool,
     /// Admission adds the protection finalizers at creation (V8).
     pub admission: bool,
+    /// Classes are made in the course of it; otherwise all are there from the start.
+    pub late_classes: bool,
     /// What happens, in order.
     pub steps: Vec<Step>,
 }
@@ -39,6 +41,8 @@ pub enum Step {
     ChangePolicy(Pick),
     ClearClaimRef(Pick),
     DefaultClass(bool),
+    NewClass(Pick),
+    DeleteClass(Pick),
     // Other components.
     Schedule(Pick),
     Provision(Pick),
@@ -84,11 +88,18 @@ pub fn life(seed: u64, steps: usize) -> Life {
     let admission = !random.once_in(4);
     // Backups are rare: after one everything that was seen may be wrong.
     let disaster = random.once_in(8);
-    let steps = (0..steps).map(|_| step(&mut random, disaster)).collect();
+    let late_classes = random.once_in(4);
+    let steps = (0..steps)
+        .map(|_| match late_classes && random.once_in(12) {
+            true => Step::NewClass(random.number()),
+            false => step(&mut random, disaster),
+        })
+        .collect();
     Life {
         seed,
         strict,
         admission,
+        late_classes,
         steps,
     }
 }
@@ -107,7 +118,12 @@ fn step(random: &mut Random, disaster: bool) -> Step {
         29 => Step::Label(pick),
         30 => Step::ChangePolicy(pick),
         31 => Step::ClearClaimRef(pick),
-        32 => Step::DefaultClass(pick.is_multiple_of(2)),
+        32 => match pick % 4 {
+            0 => Step::DefaultClass(true),
+            1 => Step::DefaultClass(false),
+            2 => Step::NewClass(pick / 4),
+            _ => Step::DeleteClass(pick / 4),
+        },
         33..37 => Step::Schedule(pick),
         37..40 => Step::Provision(pick),
         40 => Step::CollectGarbage,

@@ -16,6 +16,8 @@ pub enum Bug {
     BelieveCacheAboutVolumes,
     /// Claims are taken for unused on the word of a cache.
     BelieveCacheAboutPods,
+    /// Classes are taken for absent on the word of a cache.
+    BelieveCacheAboutClasses,
     /// Writes go out without their preconditions.
     NoPreconditions,
     /// Delayed classes are taken for immediate ones.
@@ -109,6 +111,7 @@ impl Bug {
                     | Evidence::ClaimAbandoned(..)
             ) | (Self::BelieveCacheAboutVolumes, Evidence::VolumeLost(..))
                 | (Self::BelieveCacheAboutPods, Evidence::ClaimUnused(..))
+                | (Self::BelieveCacheAboutClasses, Evidence::ClassAbsent(..))
         )
     }
 }

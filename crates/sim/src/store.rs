@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use bitts_api::machine::{Create, Evidence, NOW, Outcome, Part, Target};
-use bitts_api::{Kind, Object, ObjectKey, Uid, names};
+use bitts_api::{Kind, Meta, Object, ObjectKey, Uid, names};
 use serde_json::{Value, json};
 
 /// One version of an object, as the API writes it and as machines read it.
@@ -276,6 +276,10 @@ impl Store {
                     .collect();
                 (users.is_empty(), users)
             }
+            Evidence::ClassAbsent(class) => {
+                let found = found(&ObjectKey::storage_class(class));
+                (found.is_none(), found.into_iter().collect())
+            }
             Evidence::PodEnded(key, uid) => {
                 let found = found(key).filter(|o| o.uid() == uid);
                 (found.is_none(), found.into_iter().collect())
@@ -283,6 +287,13 @@ impl Store {
         };
         (!holds).then_some(found)
     }
+}
+
+/// The how manieth object this is of all that were ever made.
+pub(crate) fn number(meta: &Meta) -> u64 {
+    let uid = meta.uid.to_string();
+    let number = uid.strip_prefix("uid-");
+    number.and_then(|n| n.parse().ok()).unwrap_or_default()
 }
 
 /// What the API never lets change (V6): a claim's spec, but for the volume and the class that it

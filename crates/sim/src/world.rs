@@ -82,8 +82,10 @@ impl World {
     ) -> Result<Self, Broken> {
         let mut store = Store::default();
         store.admission = life.admission;
-        for class in actors::classes() {
-            store.create(Kind::StorageClass, class);
+        if !life.late_classes {
+            for class in actors::classes() {
+                store.create(Kind::StorageClass, class);
+            }
         }
         let mut options = Options::default();
         if life.strict {
@@ -221,6 +223,12 @@ impl World {
                 let patch = json!({"metadata": {"annotations": {names::DEFAULT_CLASS: text}}});
                 self.store.edit(&key, &patch);
             }
+            Step::NewClass(pick) => {
+                let classes = actors::classes();
+                let at = pick as usize % classes.len();
+                self.store.create(Kind::StorageClass, classes[at].clone());
+            }
+            Step::DeleteClass(pick) => self.with(Kind::StorageClass, pick, Store::delete),
             Step::Schedule(pick) => self.with(Kind::Pod, pick, schedule),
             Step::Provision(pick) => self.provision(pick),
             Step::CollectGarbage => actors::collect_garbage(&mut self.store),

@@ -39,6 +39,7 @@ planted! {
     a_claim_called_lost: BelieveCacheAboutVolumes, NotLost;
     a_claim_let_go_in_use: BelieveCacheAboutPods, Protected;
     a_delayed_claim_served: NeverDelay, Delayed;
+    a_class_overlooked: BelieveCacheAboutClasses, Delayed;
     a_restored_volume_released: TrustRestored, Restored;
     a_reservation_released: KeepReservations, NeverBound;
     a_retained_volume_deleted: IgnoreRetain, Retained;

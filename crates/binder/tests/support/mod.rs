@@ -210,6 +210,7 @@ impl Store {
                     users.iter().map(|o| read(kind(o), o)).collect()
                 })
             }
+            Evidence::ClassAbsent(class) => Some(vec![self.get(&ObjectKey::storage_class(class))?]),
             other => panic!("the binder needs no such evidence: {other:?}"),
         }
     }

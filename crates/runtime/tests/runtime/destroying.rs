@@ -417,3 +417,28 @@ async fn a_volume_or_claim_that_names_an_attributes_class_spares_it() {
         assert_eq!(role.outcome().await, outcome, "{object}");
     }
 }
+
+/// B9: a claim of a class that no watch told of is bound only where there is none.
+#[tokio::test(start_paused = true)]
+async fn a_class_that_is_there_spares_what_was_to_be_given_away() {
+    const CLASS: &str = "/apis/storage.k8s.io/v1/storageclasses/late";
+    let absent = || Evidence::ClassAbsent("late".into());
+    let fake = Fake::default();
+    let effects = deletion(&fake, vec![absent()]);
+    fake.put(
+        CLASS,
+        json!({"metadata": {"name": "late"}, "provisioner": "example.com/disk"}),
+    );
+    let role = Role::doing(&fake, effects);
+    assert_eq!(role.ending().await, ["seen late@2", "finished disk Spared"]);
+    assert!(only_reads(&fake));
+    let fake = Fake::default();
+    let role = Role::doing(&fake, deletion(&fake, vec![absent()]));
+    assert_eq!(role.outcome().await, Outcome::Done);
+    let fake = Fake::default();
+    let effects = deletion(&fake, vec![absent()]);
+    fake.fail(CLASS, usize::MAX, Fault::Status(403, None));
+    let role = Role::doing(&fake, effects);
+    assert!(matches!(role.outcome().await, Outcome::Failed(_)));
+    assert!(only_reads(&fake));
+}
