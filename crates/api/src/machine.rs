@@ -265,6 +265,9 @@ pub enum Evidence {
     /// No scheduled pod of the claim's namespace uses the claim, whatever its phase
     /// ([`Pod::holds`](crate::Pod::holds); X3, X4).
     ClaimUnused(ObjectKey),
+    /// No pod of the claim's namespace uses the claim and may still run, with a node or without
+    /// ([`Pod::is_terminated`](crate::Pod::is_terminated); D8).
+    ClaimAtRest(ObjectKey),
     /// No volume and no claim, in any namespace, names this VolumeAttributesClass, as the one that
     /// is wanted or the one that is in force (X8).
     AttributesClassUnused(ClassName),

@@ -234,7 +234,7 @@ impl Binder {
             volume::Decision::Drop(evidence) => self.drop_object(&volume, evidence),
             volume::Decision::Wipe(evidence, node) => {
                 let patch = Destruction::Patch(Part::Main, writes::wipe(&node));
-                self.take("ask-to-recycle", &volume, patch, evidence, None);
+                self.take_on("ask-to-recycle", &volume, patch, evidence, None);
             }
             volume::Decision::Recycled(evidence) => {
                 let patch = Destruction::Patch(Part::Main, writes::recycled(&volume));
@@ -493,13 +493,24 @@ impl Binder {
         evidence: Evidence,
         told: Option<Notice>,
     ) {
+        self.take_on(step, volume, action, vec![evidence], told);
+    }
+
+    fn take_on(
+        &mut self,
+        step: &'static str,
+        volume: &Volume,
+        action: Destruction,
+        evidence: Vec<Evidence>,
+        told: Option<Notice>,
+    ) {
         let target = Target::of(Kind::Volume, &volume.meta);
         let told = told.map(|notice| event(target.key.clone(), &volume.meta.uid, notice));
         let destroy = Destroy {
             step,
             target,
             action,
-            evidence: vec![evidence],
+            evidence,
         };
         self.destroy(destroy, told.into_iter().collect());
     }

@@ -412,8 +412,13 @@ impl Known {
 
     fn node_changed(&mut self, change: Change<Node>, dirty: &mut Dirty) {
         let (old, new) = sides(change);
-        let recycles = |node: &Arc<Node>| node.meta.annotations.has(names::RECYCLER);
-        if old.as_ref().is_some_and(recycles) != new.as_ref().is_some_and(recycles) {
+        // What it can reach comes from its labels.
+        let offers = |node: &Option<Arc<Node>>| {
+            let node = node.as_ref()?;
+            let recycles = node.meta.annotations.has(names::RECYCLER);
+            recycles.then(|| node.meta.labels.clone())
+        };
+        if offers(&old) != offers(&new) {
             dirty.volumes.extend(self.to_recycle.iter().cloned());
         }
     }

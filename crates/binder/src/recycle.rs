@@ -10,7 +10,8 @@
 //!   `bitts.dev/recycle-failed: WHY` while it keeps trying;
 //! - the binder gives the volume back and removes all of them.
 
-use bitts_api::{Name, NodeName, Source, Uid, Volume, names};
+use bitts_api::machine::Evidence;
+use bitts_api::{Name, NodeName, ObjectKey, Source, Uid, Volume, names};
 
 use crate::known::Known;
 use crate::options::{Difference, Options, Recycle};
@@ -26,8 +27,8 @@ pub(crate) enum Recycling {
     Refuse(Notice),
     /// It becomes Failed.
     Fail(Failure),
-    /// Ask the agent of this node.
-    Ask(NodeName),
+    /// Ask the agent of this node, if no pod uses the claim that is gone.
+    Ask(NodeName, Option<Evidence>),
     /// It was wiped.
     Done,
 }
@@ -44,7 +45,8 @@ pub(crate) fn decide(volume: &Volume, known: &Known, options: &Options) -> Recyc
     }
     let place = (Some(owner.namespace.clone()), owner.name.clone());
     // A new claim of that name uses another volume, and so do its pods.
-    if known.claim(&place).is_none() {
+    let is_replaced = known.claim(&place).is_some();
+    if !is_replaced {
         let pods = known.pods_that_may_run(&place);
         if !pods.is_empty() {
             let pods: Vec<_> = pods
@@ -78,7 +80,11 @@ pub(crate) fn decide(volume: &Volume, known: &Known, options: &Options) -> Recyc
     match annotations.get(names::RECYCLE_ON) {
         Some(asked) if offers.iter().any(|node| *node == *asked) => Recycling::Wait,
         _ => match offers.into_iter().next() {
-            Some(node) => Recycling::Ask(node),
+            Some(node) => {
+                let claim = ObjectKey::claim(owner.namespace.clone(), owner.name.clone());
+                let at_rest = (!is_replaced).then_some(Evidence::ClaimAtRest(claim));
+                Recycling::Ask(node, at_rest)
+            }
             None => Recycling::Fail(Failure::NoAgent),
         },
     }

@@ -36,7 +36,7 @@ pub(crate) enum Decision {
     /// Its object is deleted, its data is not.
     Drop(Evidence),
     /// Ask the agent of this node to wipe it.
-    Wipe(Evidence, NodeName),
+    Wipe(Vec<Evidence>, NodeName),
     /// It was wiped: give it back.
     Recycled(Evidence),
 }
@@ -150,7 +150,9 @@ fn released(volume: &Volume, evidence: Evidence, known: &Known, options: &Option
             Recycling::Wait => Decision::Rest,
             Recycling::Refuse(notice) => Decision::Tell(notice),
             Recycling::Fail(failure) => fail(evidence, failure),
-            Recycling::Ask(node) => Decision::Wipe(evidence, node),
+            Recycling::Ask(node, pods) => {
+                Decision::Wipe([evidence].into_iter().chain(pods).collect(), node)
+            }
             Recycling::Done => Decision::Recycled(evidence),
         },
     }

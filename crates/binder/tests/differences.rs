@@ -618,6 +618,48 @@ fn recycling_goes_on_when_what_it_waits_for_comes() {
     assert_eq!(annotations[names::RECYCLE_ON], "m");
 }
 
+/// D8: that no pod may still write is looked up, not believed of a cache.
+#[test]
+fn a_pod_that_no_watch_told_of_keeps_its_volume_from_being_wiped() {
+    let mut world = recycling(Recycle::Guarded);
+    let pod = json!({"metadata": {"name": "p"}, "spec": {"volumes": [
+        {"name": "d", "persistentVolumeClaim": {"claimName": "c"}}]}});
+    let pod = world.store.create(Kind::Pod, pod);
+    world.create(Kind::Volume, to_wipe("/data"));
+    world.run();
+    assert_eq!(
+        world.events.last().unwrap().message,
+        "Volume is used by pods: default/p"
+    );
+    let annotations = |world: &World| world.store.objects[&v()]["metadata"]["annotations"].clone();
+    assert!(annotations(&world)[names::RECYCLE_ON].is_null());
+    // A new claim of that name has another volume, and the pod is its.
+    world.create(Kind::Claim, claim("c", "1Gi"));
+    world.settle();
+    assert_eq!(annotations(&world)[names::RECYCLE_ON], "n");
+    world.delete(&pod);
+}
+
+/// D8: a node that comes to reach a volume, since its labels changed, recycles it.
+#[test]
+fn a_node_that_begins_to_fit_recycles() {
+    let mut world = recycling(Recycle::Guarded);
+    let ssd = json!({"spec": {"nodeAffinity": {"required": {"nodeSelectorTerms": [
+        {"matchExpressions": [{"key": "disk", "operator": "In", "values": ["ssd"]}]}]}}}});
+    world.create(Kind::Volume, with(to_wipe("/data"), &ssd));
+    world.run();
+    assert!(message(&world).starts_with("no node agent offers recycling"));
+    let node = ObjectKey {
+        kind: Kind::Node,
+        namespace: None,
+        name: "n".into(),
+    };
+    world.edit(&node, &json!({"metadata": {"labels": {"disk": "ssd"}}}));
+    world.run();
+    let annotations = &world.store.objects[&v()]["metadata"]["annotations"];
+    assert_eq!(annotations[names::RECYCLE_ON], "n", "{}", message(&world));
+}
+
 /// B8.1
 #[test]
 fn a_claim_says_which_driver_took_over_its_provisioner() {

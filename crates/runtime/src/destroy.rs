@@ -113,6 +113,10 @@ async fn check(slot: &Slot<'_>, evidence: &Evidence) -> Result<Option<Vec<Fact>>
             let users = users::of_claim(slot, claim).await?;
             (!users.is_empty()).then(|| users.into_iter().map(Fact::Seen).collect())
         }
+        Evidence::ClaimAtRest(claim) => {
+            let users = users::that_may_run(slot, claim).await?;
+            (!users.is_empty()).then(|| users.into_iter().map(Fact::Seen).collect())
+        }
         Evidence::AttributesClassUnused(class) => users::of_attributes_class(slot, class)
             .await?
             .map(|user| vec![Fact::Seen(user)]),

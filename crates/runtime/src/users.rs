@@ -4,14 +4,15 @@ use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
-use bitts_api::{ClassName, Kind, Name, Namespace, Object, ObjectKey};
+use bitts_api::{ClassName, Kind, Name, Namespace, Object, ObjectKey, Pod};
 
 use crate::api::{self, Answer, Call, Failure};
 use crate::caller::Slot;
 use crate::execute::unexpected;
 use crate::list::{PAGE, Page, page_path};
 
-/// The pods that keep claims of one namespace from being deleted (X3), by claim.
+/// The pods of one namespace that may matter to claims, by claim: those that keep them from being
+/// deleted (X3) and those that may run (D8).
 type Users = Arc<BTreeMap<Name, Vec<Object>>>;
 
 /// Lists of pods, a namespace each, that serve everybody who asked before they began: where many
@@ -48,6 +49,22 @@ impl PodLists {
 
 /// The pods that keep a claim from being deleted, from a list that began after this was asked (X4).
 pub(crate) async fn of_claim(slot: &Slot<'_>, claim: &ObjectKey) -> Result<Vec<Object>, Failure> {
+    those(slot, claim, |pod| pod.holds(&claim.name)).await
+}
+
+/// The pods that use a claim and may still run, from such a list too (D8).
+pub(crate) async fn that_may_run(
+    slot: &Slot<'_>,
+    claim: &ObjectKey,
+) -> Result<Vec<Object>, Failure> {
+    those(slot, claim, |pod| !pod.is_terminated()).await
+}
+
+async fn those(
+    slot: &Slot<'_>,
+    claim: &ObjectKey,
+    are: impl Fn(&Pod) -> bool,
+) -> Result<Vec<Object>, Failure> {
     let Some(namespace) = &claim.namespace else {
         return Ok(Vec::new());
     };
@@ -66,14 +83,17 @@ pub(crate) async fn of_claim(slot: &Slot<'_>, claim: &ObjectKey) -> Result<Vec<O
         }
     };
     slot.pod_lists().give_back(namespace, shared);
-    Ok(users?.get(&claim.name).cloned().unwrap_or_default())
+    let mut users = users?.get(&claim.name).cloned().unwrap_or_default();
+    users.retain(|object| matches!(object, Object::Pod(pod) if are(pod)));
+    Ok(users)
 }
 
 async fn list(slot: &Slot<'_>, namespace: &Namespace, claim: &ObjectKey) -> Result<Users, Failure> {
     let mut users: BTreeMap<Name, Vec<Object>> = BTreeMap::new();
     each(slot, Kind::Pod, Some(namespace), claim, |object| {
         let Object::Pod(pod) = &object else { return };
-        for claim in pod.claims().filter(|claim| pod.holds(claim)) {
+        let matters = |claim: &&Name| pod.holds(claim) || !pod.is_terminated();
+        for claim in pod.claims().filter(matters) {
             users.entry(claim.clone()).or_default().push(object.clone());
         }
     })

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use bitts_api::machine::{Create, Evidence, NOW, Outcome, Part, Target};
-use bitts_api::{Kind, Meta, Object, ObjectKey, Uid, names};
+use bitts_api::{Kind, Meta, Object, ObjectKey, Pod, Uid, names};
 use serde_json::{Value, json};
 
 /// One version of an object, as the API writes it and as machines read it.
@@ -261,6 +261,12 @@ impl Store {
             Evidence::ClaimUnused(key) => {
                 let mut pods = self.list(Kind::Pod);
                 pods.retain(|o| matches!(o, Object::Pod(pod) if pod.holds(&key.name)));
+                (pods.is_empty(), pods)
+            }
+            Evidence::ClaimAtRest(key) => {
+                let uses = |pod: &Pod| pod.claims().any(|c| *c == key.name);
+                let mut pods = self.list(Kind::Pod);
+                pods.retain(|o| matches!(o, Object::Pod(pod) if uses(pod) && !pod.is_terminated()));
                 (pods.is_empty(), pods)
             }
             Evidence::AttributesClassUnused(class) => {

@@ -194,6 +194,18 @@ impl Store {
                 });
                 (!pods.is_empty()).then_some(pods)
             }
+            Evidence::ClaimAtRest(key) => {
+                let mut pods = self.list(Kind::Pod);
+                pods.retain(|object| match object {
+                    Object::Pod(pod) => {
+                        pod.meta.namespace == key.namespace
+                            && pod.claims().any(|c| *c == key.name)
+                            && !pod.is_terminated()
+                    }
+                    _ => false,
+                });
+                (!pods.is_empty()).then_some(pods)
+            }
             Evidence::AttributesClassUnused(class) => {
                 let users = self.objects.values().filter(|o| {
                     let named = |at: &str| o.pointer(at) == Some(&json!(class));

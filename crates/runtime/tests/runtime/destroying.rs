@@ -257,6 +257,28 @@ async fn a_scheduled_pod_that_refers_to_a_claim_spares_it() {
     }
 }
 
+/// D8: a pod that ended wipes nothing and writes nothing; one without a node may get one.
+#[tokio::test(start_paused = true)]
+async fn a_pod_that_may_run_spares_what_was_to_be_wiped() {
+    for (node, of, phase, spared) in [
+        (Some("n1"), "data", "Running", true),
+        (None, "data", "Pending", true),
+        (Some("n1"), "data", "Succeeded", false),
+        (Some("n1"), "other", "Running", false),
+    ] {
+        let fake = Fake::default();
+        let effects = deletion(&fake, vec![Evidence::ClaimAtRest(claim_key())]);
+        fake.put(POD, pod(node, of, json!({"phase": phase})));
+        let role = Role::doing(&fake, effects);
+        let outcome = if spared {
+            Outcome::Spared
+        } else {
+            Outcome::Done
+        };
+        assert_eq!(role.outcome().await, outcome, "{node:?} {of} {phase}");
+    }
+}
+
 #[tokio::test(start_paused = true)]
 async fn the_pod_that_spares_a_claim_may_be_on_any_page() {
     let fake = Fake::default();
