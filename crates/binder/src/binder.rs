@@ -5,31 +5,37 @@ use std::convert::Infallible;
 use std::sync::Arc;
 
 use bitts_api::machine::{
-    Destroy, Destruction, Effect, Event, Evidence, Input, Machine, Measure, Moment, Outcome, Part,
-    Place, Scope, Target, Watch, Write,
+    Destroy, Destruction, Effect, Event, Evidence, Input, Machine, Measure, Moment, Part, Place,
+    Scope, Watch,
 };
 use bitts_api::{
-    Claim, ClaimPhase, ClassName, Kind, Meta, Name, Object, ObjectKey, Quantity, ResourceVersion,
-    Source, Uid, Volume, VolumePhase, names,
+    Claim, ClaimPhase, ClassName, Kind, Name, Object, ObjectKey, Quantity, ResourceVersion, Source,
+    Uid, Volume, VolumePhase, names,
 };
+
+mod writing;
 
 use crate::bind::{Step, next_step};
 use crate::claim::{self, Wait};
-use crate::flights::{Flights, Sent, Timer};
+use crate::flights::{Flights, Sent};
+use crate::hush::Hush;
 use crate::known::{Dirty, Known};
 use crate::looks::{Looks, Standing};
-use crate::matching::FreeVolumes;
 use crate::options::Options;
 use crate::protection::{self, Protection};
 use crate::reason::{Loss, Notice, Waiting};
+use crate::rests::{Rests, Timer};
+use crate::told::{Told, Topic};
 use crate::waiting::WaitingClaims;
 use crate::writes::claim_key;
 use crate::{attributes_class, ephemeral, migration, orders, unused};
 use crate::{volume, writes};
+use writing::UPKEEP;
 
-/// A timer of the binder: an object whose write failed may be written again.
+/// A timer of the binder: an object whose write failed may be written again, or this one write that
+/// keeps nothing else waiting.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Retry(ObjectKey, Timer);
+pub struct Retry(ObjectKey, Timer, Option<&'static str>);
 
 type Effects = Vec<Effect<Infallible, Retry>>;
 
@@ -48,12 +54,12 @@ pub struct Binder {
     flights: Flights,
     /// Claims for which a volume is being reserved: they must not look for another.
     committed: BTreeSet<Place>,
-    /// Claims that a volume on its way to Available may serve: nothing is said or asked for until
-    /// that is settled.
-    hushed: BTreeSet<Place>,
+    hush: Hush,
+    /// Finalizers and marks that the API refuses: everything else is done before they are tried
+    /// again, so that no webhook which minds them keeps claims from being bound.
+    upkeep: Rests<(ObjectKey, &'static str)>,
     looks: Looks,
-    /// What was last told about an object, so that it is told once.
-    told: BTreeMap<ObjectKey, (Uid, Notice)>,
+    told: Told,
     dirty: Dirty,
     /// Claims of which a write just took effect: the next of the four follows at once.
     started: BTreeSet<Place>,
@@ -90,8 +96,12 @@ impl Machine for Binder {
             Input::Seen(object) => self.see(object),
             Input::Deleted(key, uid) => self.known.remove(&key, &uid, &mut self.dirty),
             Input::Finished(key, outcome) => self.landed(&key, &outcome),
-            Input::Alarm(Retry(key, timer)) => {
-                if self.flights.ring(&key, timer) {
+            Input::Alarm(Retry(key, timer, step)) => {
+                let rang = match step {
+                    Some(step) => self.upkeep.ring(&(key.clone(), step), timer),
+                    None => self.flights.ring(&key, timer),
+                };
+                if rang {
                     self.look_again(&key);
                 }
             }
@@ -170,39 +180,51 @@ impl Binder {
             return; // it is not on offer either, see `send`
         }
         self.shelve(&volume);
-        let upkeep = migration::of_volume(&volume);
-        if let Some(write) =
-            upkeep.or_else(|| orders::withdraw(&volume, &self.known, &self.options))
-        {
+        let mark = migration::of_volume(&volume);
+        let mut later = Vec::new();
+        if self.keep_up(mark.map(Protection::Add), &mut later) {
+            return;
+        }
+        if let Some(write) = orders::withdraw(&volume, &self.known, &self.options) {
             self.write(write);
             return;
         }
         if self.options.protection {
             let named = self.known.is_named_by_its_claim(&volume);
-            if self.protect(protection::of_volume(&volume, named)) {
+            if self.keep_up(protection::of_volume(&volume, named), &mut later) {
                 return;
             }
         }
+        self.further_volume(&volume);
+        self.catch_up(later);
+    }
+
+    /// Does what a volume needs that is kept up.
+    fn further_volume(&mut self, volume: &Arc<Volume>) {
+        let name = &volume.meta.name;
+        let key = ObjectKey::volume(name.clone());
         let claim_ref = volume.claim_ref.as_ref();
-        match volume::decide(&volume, &self.known, &self.options) {
+        match volume::decide(volume, &self.known, &self.options) {
             volume::Decision::Rest => self.all_well(&key),
             volume::Decision::Tell(notice) => {
-                self.tell(&key, &volume.meta.uid, notice);
+                self.tell(&key, Topic::State, &volume.meta.uid, notice);
             }
             volume::Decision::Offer => {
-                let write = writes::mark_available(&volume);
-                if self.write_then(write, None, vec![]) && volume.claim_ref.is_none() {
-                    self.known.coming.insert(volume);
+                let write = writes::mark_available(volume);
+                let anybodys = volume.claim_ref.is_none() && self.known.rightful(volume).is_none();
+                if self.write_then(write, None, vec![]) && anybodys {
+                    self.hush.set_out(name.clone());
+                    self.known.coming.insert(volume.clone());
                 }
             }
-            volume::Decision::Bind => self.write(writes::mark_volume_bound(&volume)),
+            volume::Decision::Bind => self.write(writes::mark_volume_bound(volume)),
             volume::Decision::Mismatch => {
                 let place = claim_ref.map(|r| (Some(r.namespace.clone()), r.name.clone()));
                 if let (Some(claim_ref), Some(place)) = (claim_ref, place)
                     && let Some(claim) = self.known.claim(&place).cloned()
                 {
                     let notice = Notice::claim_mode_differs(&claim_ref.name);
-                    if self.tell(&key, &volume.meta.uid, notice) {
+                    if self.tell(&key, Topic::State, &volume.meta.uid, notice) {
                         let notice = Notice::volume_mode_differs(name);
                         self.say(claim_key(&claim), &claim.meta.uid, notice);
                     }
@@ -213,33 +235,33 @@ impl Binder {
                 let notice = Notice::held(name, claim_ref);
                 if *volume.message != *notice.message {
                     let patch = Destruction::Patch(Part::Status, writes::held(&notice.message));
-                    self.take("hold-volume", &volume, patch, evidence, Some(notice));
+                    self.take("hold-volume", volume, patch, evidence, Some(notice));
                 }
             }
             volume::Decision::Release(evidence) => {
                 let patch = writes::phase(VolumePhase::Released, None);
                 let patch = Destruction::Patch(Part::Status, patch);
-                self.take("release-volume", &volume, patch, evidence, None);
+                self.take("release-volume", volume, patch, evidence, None);
             }
             volume::Decision::Unbind(evidence) => {
-                let patch = Destruction::Patch(Part::Main, writes::unbind(&volume));
-                self.take("unbind-volume", &volume, patch, evidence, None);
+                let patch = Destruction::Patch(Part::Main, writes::unbind(volume));
+                self.take("unbind-volume", volume, patch, evidence, None);
             }
             volume::Decision::Fail(evidence, failure) => {
                 let notice = failure.notice();
                 let patch = writes::phase(VolumePhase::Failed, Some(&notice.message));
                 let patch = Destruction::Patch(Part::Status, patch);
-                self.take("fail-volume", &volume, patch, evidence, Some(notice));
+                self.take("fail-volume", volume, patch, evidence, Some(notice));
             }
-            volume::Decision::Drop(evidence) => self.drop_object(&volume, evidence),
+            volume::Decision::Drop(evidence) => self.drop_object(volume, evidence),
             volume::Decision::Wipe(evidence, node) => {
                 let patch = Destruction::Patch(Part::Main, writes::wipe(&node));
-                self.take_on("ask-to-recycle", &volume, patch, evidence, None);
+                self.take_on("ask-to-recycle", volume, patch, evidence, None);
             }
             volume::Decision::Recycled(evidence) => {
-                let patch = Destruction::Patch(Part::Main, writes::recycled(&volume));
+                let patch = Destruction::Patch(Part::Main, writes::recycled(volume));
                 let told = Some(Notice::recycled());
-                self.take("take-back-recycled", &volume, patch, evidence, told);
+                self.take("take-back-recycled", volume, patch, evidence, told);
             }
         }
     }
@@ -257,46 +279,56 @@ impl Binder {
             if self.known.makers_of(place).is_empty() {
                 self.forget(&key);
             }
+            self.hush.forget(place);
             return;
         };
         if self.flights.is_blocked(&key) || self.committed.contains(place) {
             return;
         }
-        if let Some(write) = migration::of_claim(&claim) {
-            self.write(write);
+        let mark = migration::of_claim(&claim);
+        let mut later = Vec::new();
+        if self.keep_up(mark.map(Protection::Add), &mut later) {
             return;
         }
         let abandoned = volume::is_abandoned(&claim, &self.known, &self.options);
         if abandoned && self.gives_back(&claim) {
             return;
         }
-        if self.options.protection
-            && self.protect(protection::of_claim(&claim, self.known.is_used(place)))
-        {
-            return;
+        if self.options.protection {
+            let used = self.known.is_used(place);
+            if self.keep_up(protection::of_claim(&claim, used), &mut later) {
+                return;
+            }
         }
         if abandoned {
             return; // it goes: a volume reserved now would be given back at once
         }
-        self.known.prepare(&claim);
-        let decision = claim::decide(&claim, &self.known, &self.options);
-        if decision.wants_any_volume() && self.known.coming.best(&claim).is_some() {
-            self.hushed.insert(place.clone());
-            self.waiting.insert(&claim, true);
+        self.further_claim(place, &claim);
+        self.catch_up(later);
+    }
+
+    /// Does what a claim needs that is kept up.
+    fn further_claim(&mut self, place: &Place, claim: &Claim) {
+        self.known.prepare(claim);
+        let decision = claim::decide(claim, &self.known, &self.options);
+        if !decision.wants_any_volume() || self.known.coming.best(claim).is_none() {
+            self.hush.forget(place);
+        } else if self.hush.holds(place) {
+            self.waiting.insert(claim, true);
             return;
         }
         match decision {
             claim::Decision::Bind { volume, chosen } => {
-                self.bind(place, &claim, &volume, chosen);
+                self.bind(place, claim, &volume, chosen);
             }
             claim::Decision::TakeClass(class) => {
-                self.write(writes::set_default_class(&claim, &class));
+                self.write(writes::set_default_class(claim, &class));
             }
             claim::Decision::Ask { provisioner, .. } => {
-                self.write(writes::ask_provisioner(&claim, &provisioner));
+                self.write(writes::ask_provisioner(claim, &provisioner));
             }
-            claim::Decision::Wait(wait) => self.wait(&claim, wait),
-            claim::Decision::Lose(loss) => self.lose(&claim, loss),
+            claim::Decision::Wait(wait) => self.wait(claim, wait),
+            claim::Decision::Lose(loss) => self.lose(claim, loss),
         }
     }
 
@@ -352,39 +384,6 @@ impl Binder {
                 self.tell_of(claim, why.notice());
             }
         }
-    }
-
-    /// Reserves a volume for a claim; where a class is to be looked for, only if there is none.
-    /// Returns whether it was sent.
-    fn reserve(
-        &mut self,
-        write: Write,
-        place: &Place,
-        look: Option<ClassName>,
-        then: Vec<Event>,
-    ) -> bool {
-        let Some(class) = look else {
-            return self.write_then(write, Some(place), then);
-        };
-        let sent = Sent {
-            step: write.step,
-            version: write.target.version,
-            claim: Some(place.clone()),
-            class: Some(class.clone()),
-            then,
-        };
-        let destroy = Destroy {
-            step: write.step,
-            target: write.target,
-            action: Destruction::Patch(write.part, write.patch),
-            evidence: vec![Evidence::ClassAbsent(class.clone())],
-        };
-        let key = destroy.target.key.clone();
-        let is_sent = self.send(key, sent, Effect::Destroy(destroy));
-        if is_sent {
-            self.looks.begin(class, self.known.newest());
-        }
-        is_sent
     }
 
     fn wait(&mut self, claim: &Claim, wait: Wait) {
@@ -454,7 +453,7 @@ impl Binder {
     /// given away.
     fn shelve(&mut self, volume: &Arc<Volume>) {
         let name = &volume.meta.name;
-        if !FreeVolumes::is_free(volume) {
+        if !self.known.is_offerable(volume) {
             self.known.free.remove(name);
         } else if !self
             .known
@@ -465,54 +464,6 @@ impl Binder {
             self.known.free.insert(volume.clone());
             self.offers.insert(name.clone());
         }
-    }
-
-    fn write(&mut self, write: Write) {
-        self.write_then(write, None, Vec::new());
-    }
-
-    /// Sends a write, `for_claim` where that is another object, and tells `then` when it is done.
-    /// Returns whether it was sent.
-    fn write_then(&mut self, write: Write, for_claim: Option<&Place>, then: Vec<Event>) -> bool {
-        let sent = Sent {
-            step: write.step,
-            version: write.target.version,
-            claim: for_claim.cloned(),
-            class: None,
-            then,
-        };
-        self.send(write.target.key.clone(), sent, Effect::Write(write))
-    }
-
-    /// Does to a volume what is only right while the evidence holds.
-    fn take(
-        &mut self,
-        step: &'static str,
-        volume: &Volume,
-        action: Destruction,
-        evidence: Evidence,
-        told: Option<Notice>,
-    ) {
-        self.take_on(step, volume, action, vec![evidence], told);
-    }
-
-    fn take_on(
-        &mut self,
-        step: &'static str,
-        volume: &Volume,
-        action: Destruction,
-        evidence: Vec<Evidence>,
-        told: Option<Notice>,
-    ) {
-        let target = Target::of(Kind::Volume, &volume.meta);
-        let told = told.map(|notice| event(target.key.clone(), &volume.meta.uid, notice));
-        let destroy = Destroy {
-            step,
-            target,
-            action,
-            evidence,
-        };
-        self.destroy(destroy, told.into_iter().collect());
     }
 
     /// Deletes a volume's object; what protects its data from that goes once it is being deleted.
@@ -564,6 +515,8 @@ impl Binder {
             match ephemeral::decide(&pod, template, claim.as_deref()) {
                 ephemeral::Decision::Rest => {
                     self.clashes.remove(&clash);
+                    let topic = Topic::Claim(template.claim.clone());
+                    self.told.clear(&pod_key(place), topic);
                 }
                 ephemeral::Decision::Clash(notice) => {
                     let claim = claim.map_or_else(|| pod.meta.uid.clone(), |c| c.meta.uid.clone());
@@ -596,7 +549,11 @@ impl Binder {
         };
         let used = self.known.is_attributes_class_used(name);
         if self.options.protection && !self.flights.is_blocked(&key) {
-            self.protect(attributes_class::protection(&class, used));
+            match attributes_class::protection(&class, used) {
+                None => {}
+                Some(Protection::Add(write)) => self.write(write),
+                Some(Protection::Lift(destroy)) => drop(self.destroy(destroy, vec![])),
+            }
         }
     }
 
@@ -613,168 +570,10 @@ impl Binder {
         }
     }
 
-    /// Adds or lifts a protection; returns whether a write was sent.
-    fn protect(&mut self, protection: Option<Protection>) -> bool {
-        match protection {
-            None => false,
-            Some(Protection::Add(write)) => self.write_then(write, None, vec![]),
-            Some(Protection::Lift(destroy)) => self.destroy(destroy, vec![]),
-        }
-    }
-
-    fn destroy(&mut self, destroy: Destroy, then: Vec<Event>) -> bool {
-        let sent = Sent {
-            step: destroy.step,
-            version: destroy.target.version,
-            claim: None,
-            class: None,
-            then,
-        };
-        self.send(destroy.target.key.clone(), sent, Effect::Destroy(destroy))
-    }
-
-    fn send(&mut self, key: ObjectKey, sent: Sent, effect: Effect<Infallible, Retry>) -> bool {
-        if self.flights.is_blocked(&key) {
-            return false; // decided again when the other write landed
-        }
-        if key.kind == Kind::Volume {
-            self.known.free.remove(&key.name);
-        }
-        if self.flights.was_rejected(&key, sent.step, sent.version) {
-            self.back_off(&key);
-            return false;
-        }
-        self.flights.start(key, sent);
-        self.out.push(effect);
-        true
-    }
-
-    fn back_off(&mut self, key: &ObjectKey) {
-        let (delay, timer) = self.flights.back_off(key);
-        self.out
-            .push(Effect::Wake(delay, Retry(key.clone(), timer)));
-    }
-
-    /// A write ended; what it left was taken in before.
-    fn landed(&mut self, key: &ObjectKey, outcome: &Outcome) {
-        let now = self.version(key);
-        let Some(sent) = self.flights.land(key, outcome, now) else {
-            return;
-        };
-        self.known.census.wrote(sent.step, outcome);
-        let claim = sent.claim.as_ref().map(|place| ObjectKey {
-            kind: Kind::Claim,
-            namespace: place.0.clone(),
-            name: place.1.clone(),
-        });
-        match outcome {
-            Outcome::Done => {
-                self.out.extend(sent.then.into_iter().map(Effect::Event));
-                // Something undoes it on the way, a webhook for one: no use in doing it again at once.
-                if now == Some(sent.version) {
-                    self.back_off(key);
-                }
-            }
-            Outcome::Failed(text) | Outcome::Refused(text) => {
-                if matches!(outcome, Outcome::Refused(_)) {
-                    let about = claim.as_ref().unwrap_or(key);
-                    if let Some(uid) = self.uid(about) {
-                        self.tell(about, &uid, Notice::refused(sent.step, text));
-                    } else if sent.step == ephemeral::CREATE {
-                        self.tell_makers(key, text);
-                    }
-                }
-                for key in [key].into_iter().chain(&claim) {
-                    if !self.flights.is_blocked(key) {
-                        self.back_off(key);
-                    }
-                }
-            }
-            Outcome::Gone | Outcome::Conflict | Outcome::Spared => {}
-        }
-        if let Some(class) = &sent.class {
-            let (claims, offers) = self.looks.end(class, outcome);
-            self.dirty.claims.extend(claims);
-            self.offers.extend(offers);
-        }
-        let came = key.kind == Kind::Volume && self.known.coming.remove(&key.name);
-        if came && self.known.coming.is_empty() {
-            self.dirty.claims.append(&mut self.hushed);
-        }
-        if let Some(place) = sent.claim {
-            self.committed.remove(&place);
-            if *outcome == Outcome::Done {
-                self.started.insert(place);
-            } else {
-                self.dirty.claims.insert(place);
-            }
-        }
-        self.look_again(key);
-    }
-
-    /// Tells the pod for which a claim could not be made.
-    fn tell_makers(&mut self, claim: &ObjectKey, text: &str) {
-        let place = (claim.namespace.clone(), claim.name.clone());
-        for pod in self.known.makers_of(&place) {
-            let templates = pod.claim_templates.iter();
-            for template in templates.filter(|t| t.claim == claim.name) {
-                let notice = ephemeral::refused(template, text);
-                self.tell(&pod_key(&pod.meta.place()), &pod.meta.uid, notice);
-            }
-        }
-    }
-
-    /// Everything that may have waited for this object to be writable again.
-    fn look_again(&mut self, key: &ObjectKey) {
-        if key.kind == Kind::AttributesClass {
-            let class = key.name.as_str().into();
-            self.dirty.attributes_classes.insert(class);
-            return;
-        }
-        if key.kind != Kind::Volume {
-            let place = (key.namespace.clone(), key.name.clone());
-            let makers = self.known.makers_of(&place);
-            let makers = makers.iter().map(|pod| pod.meta.place());
-            self.dirty.pods.extend(makers);
-            self.dirty.claims.insert(place);
-            return;
-        }
-        self.dirty.volumes.insert(key.name.clone());
-        let claim_ref = self
-            .known
-            .volume(&key.name)
-            .and_then(|v| v.claim_ref.as_ref());
-        let reserved = claim_ref.map(|r| (Some(r.namespace.clone()), r.name.clone()));
-        self.dirty.claims.extend(reserved);
-        self.dirty
-            .claims
-            .extend(self.known.naming(&key.name).cloned());
-    }
-
-    fn uid(&self, key: &ObjectKey) -> Option<Uid> {
-        Some(self.meta(key)?.uid.clone())
-    }
-
-    fn version(&self, key: &ObjectKey) -> Option<ResourceVersion> {
-        Some(self.meta(key)?.resource_version)
-    }
-
-    fn meta(&self, key: &ObjectKey) -> Option<&Meta> {
-        if key.kind == Kind::Volume {
-            return Some(&self.known.volume(&key.name)?.meta);
-        }
-        if key.kind == Kind::AttributesClass {
-            let name = key.name.as_str().into();
-            return Some(&self.known.attributes_class(&name)?.meta);
-        }
-        let place = (key.namespace.clone(), key.name.clone());
-        Some(&self.known.claim(&place)?.meta)
-    }
-
     fn tell_of(&mut self, claim: &Claim, notice: Option<Notice>) {
         match notice {
             Some(notice) => {
-                self.tell(&claim_key(claim), &claim.meta.uid, notice);
+                self.tell(&claim_key(claim), Topic::State, &claim.meta.uid, notice);
             }
             None => self.all_well(&claim_key(claim)),
         }
@@ -782,18 +581,17 @@ impl Binder {
 
     /// There is nothing to tell about an object: what was told before may be told again.
     fn all_well(&mut self, key: &ObjectKey) {
-        self.told.remove(key);
+        self.told.clear(key, Topic::State);
     }
 
-    /// Tells something about an object unless it was the last that was told; returns whether it did.
-    fn tell(&mut self, key: &ObjectKey, uid: &Uid, notice: Notice) -> bool {
-        let news = (uid.clone(), notice);
-        if self.told.get(key) == Some(&news) {
-            return false;
+    /// Tells something about an object unless it was the last that was told on this; returns whether
+    /// it did.
+    fn tell(&mut self, key: &ObjectKey, topic: Topic, uid: &Uid, notice: Notice) -> bool {
+        let is_news = self.told.is_news(key, topic, uid, &notice);
+        if is_news {
+            self.say(key.clone(), uid, notice);
         }
-        self.say(key.clone(), uid, news.1.clone());
-        self.told.insert(key.clone(), news);
-        true
+        is_news
     }
 
     fn say(&mut self, about: ObjectKey, uid: &Uid, notice: Notice) {
@@ -801,8 +599,11 @@ impl Binder {
     }
 
     fn forget(&mut self, key: &ObjectKey) {
-        self.told.remove(key);
+        self.told.forget(key);
         self.flights.forget(key);
+        for step in UPKEEP {
+            self.upkeep.forget(&(key.clone(), step));
+        }
     }
 }
 

@@ -120,6 +120,15 @@ fn named(claim: &Claim, name: &Name, known: &Known) -> Decision {
             Some(owner),
         );
     }
+    let rightful = known.rightful(volume);
+    if let Some(owner) = rightful.filter(|owner| owner.meta.uid != claim.meta.uid) {
+        let owner = owner.meta.namespace.clone().map(|namespace| ClaimRef {
+            namespace,
+            name: owner.meta.name.clone(),
+            uid: Some(owner.meta.uid.clone()),
+        });
+        return wait(Waiting::NamedTaken(name.clone()), true, owner.as_ref());
+    }
     match named_misfit(volume, claim) {
         Some(misfit) => wait(Waiting::NamedMisfit(name.clone(), misfit), true, None),
         None => bind(volume, false),

@@ -86,7 +86,21 @@ impl Known {
 
     /// The volumes that are nobody's.
     pub(crate) fn offerable(&self) -> impl Iterator<Item = &Arc<Volume>> {
-        self.all_volumes().filter(|v| FreeVolumes::is_free(v))
+        self.all_volumes().filter(|v| self.is_offerable(v))
+    }
+
+    /// Whether the volume is nobody's.
+    pub(crate) fn is_offerable(&self, volume: &Volume) -> bool {
+        FreeVolumes::is_free(volume) && self.rightful(volume).is_none()
+    }
+
+    /// Whose the volume is though its claimRef was cleared: a claim that was completely bound to
+    /// it, and binds it again (B18).
+    pub(crate) fn rightful(&self, volume: &Volume) -> Option<&Arc<Claim>> {
+        let cleared = volume.claim_ref.is_none();
+        let naming = cleared.then(|| self.naming(&volume.meta.name));
+        let mut claims = naming.into_iter().flatten().filter_map(|p| self.claim(p));
+        claims.find(|claim| claim.bind_completed())
     }
 
     pub(crate) fn claim(&self, place: &Place) -> Option<&Arc<Claim>> {
@@ -386,6 +400,14 @@ impl Known {
             after.map(|name| self.naming.insert((name, place.clone())));
         }
         dirty.claims.insert(place);
+        let completed =
+            |claim: &Option<Arc<Claim>>| claim.as_ref().is_some_and(|c| c.bind_completed());
+        if completed(&old) && !completed(&new) {
+            // Others that name the volume may have waited behind it.
+            let name = old.as_ref().and_then(|c| c.volume_name.clone());
+            let others = name.iter().flat_map(|name| self.naming(name));
+            dirty.claims.extend(others.cloned());
+        }
         if let (Some(old), None) = (old, new)
             && !old.bind_completed()
         {

@@ -15,13 +15,13 @@
 //!     "metadata": {"name": "cqh", "uid": "v-1", "resourceVersion": "7",
 //!                  "finalizers": ["kubernetes.io/pv-protection"]},
 //!     "spec": {"capacity": {"storage": "100Mi"}, "accessModes": ["ReadWriteMany"],
-//!              "storageClassName": "local-storage", "local": {"path": "/data/pv"}},
+//!              "local": {"path": "/data/pv"}},
 //!     "status": {"phase": "Available"},
 //! }))?;
 //! let claim: Claim = serde_json::from_value(serde_json::json!({
 //!     "metadata": {"name": "cqh", "namespace": "default", "uid": "c-1", "resourceVersion": "8",
 //!                  "finalizers": ["kubernetes.io/pvc-protection"]},
-//!     "spec": {"accessModes": ["ReadWriteMany"], "storageClassName": "local-storage",
+//!     "spec": {"accessModes": ["ReadWriteMany"], "storageClassName": "",
 //!              "resources": {"requests": {"storage": "100Mi"}}},
 //! }))?;
 //!
@@ -52,7 +52,8 @@
 //! is pure: for a claim in `claim.rs`, for a volume in `volume.rs`; the free volume that fits a
 //! claim best is looked up in `matching.rs`, and the claim that a free volume serves in
 //! `waiting.rs`. What a decision asks for is sent unless a write for the same object is in flight
-//! (`flights.rs`); then it is decided again when that write came back.
+//! (`flights.rs`); then it is decided again when that write came back. Finalizers come first, but
+//! one that the API refuses keeps nothing else waiting.
 //!
 //! What can be set is in `options.rs`, along with every way in which things end differently than
 //! under kube-controller-manager.
@@ -68,6 +69,7 @@ mod ephemeral;
 mod explain;
 mod flights;
 mod grants;
+mod hush;
 mod known;
 mod looks;
 mod matching;
@@ -78,8 +80,10 @@ mod protection;
 mod reason;
 mod reclaim;
 mod recycle;
+mod rests;
 #[cfg(feature = "run")]
 mod run;
+mod told;
 mod unused;
 mod volume;
 mod waiting;

@@ -253,10 +253,6 @@ impl FreeVolumes {
         self.volumes.get(name)
     }
 
-    pub(crate) fn is_empty(&self) -> bool {
-        self.volumes.is_empty()
-    }
-
     /// Adds a volume, or replaces what was known of it.
     pub(crate) fn insert(&mut self, volume: Arc<Volume>) {
         self.remove(&volume.meta.name);

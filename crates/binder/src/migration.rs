@@ -18,6 +18,9 @@ const TAKEN_OVER: [(&str, &str); 7] = [
     ("kubernetes.io/vsphere-volume", "csi.vsphere.vmware.com"),
 ];
 
+pub(crate) const MARK_CLAIM: &str = "mark-claim-migrated";
+pub(crate) const MARK_VOLUME: &str = "mark-volume-migrated";
+
 /// The CSI driver that took over an in-tree plugin.
 pub(crate) fn driver(plugin: &str) -> Option<&'static str> {
     TAKEN_OVER
@@ -34,7 +37,7 @@ pub(crate) fn of_claim(claim: &Claim) -> Option<Write> {
         .or_else(|| annotations.get(names::BETA_STORAGE_PROVISIONER))?;
     let driver = differing(annotations.get(names::MIGRATED_TO), provisioner)?;
     Some(Write {
-        step: "mark-claim-migrated",
+        step: MARK_CLAIM,
         target: Target::of(Kind::Claim, &claim.meta),
         part: Part::Main,
         patch: json!({"metadata": {"annotations": {names::MIGRATED_TO: driver}}}),
@@ -55,7 +58,7 @@ pub(crate) fn of_volume(volume: &Volume) -> Option<Write> {
     }
     let changes = metadata.as_object().is_some_and(|m| !m.is_empty());
     changes.then(|| Write {
-        step: "mark-volume-migrated",
+        step: MARK_VOLUME,
         target: Target::of(Kind::Volume, &volume.meta),
         part: Part::Main,
         patch: json!({ "metadata": metadata }),

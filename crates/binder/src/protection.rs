@@ -4,6 +4,9 @@ use bitts_api::machine::{Destroy, Destruction, Evidence, Part, Target, Write};
 use bitts_api::{Claim, Kind, Meta, ObjectKey, Volume, VolumePhase, names};
 use serde_json::{Value, json};
 
+pub(crate) const PROTECT_CLAIM: &str = "protect-claim";
+pub(crate) const PROTECT_VOLUME: &str = "protect-volume";
+
 /// What protection asks of an object.
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) enum Protection {
@@ -20,7 +23,7 @@ pub(crate) fn of_claim(claim: &Claim, used: bool) -> Option<Protection> {
     let held = holds(&claim.meta, names::CLAIM_PROTECTION);
     match (claim.meta.is_deleting(), held) {
         (false, false) => Some(Protection::Add(Write {
-            step: "protect-claim",
+            step: PROTECT_CLAIM,
             target,
             part: Part::Main,
             patch: with(&claim.meta, names::CLAIM_PROTECTION),
@@ -49,7 +52,7 @@ pub(crate) fn of_volume(volume: &Volume, claim_names_it: bool) -> Option<Protect
     let held = holds(&volume.meta, names::VOLUME_PROTECTION);
     match (volume.meta.is_deleting(), held) {
         (false, false) => Some(Protection::Add(Write {
-            step: "protect-volume",
+            step: PROTECT_VOLUME,
             target,
             part: Part::Main,
             patch: with(&volume.meta, names::VOLUME_PROTECTION),

@@ -113,6 +113,27 @@ impl Failure {
     }
 }
 
+impl Failure {
+    /// Whether the message of a Failed volume is one of these, here or in the original, whose
+    /// texts these are.
+    pub(crate) fn was_told(message: &str) -> bool {
+        [
+            "error getting deleter volume plugin for volume ",
+            "no deletable volume plugin matched",
+            "no volume plugin matched name: ",
+            "failed to create deleter for volume ",
+            "host_path deleter only supports ",
+            "No recycler plugin found for the volume!",
+            "no node agent offers recycling ",
+            "wiping this volume would wipe ",
+            "Recycle failed: ",
+            "Volume has unrecognized PersistentVolumeReclaimPolicy",
+        ]
+        .iter()
+        .any(|text| message.starts_with(text))
+    }
+}
+
 /// What is done to a Released volume. The policy counts as it is now (D13).
 #[must_use]
 pub fn reclaim(volume: &Volume, options: &Options) -> Reclaim {
@@ -165,3 +186,30 @@ pub(crate) const IN_TREE: &str = "kubernetes.io/";
 pub(crate) const HOST_PATH: &str = "kubernetes.io/host-path";
 /// A plugin that neither makes nor deletes volumes.
 pub(crate) const NFS: &str = "kubernetes.io/nfs";
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_failure_is_known_by_its_message() {
+        let name = || Name::from("v");
+        for failure in [
+            Failure::NoDeleter(name()),
+            Failure::NotDeletable(name()),
+            Failure::NoProvisioner(NFS.into()),
+            Failure::NoProvisioner("kubernetes.io/aws-ebs".into()),
+            Failure::OtherDeleter(name()),
+            Failure::OutsideTmp("/data".into()),
+            Failure::NoRecycler,
+            Failure::NoAgent,
+            Failure::Overlaps(name()),
+            Failure::RecycleFailed("no".into()),
+            Failure::UnknownPolicy,
+        ] {
+            let message = failure.notice().message;
+            assert!(Failure::was_told(&message), "{message}");
+        }
+        assert!(!Failure::was_told("") && !Failure::was_told("disk is attached"));
+    }
+}

@@ -143,6 +143,11 @@ fn released(volume: &Volume, evidence: Evidence, known: &Known, options: &Option
     };
     match reclaim(volume, options) {
         Reclaim::Keep if failed && fresh => Decision::Release(evidence),
+        // Its maker deletes what is Released (D10), not what failed here. What the maker itself
+        // says stays.
+        Reclaim::LeaveToMaker if failed && fresh && Failure::was_told(&volume.message) => {
+            Decision::Release(evidence)
+        }
         Reclaim::Keep | Reclaim::LeaveToMaker => Decision::Rest,
         Reclaim::Fail(failure) => fail(evidence, failure),
         Reclaim::DropObject => Decision::Drop(evidence),

@@ -367,6 +367,30 @@ fn the_message_of_a_failed_volume_stays_true() {
     }
 }
 
+/// B27, D10, §13.11: a provisioner deletes what is Released: once it may, the volume is that again.
+#[test]
+fn a_failed_volume_that_a_provisioner_would_delete_is_released_again() {
+    for (differences, foreign, end) in [
+        (Differences::ALL, false, "Released"),
+        (Differences::ALL, true, "Failed"),
+        (Differences::NONE, false, "Failed"),
+    ] {
+        let mut world = world(differences);
+        let bound = json!({"status": {"phase": "Bound"}});
+        let gone = with(volume("v", "1Gi"), &owned_by("gone"));
+        let v = world.create(Kind::Volume, with(with(gone, &policy("Delete")), &bound));
+        world.run();
+        assert_eq!(phase(&world), "Failed");
+        if foreign {
+            world.edit(&v, &json!({"status": {"message": "the disk is attached"}}));
+        }
+        let made = json!({"metadata": {"annotations": {names::PROVISIONED_BY: "vendor.com/disk"}}});
+        world.edit(&v, &made);
+        world.run();
+        assert_eq!(phase(&world), end, "{}", message(&world));
+    }
+}
+
 /// D3, D5, §13.21
 #[test]
 fn a_host_path_is_kept_or_goes_as_an_object() {

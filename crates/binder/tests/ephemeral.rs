@@ -209,3 +209,19 @@ fn a_refused_creation_is_told_of_the_pod_and_tried_again_ever_later() {
     world.run();
     assert!(world.store.objects.contains_key(&own()));
 }
+
+/// X9: what is said of one volume of a pod says nothing of the other.
+#[test]
+fn refusals_of_two_volumes_of_a_pod_are_told_once_each() {
+    let mut world = started();
+    let mut two = pod();
+    let mut second = two["spec"]["volumes"][1].clone();
+    second["name"] = "more".into();
+    two["spec"]["volumes"].as_array_mut().unwrap().push(second);
+    world.create(Kind::Pod, two);
+    for _ in 0..5 {
+        world.run_refusing(&["create-ephemeral-claim"]);
+        world.wake();
+    }
+    assert_eq!(world.events.len(), 2, "{:?}", world.events);
+}

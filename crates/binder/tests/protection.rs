@@ -262,3 +262,67 @@ fn attributes_classes_are_not_waited_for() {
     }
     assert!(matches!(&effects[..], [Effect::Write(_)]), "{effects:?}");
 }
+
+/// B20, X2: a webhook that minds finalizers keeps nobody from being bound; they come when they may.
+#[test]
+fn finalizers_that_are_refused_do_not_hold_up_binding() {
+    const FINALIZERS: [&str; 2] = ["protect-claim", "protect-volume"];
+    let mut world = started();
+    let v = world.create(Kind::Volume, volume("v", "1Gi"));
+    let c = world.create(Kind::Claim, claim("c", "1Gi"));
+    world.run_refusing(&FINALIZERS);
+    assert_eq!(world.store.objects[&c]["status"]["phase"], "Bound");
+    assert_eq!(world.told(), ["Warning FailedBinding"; 2]);
+    for _ in 0..4 {
+        assert_eq!(world.timers.len(), 2, "{:?}", world.timers);
+        world.wake();
+        world.run_refusing(&FINALIZERS);
+    }
+    let longest = world.timers.iter().map(|(after, _)| *after).min();
+    assert!(
+        longest > Some(std::time::Duration::from_secs(5)),
+        "{longest:?}"
+    );
+    assert_eq!(world.events.len(), 2, "{:?}", world.events);
+    world.settle();
+    for key in [v, c] {
+        let finalizers = &world.store.objects[&key]["metadata"]["finalizers"];
+        assert_eq!(finalizers.as_array().unwrap().len(), 1, "{key}");
+    }
+    assert!(world.timers.is_empty());
+}
+
+/// B10, X2: nor does the rest after a refusal, however long it has become; nor is anybody told in
+/// turns of the finalizer and of the volume that is missing.
+#[test]
+fn a_claim_whose_finalizer_is_refused_takes_a_volume_that_comes() {
+    let mut world = started();
+    let c = world.create(Kind::Claim, claim("c", "1Gi"));
+    for _ in 0..6 {
+        world.run_refusing(&["protect-claim"]);
+        world.wake();
+    }
+    world.run_refusing(&["protect-claim"]);
+    assert_eq!(world.events.len(), 2, "{:?}", world.events);
+    world.create(Kind::Volume, volume("v", "1Gi"));
+    world.run_refusing(&["protect-claim"]);
+    assert_eq!(world.store.objects[&c]["status"]["phase"], "Bound");
+}
+
+/// X2: where nothing is refused, the finalizer comes first, as before.
+#[test]
+fn a_claim_is_protected_before_it_is_bound() {
+    let mut world = started();
+    bound_pair(&mut world);
+    let first = |step: &str| world.steps.iter().position(|s| s.starts_with(step));
+    assert!(
+        first("protect-claim") < first("bind-claim"),
+        "{:?}",
+        world.steps
+    );
+    assert!(
+        first("protect-volume") < first("reserve-volume"),
+        "{:?}",
+        world.steps
+    );
+}

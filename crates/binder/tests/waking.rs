@@ -459,3 +459,54 @@ fn a_request_beyond_all_sizes_gets_nothing() {
     world.run();
     assert_eq!(phase(&world, "c"), "Pending");
 }
+
+/// B18, B19: a claim whose volume somebody cleared gets it back, whoever else it would fit.
+#[test]
+fn a_volume_that_was_cleared_by_hand_goes_back_to_its_claim() {
+    let mut world = started();
+    let v = world.create(Kind::Volume, volume("v", "1Gi"));
+    let c = world.create(Kind::Claim, claim("c", "1Gi"));
+    world.run();
+    // Both come before it in every order.
+    world.create(Kind::Claim, claim("a", "1Gi"));
+    let mut named = claim("b", "1Gi");
+    named["spec"]["volumeName"] = "v".into();
+    world.create(Kind::Claim, named);
+    world.run();
+    let cleared = json!({"metadata": {"annotations": null}, "spec": {"claimRef": null}});
+    world.edit(&v, &cleared);
+    world.run();
+    let owner = |world: &World| world.store.objects[&v]["spec"]["claimRef"]["uid"].clone();
+    assert_eq!(owner(&world), "uid-c");
+    assert_eq!(phase(&world, "c"), "Bound");
+    // Once its claim is gone it is anybody's.
+    world.edit(&v, &cleared);
+    world.queue.clear();
+    world.delete(&c);
+    let unsent = Outcome::Failed("the API was away".into());
+    world.feed(Input::Finished(v.clone(), unsent));
+    world.settle();
+    assert_eq!(owner(&world), "uid-b", "which named it");
+}
+
+/// B9: a claim waits for the volumes that are on their way, not for all that set out meanwhile.
+#[test]
+fn a_stream_of_volumes_keeps_no_claim_from_being_told() {
+    let mut world = started();
+    let unmarked = |name: &str| {
+        let mut volume = volume(name, "2Gi");
+        volume["status"]["phase"] = "Pending".into();
+        volume
+    };
+    world.create(Kind::Volume, unmarked("v-0"));
+    world.create(Kind::Claim, claim("large", "2Gi"));
+    world.create(Kind::Claim, claim("small", "1Gi"));
+    world.create(Kind::Volume, unmarked("v-1"));
+    assert!(world.events.is_empty(), "one of both may do");
+    world.execute(0, support::Fate::Done);
+    let told: Vec<_> = world.events.iter().map(|e| e.about.name.as_str()).collect();
+    assert_eq!(told, ["small"], "{:?}", world.queue);
+    world.run();
+    assert_eq!(phase(&world, "large"), "Bound");
+    assert_eq!(phase(&world, "small"), "Bound");
+}

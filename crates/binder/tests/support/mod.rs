@@ -430,6 +430,20 @@ impl World {
         self.start();
     }
 
+    /// The same, where a webhook refuses some steps.
+    pub fn run_refusing(&mut self, steps: &[&str]) {
+        while let Some(next) = self.queue.front() {
+            if steps.contains(&step(next)) {
+                let key = key(next).clone();
+                self.queue.pop_front();
+                let refused = Outcome::Refused("a webhook minds".into());
+                self.feed(Input::Finished(key, refused));
+            } else {
+                self.execute(0, Fate::Done);
+            }
+        }
+    }
+
     /// Executes what is asked for, in order, until nothing is.
     pub fn run(&mut self) {
         self.run_with(|_| Fate::Done);
