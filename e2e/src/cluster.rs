@@ -64,6 +64,15 @@ impl Cluster {
         }
     }
 
+    /// A kubeconfig with full rights, where programs can reach it.
+    pub fn kubeconfig(&self) -> Option<&str> {
+        match self {
+            Self::Embedded(_) => None,
+            Self::Served(serving) => Some(serving.kubeconfig()),
+            Self::Real(api) => Some(api.kubeconfig()),
+        }
+    }
+
     /// Which one it is.
     pub fn kind(&self) -> Kind {
         match self {

@@ -2,6 +2,10 @@
 //! the middle, and when someone else writes in between, at each of the four writes.
 
 mod kills;
+mod provisioner;
+mod provisioning;
+mod scene;
+mod scheduler;
 mod users;
 
 use std::time::Duration;
@@ -86,6 +90,8 @@ fn main() {
         }
     }
     kills::add(&mut suite);
+    provisioning::add(&mut suite);
+    scheduler::add(&mut suite);
     users::add(&mut suite);
     suite.run()
 }

@@ -1,16 +1,14 @@
 //! Who uses what, on both APIs: claims that are made for pods, claims that tell whether pods refer to
 //! them, and what stays because something names it.
 
-use std::time::Duration;
-
-use anyhow::{bail, ensure};
-use bitts_binder::Options;
+use anyhow::ensure;
 use bitts_e2e::cluster::{Kind, Scope};
 use bitts_e2e::raw::text;
 use bitts_e2e::suite::{Manner, Suite};
-use bitts_e2e::tripwire::{Passing, Timing, Tripwire};
-use bitts_runtime::Host;
+use bitts_e2e::tripwire::Passing;
 use serde_json::{Value, json};
+
+use crate::scene::{beside_the_binder, claim, is_bound, pods, until};
 
 pub(crate) fn add(suite: &mut Suite) {
     let (both, alone) = (Kind::BOTH, Manner::Alone);
@@ -44,52 +42,6 @@ pub(crate) fn add(suite: &mut Suite) {
         alone,
         claims_deleted_together_share_a_look,
     );
-}
-
-/// Runs the binder beside a story, and counts what it asked for.
-async fn beside_the_binder(
-    api: &Scope,
-    story: impl AsyncFnOnce(&Tripwire) -> anyhow::Result<()>,
-) -> anyhow::Result<()> {
-    let wire = Tripwire::new(api.client(), Timing::Before, |_| false, async || ());
-    let host = Host::new(wire.client());
-    let binder = bitts_binder::run(&host, Options::default(), None);
-    let story = async {
-        let ended = story(&wire).await;
-        host.shutdown().cancel();
-        ended
-    };
-    let (ran, ended) = tokio::join!(binder, story);
-    ended?;
-    Ok(ran?)
-}
-
-/// Waits until what is at a path is so; nothing there is null.
-async fn until(
-    api: &Scope,
-    path: &str,
-    what: &str,
-    is_so: impl Fn(&Value) -> bool,
-) -> anyhow::Result<Value> {
-    let deadline = tokio::time::Instant::now() + Duration::from_secs(30);
-    loop {
-        let answer = api.get(path).await?;
-        let found = match answer.status {
-            404 => Value::Null,
-            _ => answer.expect(200)?,
-        };
-        if is_so(&found) {
-            return Ok(found);
-        }
-        if tokio::time::Instant::now() > deadline {
-            bail!("{path} after 30 s: {what} is not so: {found}");
-        }
-        tokio::time::sleep(Duration::from_millis(20)).await;
-    }
-}
-
-fn is_bound(claim: &Value) -> bool {
-    text(claim, "/status/phase") == "Bound"
 }
 
 /// The condition `Unused`: status, reason and since when.
@@ -129,16 +81,6 @@ fn claim_spec(api: &Scope) -> Value {
         "accessModes": ["ReadWriteOnce"], "storageClassName": api.name("class"),
         "resources": {"requests": {"storage": "1Gi"}},
     })
-}
-
-async fn claim(api: &Scope, name: &str, spec: Value) -> anyhow::Result<Value> {
-    let body = json!({"apiVersion": "v1", "kind": "PersistentVolumeClaim",
-        "metadata": {"name": name}, "spec": spec});
-    api.post(&api.claims(""), body).await?.expect(201)
-}
-
-fn pods(api: &Scope, rest: &str) -> String {
-    format!("/api/v1/namespaces/{}/pods{rest}", api.namespace())
 }
 
 async fn pod(api: &Scope, volume: Value) -> anyhow::Result<Value> {
