@@ -12,7 +12,7 @@ use crate::wire::or_default;
 use crate::{Labels, Uid};
 
 macro_rules! text {
-    ($(#[$doc:meta])* $name:ident, shared = $shared:literal) => {
+    ($(#[$doc:meta])* $name:ident) => {
         $(#[$doc])*
         #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
         #[serde(transparent)]
@@ -28,7 +28,7 @@ macro_rules! text {
 
         impl From<&str> for $name {
             fn from(text: &str) -> Self {
-                Self(if $shared { share(text) } else { text.into() })
+                Self(share(text))
             }
         }
 
@@ -87,25 +87,26 @@ macro_rules! text {
 }
 
 text! {
-    /// An object's name, unique within its kind and namespace.
-    Name, shared = false
+    /// An object's name, unique within its kind and namespace. Equal ones share their bytes: a bound
+    /// pair holds both names in five places.
+    Name
 }
 text! {
-    /// A namespace's name. Few different ones exist, so equal ones share their bytes.
-    Namespace, shared = true
+    /// A namespace's name. Equal ones share their bytes.
+    Namespace
 }
 text! {
     /// A StorageClass's or VolumeAttributesClass's name; never empty where bitts reads a class.
     /// Equal ones share their bytes.
-    ClassName, shared = true
+    ClassName
 }
 text! {
     /// A node's name. Equal ones share their bytes.
-    NodeName, shared = true
+    NodeName
 }
 
-/// One allocation for each different text among those that repeat: names of classes, nodes and
-/// namespaces, keys of labels and annotations. Texts that nobody holds any more are dropped when
+/// One allocation for each different text among those that repeat: names of objects, classes, nodes
+/// and namespaces, keys of labels and annotations. Texts that nobody holds any more are dropped when
 /// the set has doubled, so that a stream of ever new names cannot fill the memory.
 pub(crate) fn share(text: &str) -> Arc<str> {
     static SHARED: Mutex<Shared> = Mutex::new(Shared {

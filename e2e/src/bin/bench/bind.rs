@@ -97,17 +97,14 @@ async fn measure(
         tokio::time::sleep(Duration::from_secs(2)).await;
     }
     let watcher = fresh.api.client().await?;
-    let path = format!("{ALL_CLAIMS}?watch=1");
-    let watch = Request::new("GET", &path, Value::Null)
-        .watch(&watcher)
-        .await?;
+    let watch = watch_claims(&watcher, None).await?;
     let (cpu, api_cpu) = (running.cpu_ms()?, fresh.cpu_ms()?);
     let began = Instant::now();
     let create = async {
         let created = fresh.create_claims(0..pairs).await?;
         anyhow::Ok((created, began.elapsed()))
     };
-    let bound = all_bound(watch, pairs as usize, started);
+    let bound = all_bound(&watcher, watch, pairs as usize, started);
     let ((created, creating), bound) = tokio::try_join!(create, bound)?;
     let took = bound
         .values()
@@ -136,26 +133,43 @@ async fn measure(
     })
 }
 
+/// The claims' changes after a version, or from now on.
+async fn watch_claims(client: &kube::Client, after: Option<&str>) -> Result<Watch> {
+    let after = after.map_or_else(String::new, |version| format!("&resourceVersion={version}"));
+    let path = format!("{ALL_CLAIMS}?watch=1{after}");
+    Request::new("GET", &path, Value::Null).watch(client).await
+}
+
 /// When each claim was seen to be Bound.
 async fn all_bound(
+    client: &kube::Client,
     mut watch: Watch,
     count: usize,
     started: &mut Started,
 ) -> Result<BTreeMap<String, Instant>> {
     let mut bound = BTreeMap::new();
     let mut told = Instant::now();
+    let mut last = Vec::new();
     while bound.len() < count {
         let next = tokio::time::timeout(Duration::from_secs(60), watch.next_line()).await;
         started.check()?;
-        let line = next
-            .with_context(|| {
-                format!(
-                    "{} of {count} claims are Bound, no news for 60 s",
-                    bound.len()
-                )
-            })??
-            .context("the watch ended")?;
+        let line = next.with_context(|| {
+            format!(
+                "{} of {count} claims are Bound, no news for 60 s",
+                bound.len()
+            )
+        })??;
+        let Some(line) = line else {
+            // A full API server hangs up on whom it takes for too slow.
+            let event: Value = serde_json::from_slice(&last).context("the watch ended at once")?;
+            let version = event["object"]["metadata"]["resourceVersion"]
+                .as_str()
+                .context("the watch ended with an error")?;
+            watch = watch_claims(client, Some(version)).await?;
+            continue;
+        };
         let now = Instant::now();
+        last.clone_from(&line);
         // Cheap: most events are of other steps.
         if !contains(&line, br#""phase":"Bound""#) {
             continue;
