@@ -3,12 +3,13 @@
 use std::collections::BTreeSet;
 
 use bitts_api::{
-    Claim, ClaimPhase, Meta, Object, ObjectKey, ReclaimPolicy, Uid, Volume, VolumePhase, names,
+    Claim, ClaimPhase, Object, ObjectKey, ReclaimPolicy, StorageClass, Uid, Volume, VolumePhase,
+    names,
 };
 use bitts_binder::misfit;
 
 use crate::actors::{claims, delaying, is_delayed, is_made, volumes};
-use crate::store::{Store, number};
+use crate::store::Store;
 
 /// An invariant that did not hold.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -55,6 +56,8 @@ pub enum Invariant {
     Quiet,
     /// The same inputs give the same effects.
     Deterministic,
+    /// A process that dies is no reason to end elsewhere.
+    SameEnd,
 }
 
 impl Invariant {
@@ -152,9 +155,12 @@ fn volume_landed(
             let chosen = claim.filter(|c| c.volume_name.is_none());
             let class = chosen.and_then(|c| Some((c, delaying(store, c)?)));
             // A class that came after both of them came too late.
-            let first =
-                |class: &Meta, c: &Claim| number(class) < number(&c.meta).max(number(&before.meta));
-            if class.is_some_and(|(c, class)| first(&class.meta, c)) {
+            let number = |object: Object| store.number(&object.key());
+            let late = |c: &Claim, class: &StorageClass| {
+                let pair = number(c.clone().into()).max(number(before.clone().into()));
+                number(class.clone().into()) > pair
+            };
+            if class.is_some_and(|(c, class)| !late(c, class)) {
                 return Err(Invariant::Delayed.broken(format!("{step} {name} for {new}")));
             }
         }

@@ -18,6 +18,7 @@
 //! queue, and whoever executes its tasks.
 
 mod actors;
+mod ends;
 mod invariants;
 mod life;
 mod plant;
@@ -44,6 +45,66 @@ pub fn run(life: &Life, bug: Option<Bug>, cut: Option<usize>) -> Result<World, B
     Ok(led)
 }
 
+/// What became of a life that was cut after each of its effects.
+#[derive(Debug)]
+pub struct Cuts {
+    /// The world in which it was not cut.
+    pub world: World,
+    /// How many effects were executed in all worlds.
+    pub effects: usize,
+    /// How many ends were compared with that of the first world.
+    pub ends: usize,
+    /// In how many of these claims had other volumes.
+    pub others: usize,
+}
+
+/// Leads a life once to its end and to rest, and once more for each of its effects, with the process
+/// killed after it; what was before that is not led again.
+///
+/// Where the process is killed while all come to rest, it has to end as without that. Earlier that
+/// means nothing: steps pick from what there is, so another life follows.
+///
+/// # Errors
+/// The first invariant that did not hold, and the cut of the life in which it did not.
+pub fn run_cut_everywhere(life: &Life, bug: Option<Bug>) -> Result<Cuts, (Option<usize>, Broken)> {
+    let whole = |broken| (None, broken);
+    let mut world = World::new(life, bug, None, 0).map_err(whole)?;
+    let mut forks = Vec::new();
+    for (n, step) in life.steps.iter().enumerate() {
+        let before = matches!(step, Step::Execute(..)).then(|| world.clone());
+        world.step(*step).map_err(whole)?;
+        forks.extend(
+            before
+                .filter(|b| b.executed < world.executed)
+                .map(|b| (n, b)),
+        );
+    }
+    let before = world.clone();
+    world.settle().map_err(whole)?;
+    for _ in before.executed..world.executed {
+        forks.push((life.steps.len(), before.clone()));
+    }
+    let (mut effects, mut ends, mut others) = (world.executed, 0, 0);
+    for (cut, (at, mut fork)) in forks.into_iter().enumerate() {
+        let cut = cut + 1;
+        fork.cut(cut);
+        let led = lead_on(&mut fork, &life.steps[at..]);
+        led.map_err(|broken| (Some(cut), broken))?;
+        effects += fork.executed;
+        if at == life.steps.len() {
+            let same = ends::compare(&world.store, &fork.store);
+            others += usize::from(!same.map_err(|broken| (Some(cut), broken))?);
+            ends += 1;
+        }
+    }
+    Ok(Cuts {
+        world,
+        effects,
+        ends,
+        others,
+    })
+}
+
 /// Leads a life a second time.
 ///
 /// # Errors
@@ -57,9 +118,13 @@ pub fn deterministic(life: &Life, bug: Option<Bug>, led: &World) -> Result<(), B
 
 fn lead(life: &Life, bug: Option<Bug>, cut: Option<usize>, chance: u64) -> Result<World, Broken> {
     let mut world = World::new(life, bug, cut, chance)?;
-    for step in &life.steps {
+    lead_on(&mut world, &life.steps)?;
+    Ok(world)
+}
+
+fn lead_on(world: &mut World, steps: &[Step]) -> Result<(), Broken> {
+    for step in steps {
         world.step(*step)?;
     }
-    world.settle()?;
-    Ok(world)
+    world.settle()
 }

@@ -40,6 +40,10 @@ pub enum Bug {
     AnyOrder,
     /// The Retain policy is read as Delete.
     IgnoreRetain,
+    /// Volumes of claims that have another are said to be let go and are not.
+    KeepSurplus,
+    /// The next process is of a version that keeps no condition `Unused`.
+    NextIsOlder,
 }
 
 impl Bug {

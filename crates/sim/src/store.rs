@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use bitts_api::machine::{Create, Evidence, NOW, Outcome, Part, Target};
-use bitts_api::{Kind, Meta, Object, ObjectKey, Pod, Uid, names};
+use bitts_api::{Kind, Object, ObjectKey, Pod, Uid, names};
 use serde_json::{Value, json};
 
 /// One version of an object, as the API writes it and as machines read it.
@@ -15,6 +15,8 @@ pub struct Stored {
     pub json: Arc<Value>,
     /// What a machine sees of it.
     pub object: Object,
+    /// The how manieth object it is of all that were ever made.
+    number: u64,
 }
 
 /// What a watch tells.
@@ -33,7 +35,9 @@ type Objects = BTreeMap<ObjectKey, Stored>;
 pub struct Store {
     objects: Objects,
     version: u64,
-    uids: u64,
+    /// How many objects were made at each place.
+    made: BTreeMap<ObjectKey, u64>,
+    made_in_all: u64,
     log: Vec<(Kind, News)>,
     /// Where in the log each past state was, for lists that are delivered late.
     backup: Option<(Objects, u64)>,
@@ -58,6 +62,20 @@ impl Store {
     pub fn list(&self, kind: Kind) -> Vec<Object> {
         let of_kind = self.objects.iter().filter(|(key, _)| key.kind == kind);
         of_kind.map(|(_, stored)| stored.object.clone()).collect()
+    }
+
+    /// The how manieth object this is of all that were ever made.
+    pub(crate) fn number(&self, key: &ObjectKey) -> Option<u64> {
+        Some(self.get(key)?.number)
+    }
+
+    /// The objects as they are now, without what happened before.
+    #[must_use]
+    pub fn objects(&self) -> Self {
+        Self {
+            objects: self.objects.clone(),
+            ..Self::default()
+        }
     }
 
     /// What happened so far; a watch is a position in it.
@@ -95,8 +113,11 @@ impl Store {
         if self.objects.contains_key(&key) {
             return None;
         }
-        self.uids += 1;
-        meta["uid"] = json!(format!("uid-{}", self.uids));
+        // The same object has the same uid, whatever else happens.
+        let count = self.made.entry(key.clone()).or_default();
+        *count += 1;
+        meta["uid"] = json!(format!("{}-{}.{count}", kind.plural(), key.name));
+        self.made_in_all += 1;
         let protection = match kind {
             Kind::Volume => Some(names::VOLUME_PROTECTION),
             Kind::Claim => Some(names::CLAIM_PROTECTION),
@@ -156,8 +177,13 @@ impl Store {
         let object = key.kind.read(json.to_string().as_bytes());
         let object = object.expect("only objects that the API would take are made here");
         self.log.push((key.kind, News::Set(object.clone())));
-        let json = Arc::new(json);
-        self.objects.insert(key.clone(), Stored { json, object });
+        let number = self.number(key).unwrap_or(self.made_in_all);
+        let stored = Stored {
+            json: Arc::new(json),
+            object,
+            number,
+        };
+        self.objects.insert(key.clone(), stored);
     }
 
     fn precondition(&self, target: &Target, ignored: bool) -> Result<&Stored, Outcome> {
@@ -293,13 +319,6 @@ impl Store {
         };
         (!holds).then_some(found)
     }
-}
-
-/// The how manieth object this is of all that were ever made.
-pub(crate) fn number(meta: &Meta) -> u64 {
-    let uid = meta.uid.to_string();
-    let number = uid.strip_prefix("uid-");
-    number.and_then(|n| n.parse().ok()).unwrap_or_default()
 }
 
 /// What the API never lets change (V6): a claim's spec, but for the volume and the class that it

@@ -1,6 +1,6 @@
 //! Each invariant fails when the bug is planted that it guards against, and holds without it.
 
-use bitts_sim::{Bug, Invariant, life, run};
+use bitts_sim::{Bug, Invariant, life, run, run_cut_everywhere};
 
 const LIVES: u64 = 2_000;
 
@@ -23,6 +23,18 @@ fn found(bug: Bug, invariant: Invariant) {
     panic!("{bug:?} breaks no {invariant:?} in {LIVES} lives, only {others:?}");
 }
 
+/// A life ends elsewhere when its process dies on the way to rest.
+#[test]
+fn another_end_after_a_death() {
+    let broken = (0..LIVES).find_map(|seed| {
+        let life = life(seed, 50);
+        let (_, broken) = run_cut_everywhere(&life, Some(Bug::NextIsOlder)).err()?;
+        (broken.invariant == Invariant::SameEnd).then(|| run_cut_everywhere(&life, None))
+    });
+    let without = broken.expect("the bug is found");
+    assert!(without.is_ok(), "{without:?}");
+}
+
 macro_rules! planted {
     ($($name:ident: $bug:ident, $invariant:ident;)*) => {$(
         #[test]
@@ -39,6 +51,7 @@ planted! {
     a_claim_called_lost: BelieveCacheAboutVolumes, NotLost;
     a_claim_let_go_in_use: BelieveCacheAboutPods, Protected;
     a_delayed_claim_served: NeverDelay, Delayed;
+    a_claim_with_two_volumes: KeepSurplus, OneVolumeEach;
     a_class_overlooked: BelieveCacheAboutClasses, Delayed;
     a_restored_volume_released: TrustRestored, Restored;
     a_reservation_released: KeepReservations, NeverBound;

@@ -49,20 +49,28 @@ fn of_volume(name: &str, around: &Around<'_>) -> Option<&'static str> {
     if given && reclaimed && never_bound {
         return Some("given back");
     }
+    // Given back, it is still reserved by name, and a new claim of that name took it.
+    let other = stock["claimRef"]["uid"] != bitts["claimRef"]["uid"];
+    if here == "Bound" && owner == now && other && is_reserved(bitts) && reclaimed && never_bound {
+        return Some("given back");
+    }
     // It would be given back at once.
     if given && there == "Bound" && never_bound && is_leaving(around.bitts, claim) {
         return Some("given back");
     }
     if here == "Failed" && policy == "Delete" && bitts["source"]["hostPath"].is_object() {
         let nothing_deletes = message.contains("no volume plugin matched");
-        return (nothing_deletes && matches!(there, "" | "Failed")).then_some("hostPath");
+        // A finalizer may hold what is deleted there.
+        let deleted = there == "Failed" || there.is_empty() || stock["deleting"] == true;
+        return (nothing_deletes && deleted).then_some("hostPath");
     }
     if here == "Failed" && policy == "Recycle" && there == "Released" {
         let off = message.starts_with("No recycler plugin");
         return off.then_some("recycler pods");
     }
     if there == "Failed" && said != message {
-        let fresh = here == "Failed" || (here == "Released" && policy == "Retain");
+        let kept = policy == "Retain" || (policy == "Delete" && has_maker(bitts));
+        let fresh = here == "Failed" || (here == "Released" && kept);
         return fresh.then_some("Failed");
     }
     let reserved = here == "Bound" && there == "Available" && owner == now && is_reserved(bitts);
@@ -73,6 +81,14 @@ fn of_volume(name: &str, around: &Around<'_>) -> Option<&'static str> {
         && there == "Bound"
         && bound.any(|(_, volume)| text(volume, "/claimRef/name") == owner);
     (reserved || left).then_some("before any other")
+}
+
+/// Somebody else deletes it.
+fn has_maker(volume: &Value) -> bool {
+    let says = |name| !volume["annotations"][name].is_null();
+    says("pv.kubernetes.io/provisioned-by")
+        || says("pv.kubernetes.io/migrated-to")
+        || volume["source"]["csi"].is_object()
 }
 
 /// A user reserved it, not the binder.
