@@ -1,6 +1,7 @@
 //! The binder on both APIs: the seed's claim is bound, also when the API goes away and comes back in
 //! the middle, and when someone else writes in between, at each of the four writes.
 
+mod classes;
 mod kills;
 mod provisioner;
 mod provisioning;
@@ -89,6 +90,7 @@ fn main() {
             });
         }
     }
+    classes::add(&mut suite);
     kills::add(&mut suite);
     provisioning::add(&mut suite);
     scheduler::add(&mut suite);
