@@ -6,6 +6,8 @@
 //! - [`control_plane`]: kube-controller-manager, kube-scheduler and the bitts binary beside an API.
 //! - [`outage`]: an API that is killed and comes back, or forgets its history.
 //! - [`tripwire`]: a client that does something else just before or after a certain request.
+//! - [`throttle`]: a client that is turned away at first, as by a server under load.
+//! - [`audit`]: what a real API server was asked for.
 //! - [`raw`]: requests and answers as they go over the wire, watches included.
 //! - [`transcript`]: request files, and the answers of the real API that both must give.
 //! - [`suite`]: every test as two named trials, `embedded::...` and `real::...`.
@@ -24,6 +26,7 @@
 //! suite.run();
 //! ```
 
+pub mod audit;
 pub mod cluster;
 pub mod control_plane;
 pub mod outage;
@@ -32,5 +35,6 @@ pub mod programs;
 pub mod raw;
 pub mod real;
 pub mod suite;
+pub mod throttle;
 pub mod transcript;
 pub mod tripwire;

@@ -4,11 +4,15 @@ use std::env;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use http::HeaderValue;
+use http::header::USER_AGENT;
 use kube::config::{InferConfigError, KubeConfigOptions, Kubeconfig, KubeconfigError};
 use kube::{Client, Config};
 
 const CONNECT: Duration = Duration::from_secs(5);
 const PROBE: Duration = Duration::from_secs(10);
+/// How the API server's log and metrics know this program.
+const NAME: HeaderValue = HeaderValue::from_static(concat!("bitts/", env!("CARGO_PKG_VERSION")));
 
 /// Why there is no client.
 #[derive(Debug, thiserror::Error)]
@@ -80,6 +84,7 @@ pub async fn connect(kubeconfig: Option<&Path>) -> Result<Client, ConnectError> 
     let mut config = configuration(kubeconfig).await?;
     config.default_retry = false;
     config.connect_timeout = Some(CONNECT);
+    config.headers.push((USER_AGENT, NAME));
     let server = config.cluster_url.to_string();
     let client = Client::try_from(config).map_err(|source| ConnectError::Setup {
         server: server.clone(),

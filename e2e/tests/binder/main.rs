@@ -1,6 +1,7 @@
 //! The binder on both APIs: the seed's claim is bound, also when the API goes away and comes back in
 //! the middle, and when someone else writes in between, at each of the four writes.
 
+mod bad_input;
 mod classes;
 mod kills;
 mod provisioner;
@@ -90,6 +91,7 @@ fn main() {
             });
         }
     }
+    bad_input::add(&mut suite);
     classes::add(&mut suite);
     kills::add(&mut suite);
     provisioning::add(&mut suite);
