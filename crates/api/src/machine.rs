@@ -57,6 +57,13 @@ pub trait Machine {
         input: Input<Self::Report, Self::Alarm>,
     ) -> Vec<Effect<Self::Task, Self::Alarm>>;
 
+    /// Which objects of a kind the machine knows, so that its runner can compare them with a list;
+    /// `None` where it keeps none, or was not given the first list yet. It takes longer than an input.
+    fn inventory(&self, kind: Kind) -> Option<Inventory> {
+        let _ = kind;
+        None
+    }
+
     /// What the machine counts for whoever watches over it; asked for between two inputs, so it has
     /// to be kept up as inputs come. Those of one name come together.
     fn measures(&self) -> Vec<Measure> {
@@ -335,6 +342,9 @@ cached!(Volume, Claim, StorageClass, AttributesClass, Node, Pod);
 /// A namespaced (or not) name, as a key.
 pub type Place = (Option<Namespace>, Name);
 
+/// What is known of the objects of one kind, by their places.
+pub type Inventory = BTreeMap<Place, (Uid, ResourceVersion)>;
+
 impl Meta {
     /// Where the object lives among those of its kind.
     #[must_use]
@@ -407,6 +417,16 @@ impl<T: Cached> Cache<T> {
     /// All objects in the order of their places.
     pub fn iter(&self) -> impl Iterator<Item = &Arc<T>> {
         self.objects.values()
+    }
+
+    /// Which objects are known, in which versions; `None` before the first list.
+    #[must_use]
+    pub fn inventory(&self) -> Option<Inventory> {
+        let all = self.objects.iter().map(|(place, object)| {
+            let meta = object.meta();
+            (place.clone(), (meta.uid.clone(), meta.resource_version))
+        });
+        self.listed.then(|| all.collect())
     }
 
     /// Takes in an object as it is now. Returns what changed, in order: nothing for a version that

@@ -5,8 +5,8 @@ use std::convert::Infallible;
 use std::sync::Arc;
 
 use bitts_api::machine::{
-    Destroy, Destruction, Effect, Event, Evidence, Input, Machine, Measure, Moment, Part, Place,
-    Scope, Watch,
+    Destroy, Destruction, Effect, Event, Evidence, Input, Inventory, Machine, Measure, Moment,
+    Part, Place, Scope, Watch,
 };
 use bitts_api::{
     Claim, ClaimPhase, ClassName, Kind, Name, Object, ObjectKey, Quantity, ResourceVersion, Source,
@@ -111,6 +111,10 @@ impl Machine for Binder {
             self.settle();
         }
         std::mem::take(&mut self.out)
+    }
+
+    fn inventory(&self, kind: Kind) -> Option<Inventory> {
+        self.known.inventory(kind)
     }
 
     fn measures(&self) -> Vec<Measure> {

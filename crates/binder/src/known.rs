@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use bitts_api::machine::{Cache, Change, Place};
+use bitts_api::machine::{Cache, Change, Inventory, Place};
 use bitts_api::{
     AttributesClass, Claim, ClassName, Kind, Name, Namespace, Node, NodeName, Object, ObjectKey,
     Pod, Recent, ReclaimPolicy, StorageClass, Uid, Volume, VolumePhase, names,
@@ -277,6 +277,18 @@ impl Known {
             }
             Kind::Pod => replace!(Pod, pods, pod_changed),
             Kind::Node => replace!(Node, nodes, node_changed),
+        }
+    }
+
+    /// Which objects of a kind are known, in which versions.
+    pub(crate) fn inventory(&self, kind: Kind) -> Option<Inventory> {
+        match kind {
+            Kind::Volume => self.volumes.inventory(),
+            Kind::Claim => self.claims.inventory(),
+            Kind::StorageClass => self.classes.inventory(),
+            Kind::AttributesClass => self.attributes_classes.inventory(),
+            Kind::Pod => self.pods.inventory(),
+            Kind::Node => self.nodes.inventory(),
         }
     }
 

@@ -18,6 +18,8 @@ use tokio::time::timeout;
 use crate::connect::whole;
 
 pub(crate) const JSON: &str = "application/json";
+const METADATA: &str =
+    "application/json;as=PartialObjectMetadataList;g=meta.k8s.io;v=v1,application/json";
 pub(crate) const MERGE_PATCH: &str = "application/merge-patch+json";
 
 /// What came of a request.
@@ -191,6 +193,7 @@ fn missing(status: &Status, path: &str) -> Option<Missing> {
 pub(crate) struct Call {
     method: Method,
     pub(crate) path: String,
+    accept: &'static str,
     content: &'static str,
     body: Vec<u8>,
 }
@@ -200,8 +203,17 @@ impl Call {
         Self {
             method: Method::GET,
             path,
+            accept: JSON,
             content: JSON,
             body: Vec::new(),
+        }
+    }
+
+    /// A list of which only the metadata matters; a server that cannot leave out the rest sends it.
+    pub(crate) fn get_metadata(path: String) -> Self {
+        Self {
+            accept: METADATA,
+            ..Self::get(path)
         }
     }
 
@@ -214,6 +226,7 @@ impl Call {
         Ok(Self {
             method,
             path,
+            accept: JSON,
             content,
             body: serde_json::to_vec(body)?,
         })
@@ -223,7 +236,7 @@ impl Call {
         Request::builder()
             .method(self.method.clone())
             .uri(&self.path)
-            .header(header::ACCEPT, JSON)
+            .header(header::ACCEPT, self.accept)
             .header(header::CONTENT_TYPE, self.content)
             // Since 1.37 compressed watches are a gzip member an event, which clients misread.
             .header(header::ACCEPT_ENCODING, "identity")

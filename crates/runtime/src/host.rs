@@ -40,6 +40,8 @@ pub struct Timing {
     pub write_retry: Duration,
     /// What is under way at shutdown may take this long.
     pub shutdown: Duration,
+    /// How often what the watches told is compared with lists; never where absent.
+    pub resync: Option<Duration>,
 }
 
 impl Default for Timing {
@@ -51,6 +53,7 @@ impl Default for Timing {
             tries: 6,
             write_retry: Duration::from_secs(5),
             shutdown: Duration::from_secs(10),
+            resync: Some(Duration::from_secs(30 * 60)),
         }
     }
 }

@@ -55,7 +55,7 @@
 //! ```
 //!
 //! Where things are: `role` runs a role from start to end; `turn` is the loop that owns the machine;
-//! `watch` (on `list`, `lines` and `discovery`) brings inputs in; `execute` and `destroy` (on `caller` and `api`)
+//! `watch` (on `list`, `lines` and `discovery`) brings inputs in, with `resync` below it; `execute` and `destroy` (on `caller` and `api`)
 //! carry effects out, `events` those for users; `lease` and `gate` decide whether they may; `health`,
 //! `metrics`, `measures`, `binding` and `admin` tell how it goes.
 
@@ -83,6 +83,7 @@ mod measures;
 mod metrics;
 mod options;
 mod resting;
+mod resync;
 mod role;
 mod signals;
 mod turn;

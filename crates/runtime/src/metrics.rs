@@ -24,6 +24,12 @@ pub(crate) struct OfWatch {
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub(crate) struct OfKind {
+    pub(crate) role: &'static str,
+    pub(crate) kind: &'static str,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
 pub(crate) struct OfInput {
     pub(crate) role: &'static str,
     pub(crate) input: &'static str,
@@ -65,6 +71,7 @@ pub(crate) struct Metrics {
     pub(crate) watch_failures: Family<OfWatch, Counter>,
     pub(crate) lists: Family<OfWatch, Counter>,
     pub(crate) unreadable: Family<OfWatch, Counter>,
+    pub(crate) repairs: Family<OfKind, Counter>,
     pub(crate) inputs: Family<OfInput, Counter>,
     pub(crate) queue_depth: Family<OfRole, Gauge>,
     pub(crate) in_flight: Family<OfRole, Gauge>,
@@ -86,6 +93,7 @@ impl Metrics {
             watch_failures: Family::default(),
             lists: Family::default(),
             unreadable: Family::default(),
+            repairs: Family::default(),
             inputs: Family::default(),
             queue_depth: Family::default(),
             in_flight: Family::default(),
@@ -118,6 +126,11 @@ impl Metrics {
             "unreadable_objects",
             "Objects that this version of bitts cannot read",
             all.unreadable.clone(),
+        );
+        registry.register(
+            "resync_repairs",
+            "Objects that a watch had not told of as they are, read again",
+            all.repairs.clone(),
         );
         registry.register("inputs", "What the machine was told", all.inputs.clone());
         registry.register(

@@ -23,6 +23,7 @@ use crate::inflight::InFlight;
 use crate::measures::Question;
 use crate::metrics::{OfInput, OfOutcome, OfRole, OfStep};
 use crate::resting::Resting;
+use crate::resync::{Asked, Resync};
 use crate::watch::{News, Told, watch};
 use crate::{Host, RoleOptions, RuntimeError, Worker};
 
@@ -80,7 +81,8 @@ where
 {
     let caller = Caller::new(host.clone(), options.name, gate);
     let (events, event_writer) = recorder(caller.clone(), options.event_source);
-    let (mut watches, told) = start_watches(host, options.name, &machine);
+    let (ask, asked) = mpsc::channel(1);
+    let (mut watches, told) = start_watches(host, options.name, &machine, ask);
     let mut event_writers = JoinSet::new();
     event_writers.spawn(event_writer);
     let mut turn = Turn {
@@ -95,6 +97,7 @@ where
         resting: Resting::default(),
         binding: Binding::default(),
         questions: host.answers_for(options.name),
+        asked,
         effects: JoinSet::new(),
         alarms: DelayQueue::new(),
         events,
@@ -118,6 +121,7 @@ fn start_watches<M: Machine>(
     host: &Host,
     role: &'static str,
     machine: &M,
+    ask: mpsc::Sender<Asked>,
 ) -> (JoinSet<()>, mpsc::Receiver<News>) {
     let (tell, told) = mpsc::channel(QUEUE);
     let mut tasks = JoinSet::new();
@@ -125,6 +129,9 @@ fn start_watches<M: Machine>(
     host.health().set_stage(role, Stage::Active);
     for one in &all {
         host.health().expect_watch(role, one.kind.plural());
+    }
+    if let Some((resync, interval)) = Resync::new(host, role, machine, ask, tell.clone()) {
+        tasks.spawn(resync.run(interval));
     }
     for one in all {
         tasks.spawn(watch(host.clone(), role, one, tell.clone()));
@@ -144,6 +151,7 @@ struct Turn<M: Machine, W> {
     resting: Resting,
     binding: Binding,
     questions: mpsc::Receiver<Question>,
+    asked: mpsc::Receiver<Asked>,
     effects: JoinSet<Spent<M::Report>>,
     alarms: DelayQueue<M::Alarm>,
     events: Recorder,
@@ -186,6 +194,10 @@ where
                     });
                     let took = at.elapsed().as_secs_f64();
                     self.host.metrics().watch_to_decision.get_or_create(&role).observe(took);
+                }
+                // After what watches told: it is part of what the machine knows.
+                Some((kind, answer)) = self.asked.recv() => {
+                    drop(answer.send(self.machine.inventory(kind)));
                 }
                 Some(ended) = watches.join_next() => {
                     // Watches end only when nobody listens: this one panicked.

@@ -53,6 +53,8 @@ struct State {
     running: usize,
     most_running: usize,
     lacks: Vec<String>,
+    /// So many events are stored, but told to nobody.
+    lose: usize,
 }
 
 struct Watcher {
@@ -194,6 +196,24 @@ impl Fake {
         for watcher in self.state().watchers.drain(..) {
             std::mem::forget(watcher.events);
         }
+    }
+
+    /// Sends a bookmark to all watches now and then, as servers do, as long as this runs.
+    pub(crate) async fn bookmarks(self) {
+        loop {
+            tokio::time::sleep(std::time::Duration::from_secs(20)).await;
+            let state = self.state();
+            let meta = json!({"resourceVersion": state.version.to_string()});
+            let line = json!({"type": "BOOKMARK", "object": {"metadata": meta}});
+            for watcher in &state.watchers {
+                let _ = watcher.events.send(format!("{line}\n").into());
+            }
+        }
+    }
+
+    /// The next events, so many, are stored, but no watch hears of them.
+    pub(crate) fn lose(&self, events: usize) {
+        self.state().lose = events;
     }
 
     /// Goes back to an earlier version, as after a restore from a backup.
@@ -350,6 +370,10 @@ impl State {
     }
 
     fn tell(&mut self, kind: &'static str, key: &str, object: Value) {
+        if self.lose > 0 {
+            self.lose -= 1;
+            return;
+        }
         let line = format!("{}\n", json!({"type": kind, "object": object}));
         self.watchers.retain(|watcher| {
             !watcher.route.holds(key) || watcher.events.send(line.clone().into()).is_ok()

@@ -6,6 +6,7 @@ mod destroying;
 mod fake;
 mod leading;
 mod reaching;
+mod resyncing;
 mod running;
 mod script;
 mod watching;

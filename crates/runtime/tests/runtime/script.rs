@@ -4,10 +4,10 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use bitts_api::machine::{
-    Effect, Input, Machine, Moment, Outcome, Part, Scope, Target, Watch, Write,
+    Effect, Input, Inventory, Machine, Moment, Outcome, Part, Scope, Target, Watch, Write,
 };
 use bitts_api::{Kind, Object, ObjectKey};
-use bitts_runtime::{Host, LeaseOptions, RoleOptions, RuntimeError, Worker, run_role};
+use bitts_runtime::{Host, LeaseOptions, RoleOptions, RuntimeError, Timing, Worker, run_role};
 use serde_json::{Value, json};
 use tokio::task::JoinHandle;
 
@@ -32,6 +32,30 @@ impl Machine for Script {
 
     fn watches(&self) -> Vec<Watch> {
         self.watches.clone()
+    }
+
+    /// As a machine knows it that believes all that it is told.
+    fn inventory(&self, kind: Kind) -> Option<Inventory> {
+        let mut known = None;
+        let version = |object: &Object| (object.uid().clone(), object.resource_version());
+        for (_, input) in self.told.lock().unwrap().iter() {
+            match input {
+                Input::Listed(of, objects) if *of == kind => {
+                    let all = objects.iter().map(|o| (o.meta().place(), version(o)));
+                    known = Some(all.collect::<Inventory>());
+                }
+                Input::Seen(object) if object.key().kind == kind => {
+                    let all = known.as_mut().unwrap();
+                    all.insert(object.meta().place(), version(object));
+                }
+                Input::Deleted(key, _) if key.kind == kind => {
+                    let all = known.as_mut().unwrap();
+                    all.remove(&(key.namespace.clone(), key.name.clone()));
+                }
+                _ => {}
+            }
+        }
+        known
     }
 
     fn handle(&mut self, now: Moment, input: In) -> Vec<Out> {
@@ -88,7 +112,19 @@ impl Role {
     /// As [`Role::doing`], with so many changes under way at a time.
     pub(crate) fn doing_at_once(fake: &Fake, writes: usize, effects: Vec<Out>) -> Self {
         let decide = once_listed(effects);
-        Self::begin(fake, vec![all(Kind::Claim)], None, decide, writes)
+        let host = Host::new(fake.client());
+        Self::begin(host, vec![all(Kind::Claim)], None, decide, writes)
+    }
+
+    /// As [`Role::watching`], comparing with lists each minute or so.
+    pub(crate) fn comparing(fake: &Fake, kinds: &[Kind]) -> Self {
+        let timing = Timing {
+            resync: Some(Duration::from_secs(60)),
+            ..Timing::default()
+        };
+        let host = Host::with_timing(fake.client(), timing);
+        let watches = kinds.iter().copied().map(all).collect();
+        Self::begin(host, watches, None, Box::new(|_| Vec::new()), 4)
     }
 
     pub(crate) fn start(
@@ -97,17 +133,16 @@ impl Role {
         lease: Option<LeaseOptions>,
         decide: Decide,
     ) -> Self {
-        Self::begin(fake, watches, lease, decide, 4)
+        Self::begin(Host::new(fake.client()), watches, lease, decide, 4)
     }
 
     fn begin(
-        fake: &Fake,
+        host: Host,
         watches: Vec<Watch>,
         lease: Option<LeaseOptions>,
         decide: Decide,
         writes_at_once: usize,
     ) -> Self {
-        let host = Host::new(fake.client());
         let told = Arc::default();
         let machine = Script {
             watches,
