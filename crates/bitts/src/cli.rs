@@ -94,6 +94,24 @@ pub(crate) struct Demo {
     pub(crate) write_kubeconfig: Option<PathBuf>,
 }
 
+/// How often a role compares with lists, if at all.
+#[cfg(any(feature = "binder", feature = "agent"))]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct ResyncInterval(pub(crate) Option<std::time::Duration>);
+
+#[cfg(any(feature = "binder", feature = "agent"))]
+fn resync_interval(text: &str) -> Result<ResyncInterval, String> {
+    if text == "0" {
+        return Ok(ResyncInterval(None));
+    }
+    let span: jiff::SignedDuration = text.parse().map_err(|error| format!("{error}"))?;
+    match std::time::Duration::try_from(span) {
+        Ok(time) if time.is_zero() => Ok(ResyncInterval(None)),
+        Ok(time) if time.as_secs() >= 1 => Ok(ResyncInterval(Some(time))),
+        _ => Err("less than a second would be lists all the time; 0 turns it off".to_owned()),
+    }
+}
+
 /// `bitts run`.
 #[cfg(any(feature = "binder", feature = "agent"))]
 #[derive(Debug, Args)]
@@ -116,6 +134,17 @@ pub(crate) struct Run {
     /// Where `/metrics`, `/healthz` and `/readyz` are served; not at all when absent.
     #[arg(long, value_name = "ADDR", env = "BITTS_LISTEN")]
     pub(crate) listen: Option<SocketAddr>,
+
+    /// How often what watches told is compared with lists of metadata, such as `30m` or `2h`; 0 turns
+    /// it off.
+    #[arg(
+        long,
+        value_name = "TIME",
+        default_value = "30m",
+        value_parser = resync_interval,
+        env = "BITTS_RESYNC_INTERVAL"
+    )]
+    pub(crate) resync_interval: ResyncInterval,
 
     /// Whether the binder waits to be the elected leader.
     #[cfg(feature = "binder")]
@@ -327,6 +356,24 @@ mod tests {
     #[test]
     fn the_command_line_is_sound() {
         Cli::command().debug_assert();
+    }
+
+    #[cfg(any(feature = "binder", feature = "agent"))]
+    #[test]
+    fn an_interval_is_off_or_a_second_or_more() {
+        let seconds = |text| resync_interval(text).map(|i| i.0.map(|t| t.as_secs()));
+        for (text, expected) in [
+            ("0", None),
+            ("0s", None),
+            ("1s", Some(1)),
+            ("30m", Some(1_800)),
+            ("1h 30m", Some(5_400)),
+        ] {
+            assert_eq!(seconds(text), Ok(expected), "{text}");
+        }
+        for refused in ["999ms", "-1m", "30", "soon", ""] {
+            assert!(resync_interval(refused).is_err(), "{refused}");
+        }
     }
 
     #[cfg(all(feature = "binder", feature = "agent"))]

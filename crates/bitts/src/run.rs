@@ -3,7 +3,7 @@
 use std::process::ExitCode;
 
 use anyhow::{Context as _, Result};
-use bitts_runtime::Host;
+use bitts_runtime::{Host, Timing};
 use tokio::task::JoinSet;
 
 use crate::cli::{Role, Run};
@@ -32,7 +32,11 @@ async fn roles(mut args: Run) -> Result<ExitCode> {
         let allow = args.allow_stock_controllers;
         crate::preflight::at_start(&client, roles, &namespace, allow).await?;
     }
-    let host = Host::new(client);
+    let timing = Timing {
+        resync: args.resync_interval.0,
+        ..Timing::default()
+    };
+    let host = Host::with_timing(client, timing);
     if let Some(listen) = args.listen {
         let address = bitts_runtime::serve_admin(&host, listen)
             .await

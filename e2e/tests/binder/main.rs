@@ -6,6 +6,7 @@ mod classes;
 mod kills;
 mod provisioner;
 mod provisioning;
+mod resync;
 mod scene;
 mod scheduler;
 mod users;
@@ -95,6 +96,7 @@ fn main() {
     classes::add(&mut suite);
     kills::add(&mut suite);
     provisioning::add(&mut suite);
+    resync::add(&mut suite);
     scheduler::add(&mut suite);
     users::add(&mut suite);
     suite.run()
