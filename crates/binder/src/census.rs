@@ -7,6 +7,8 @@ use std::collections::BTreeMap;
 use bitts_api::machine::{Measure, Outcome, Reading};
 use bitts_api::{Claim, ClaimPhase, ClassName, Namespace, Source, Volume, VolumeMode, VolumePhase};
 
+use crate::ephemeral;
+
 /// What claims are counted by.
 type ClaimLabels = (Namespace, Option<ClassName>, Option<ClassName>);
 
@@ -20,6 +22,8 @@ pub(crate) struct Census {
     unbound_claims: BTreeMap<ClaimLabels, u64>,
     classes_set: u64,
     classes_not_set: u64,
+    claims_tried: u64,
+    claims_not_made: u64,
 }
 
 impl Census {
@@ -59,6 +63,11 @@ impl Census {
 
     /// A write ended.
     pub(crate) fn wrote(&mut self, step: &str, outcome: &Outcome) {
+        if step == ephemeral::CREATE {
+            self.claims_tried += 1;
+            // One that is there already is a failure as well, as under kube-controller-manager.
+            self.claims_not_made += u64::from(*outcome != Outcome::Done);
+        }
         if step != "set-default-class" {
             return;
         }
@@ -126,6 +135,16 @@ impl Census {
                 "retroactive_storageclass_errors_total",
                 "Failed tries to give a claim the default class",
                 self.classes_not_set,
+            ),
+            (
+                "ephemeral_volume_controller_create_total",
+                "Requests to make the claim of an ephemeral volume",
+                self.claims_tried,
+            ),
+            (
+                "ephemeral_volume_controller_create_failures_total",
+                "Failed requests to make the claim of an ephemeral volume",
+                self.claims_not_made,
             ),
         ] {
             all.push(Measure {
@@ -218,6 +237,8 @@ mod tests {
         census.wrote("set-default-class", &Outcome::Done);
         census.wrote("reserve-volume", &Outcome::Done);
         census.wrote("set-default-class", &Outcome::Failed(String::new()));
+        census.wrote(ephemeral::CREATE, &Outcome::Done);
+        census.wrote(ephemeral::CREATE, &Outcome::Conflict);
         assert_eq!(
             lines(&census),
             [
@@ -225,9 +246,11 @@ mod tests {
                 "pv_collector_bound_pv_count fast 1",
                 "retroactive_storageclass_total  1",
                 "retroactive_storageclass_errors_total  1",
+                "ephemeral_volume_controller_create_total  2",
+                "ephemeral_volume_controller_create_failures_total  1",
             ]
         );
         census.volume(Some(&bound), None);
-        assert_eq!(lines(&census).len(), 2);
+        assert_eq!(lines(&census).len(), 4);
     }
 }
