@@ -24,9 +24,10 @@ fn feed(
     binder.handle(Moment::default(), input)
 }
 
-/// A claim appears, gets a volume reserved (or not), and is deleted before the write landed.
-/// Returns whether a volume was found.
-fn round_of_a_claim(binder: &mut Binder, claim: Claim) -> bool {
+/// A claim appears, gets a volume reserved (or not), and is deleted before the write landed; the
+/// volume is free again. Returns whether a volume was found.
+fn round_of_a_claim(binder: &mut Binder, templates: &Templates, mut claim: Claim) -> bool {
+    claim.meta.uid = templates.new_uid();
     let object = Object::from(claim);
     let (key, uid) = (object.key(), object.uid().clone());
     let effects = feed(binder, Input::Seen(object));
@@ -37,13 +38,16 @@ fn round_of_a_claim(binder: &mut Binder, claim: Claim) -> bool {
     let found = reserved.is_some();
     black_box(feed(binder, Input::Deleted(key, uid)));
     if let Some(volume) = reserved {
+        let free = templates.volume_again(volume.name.as_str());
+        black_box(feed(binder, Input::Seen(free.into())));
         black_box(feed(binder, Input::Finished(volume, Outcome::Done)));
     }
     found
 }
 
 /// A volume appears, is reserved for a claim that waits (or not), and is deleted.
-fn round_of_a_volume(binder: &mut Binder, volume: Volume) -> bool {
+fn round_of_a_volume(binder: &mut Binder, templates: &Templates, mut volume: Volume) -> bool {
+    volume.meta.uid = templates.new_uid();
     let object = Object::from(volume);
     let (key, uid) = (object.key(), object.uid().clone());
     let effects = feed(binder, Input::Seen(object));
@@ -67,7 +71,7 @@ fn claims(c: &mut Criterion) {
         let mut n = 0;
         let mut round = |machine: &mut Binder, make: &dyn Fn(usize) -> Claim, finds: bool| {
             n += 1;
-            assert_eq!(round_of_a_claim(machine, make(n % 100)), finds);
+            assert_eq!(round_of_a_claim(machine, &templates, make(n % 100)), finds);
         };
         let plain = |n| templates.claim(n);
         group.bench_function("no selector", |b| {
@@ -101,15 +105,33 @@ fn waiting(c: &mut Criterion) {
     };
     let mut plain = listed(&|n| templates.claim(n));
     group.bench_function("one takes it", |b| {
-        b.iter(|| assert!(round_of_a_volume(&mut plain, templates.volume(7))));
+        b.iter(|| {
+            assert!(round_of_a_volume(
+                &mut plain,
+                &templates,
+                templates.volume(7)
+            ))
+        });
     });
     let mut selecting = listed(&|n| templates.selecting(n, "own", &n.to_string()));
     group.bench_function("no selector fits it", |b| {
-        b.iter(|| assert!(!round_of_a_volume(&mut selecting, templates.volume(7))));
+        b.iter(|| {
+            assert!(!round_of_a_volume(
+                &mut selecting,
+                &templates,
+                templates.volume(7)
+            ))
+        });
     });
     let mut shared = listed(&|n| templates.selecting(n, "rare", "never"));
     group.bench_function("the selector of all fits nothing", |b| {
-        b.iter(|| assert!(!round_of_a_volume(&mut shared, templates.volume(7))));
+        b.iter(|| {
+            assert!(!round_of_a_volume(
+                &mut shared,
+                &templates,
+                templates.volume(7)
+            ))
+        });
     });
     group.finish();
 }

@@ -18,8 +18,8 @@ use std::time::{Duration, Instant};
 
 use bitts_api::machine::{Effect, Input, Machine, Moment, Outcome, Write};
 use bitts_api::{
-    Annotations, Claim, ClaimPhase, ClaimRef, Kind, Object, ObjectKey, ResourceVersion, Volume,
-    VolumePhase, names,
+    Annotations, Claim, ClaimPhase, ClaimRef, Kind, Object, ObjectKey, ResourceVersion, Unused,
+    Volume, VolumePhase, names,
 };
 use support::{Templates, binder, peak_memory};
 
@@ -66,7 +66,9 @@ impl Store {
                 claim.meta.annotations = both.map(|name| (name, "yes")).into_iter().collect();
             } else {
                 assert_eq!(write.step, "mark-claim-bound");
+                assert!(patch["status"]["conditions"].is_array());
                 claim.phase = ClaimPhase::Bound;
+                claim.unused = Unused::True;
                 claim.status_access_modes = claim.access_modes;
             }
             Object::Claim(known.clone())

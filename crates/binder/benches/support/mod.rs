@@ -6,10 +6,11 @@
     reason = "shared by a benchmark and an example"
 )]
 
+use std::cell::Cell;
 use std::convert::Infallible;
 
 use bitts_api::machine::{Effect, Input, Machine, Moment};
-use bitts_api::{Claim, Kind, Labels, Object, ResourceVersion, Volume};
+use bitts_api::{Claim, Kind, Labels, Object, ResourceVersion, StorageClass, Uid, Volume};
 use bitts_binder::{Binder, Options, Retry};
 use serde_json::json;
 
@@ -22,6 +23,8 @@ pub struct Templates {
     volume: Volume,
     claim: Claim,
     sizes: Vec<bitts_api::Quantity>,
+    /// The last number that was given out.
+    used: Cell<u64>,
 }
 
 impl Templates {
@@ -57,6 +60,7 @@ impl Templates {
             volume: serde_json::from_value(volume).unwrap(),
             claim: serde_json::from_value(claim).unwrap(),
             sizes: sizes.collect(),
+            used: Cell::new(100_000_000),
         }
     }
 
@@ -74,6 +78,23 @@ impl Templates {
         };
         volume.meta.labels = Labels::from_iter([("rare", rare), ("zone", "a")]);
         volume
+    }
+
+    /// The volume of this name in a later version than any before.
+    pub fn volume_again(&self, name: &str) -> Volume {
+        let mut volume = self.volume(name["pv-".len()..].parse().unwrap());
+        volume.meta.resource_version = ResourceVersion(self.next());
+        volume
+    }
+
+    /// A uid that no object had before: what was deleted does not come back.
+    pub fn new_uid(&self) -> Uid {
+        format!("0000-new-{}", self.next()).into()
+    }
+
+    fn next(&self) -> u64 {
+        self.used.set(self.used.get() + 1);
+        self.used.get()
     }
 
     /// The `n`th claim.
@@ -109,10 +130,19 @@ pub fn binder(volumes: Vec<Object>, claims: Vec<Object>) -> (Binder, Vec<BinderE
         ..Options::default()
     });
     let mut effects = Vec::new();
-    for kind in [Kind::StorageClass, Kind::Pod, Kind::Node] {
-        effects.extend(binder.handle(Moment::default(), Input::Listed(kind, vec![])));
-    }
-    for (kind, all) in [(Kind::Volume, volumes), (Kind::Claim, claims)] {
+    let class = json!({
+        "metadata": {"name": "local-storage", "uid": "0000-class"},
+        "provisioner": "kubernetes.io/no-provisioner",
+    });
+    let class: StorageClass = serde_json::from_value(class).unwrap();
+    let all = [
+        (Kind::StorageClass, vec![class.into()]),
+        (Kind::Pod, vec![]),
+        (Kind::Node, vec![]),
+        (Kind::Volume, volumes),
+        (Kind::Claim, claims),
+    ];
+    for (kind, all) in all {
         effects.extend(binder.handle(Moment::default(), Input::Listed(kind, all)));
     }
     (binder, effects)
