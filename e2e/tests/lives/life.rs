@@ -364,7 +364,11 @@ impl Life {
         let key = self.name("pods", PODS, state, false)?;
         let source = if self.chance.once_in(4) {
             let claim = self.claim(state)?;
-            // A template is checked like a claim, and has no annotations of the binder's.
+            // A template is checked like a claim, and has no annotations of the binder's. One whose
+            // class was in them would have none, and so the default class of another life.
+            if claim["metadata"]["annotations"].get(BETA_CLASS).is_some() {
+                return None;
+            }
             json!({"name": "own", "ephemeral": {"volumeClaimTemplate": {"spec": claim["spec"]}}})
         } else {
             let name = format!("c{}", self.chance.below(CLAIMS));
