@@ -10,6 +10,7 @@
 //! - [`audit`]: what a real API server was asked for.
 //! - [`raw`]: requests and answers as they go over the wire, watches included.
 //! - [`transcript`]: request files, and the answers of the real API that both must give.
+//! - [`uml`]: tests in a Linux of their own, with real NFS servers.
 //! - [`suite`]: every test as two named trials, `embedded::...` and `real::...`.
 //!
 //! ```no_run
@@ -38,3 +39,4 @@ pub mod suite;
 pub mod throttle;
 pub mod transcript;
 pub mod tripwire;
+pub mod uml;

@@ -6,7 +6,7 @@ use bitts_api::{
     VolumeMode, names,
 };
 
-use crate::task::{Mount, MountKey};
+use crate::task::{Mount, MountKey, MountSource};
 
 /// What the gates look at besides the pod.
 pub struct World<'a> {
@@ -56,7 +56,7 @@ pub enum Refusal {
     Ephemeral(String),
     /// A type that this agent does not mount.
     #[error(
-        "MountVolume.NewMounter initialization failed for volume {0:?} : volume type {1:?} is not supported by this agent yet, only local directories are"
+        "MountVolume.NewMounter initialization failed for volume {0:?} : volume type {1:?} is not supported by this agent yet, only local directories and NFS are"
     )]
     Type(Name, String),
     /// Nothing is known of the node itself.
@@ -127,22 +127,35 @@ pub fn plan(pod: &Pod, volume: &PodVolume, world: &World<'_>) -> Result<Option<M
     if claim.volume_mode != VolumeMode::Filesystem || found.volume_mode != VolumeMode::Filesystem {
         return Err(Refusal::Block(place));
     }
+    let source = mount_source(found)?;
+    let never_written = matches!(
+        found.source,
+        Source::Nfs {
+            read_only: true,
+            ..
+        }
+    );
     let mount = Mount {
         key: MountKey {
             pod: pod.meta.uid.clone(),
             volume: bound_to.clone(),
+            plugin: source.plugin(),
         },
-        path: local_path(found)?,
+        source,
         options: found.mount_options.clone(),
-        read_only: *read_only,
+        read_only: *read_only || never_written,
     };
     check_node(found, world)?;
     Ok(Some(mount))
 }
 
-fn local_path(volume: &Volume) -> Result<Box<str>, Refusal> {
+fn mount_source(volume: &Volume) -> Result<MountSource, Refusal> {
     match &volume.source {
-        Source::Local { path, .. } => Ok(path.clone()),
+        Source::Local { path, .. } => Ok(MountSource::Local(path.clone())),
+        Source::Nfs { server, path, .. } => Ok(MountSource::Nfs {
+            server: server.clone(),
+            path: path.clone(),
+        }),
         other => Err(Refusal::Type(
             volume.meta.name.clone(),
             other.type_name().to_owned(),

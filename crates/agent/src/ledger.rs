@@ -148,6 +148,7 @@ impl Ledger {
         let first = MountKey {
             pod: pod.clone(),
             volume: "".into(),
+            plugin: crate::task::Plugin::Local,
         };
         self.0
             .range(first..)

@@ -6,8 +6,28 @@ use std::time::Duration;
 
 use bitts_api::{Name, ObjectKey, Uid};
 
-/// The directory in which a pod's local volumes are mounted, as the kubelet names it (M40).
-pub const PLUGIN_DIRECTORY: &str = "kubernetes.io~local-volume";
+/// A type of volume that the agent mounts.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Plugin {
+    /// Directories of the node (M40).
+    Local,
+    /// Exports of NFS servers (M41).
+    Nfs,
+}
+
+impl Plugin {
+    /// All of them.
+    pub const ALL: [Self; 2] = [Self::Local, Self::Nfs];
+
+    /// The directory in which a pod's volumes of this type are mounted, as the kubelet names it.
+    #[must_use]
+    pub fn directory(self) -> &'static str {
+        match self {
+            Self::Local => "kubernetes.io~local-volume",
+            Self::Nfs => "kubernetes.io~nfs",
+        }
+    }
+}
 
 /// A volume in a pod: the unit of work. One task of it runs at a time, those of different ones run
 /// side by side (M7).
@@ -17,14 +37,20 @@ pub struct MountKey {
     pub pod: Uid,
     /// The PersistentVolume.
     pub volume: Name,
+    /// Its type.
+    pub plugin: Plugin,
 }
 
 impl MountKey {
     /// Where it is mounted, below the kubelet's directory.
     #[must_use]
     pub fn target(&self) -> PathBuf {
-        let Self { pod, volume } = self;
-        format!("pods/{pod}/volumes/{PLUGIN_DIRECTORY}/{volume}").into()
+        let Self {
+            pod,
+            volume,
+            plugin,
+        } = self;
+        format!("pods/{pod}/volumes/{}/{volume}", plugin.directory()).into()
     }
 }
 
@@ -33,12 +59,46 @@ impl MountKey {
 pub struct Mount {
     /// Of which volume, in which pod.
     pub key: MountKey,
-    /// The directory on the node, as the volume names it.
-    pub path: Box<str>,
+    /// What is mounted.
+    pub source: MountSource,
     /// The volume's mount options.
     pub options: Box<[Box<str>]>,
     /// Whether the pod only reads.
     pub read_only: bool,
+}
+
+/// What is mounted, as the volume names it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum MountSource {
+    /// A directory on the node.
+    Local(Box<str>),
+    /// An export.
+    Nfs {
+        /// The server's name or address.
+        server: Box<str>,
+        /// The path there.
+        path: Box<str>,
+    },
+}
+
+impl MountSource {
+    /// The type of volume that it belongs to.
+    #[must_use]
+    pub fn plugin(&self) -> Plugin {
+        match self {
+            Self::Local(_) => Plugin::Local,
+            Self::Nfs { .. } => Plugin::Nfs,
+        }
+    }
+}
+
+impl fmt::Display for MountSource {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Local(path) => f.write_str(path),
+            Self::Nfs { server, path } => write!(f, "{server}:{path}"),
+        }
+    }
 }
 
 /// Work for the worker. Each is idempotent: doing it again after it was cut off anywhere is right.
@@ -176,6 +236,7 @@ mod tests {
         let key = MountKey {
             pod: "u-1".into(),
             volume: "cqh".into(),
+            plugin: Plugin::Local,
         };
         let target = "pods/u-1/volumes/kubernetes.io~local-volume/cqh";
         assert_eq!(key.target().to_str(), Some(target));

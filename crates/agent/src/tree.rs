@@ -5,13 +5,16 @@
 //! mounted (M34).
 
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use bitts_mount::bind::{self, Options};
 use bitts_mount::dir::{Component, Dir, NameError, Removal};
+use bitts_mount::nfs::{NfsError, Share};
 use bitts_mount::path::{PathKind, Root};
 use bitts_mount::{SystemError, holders};
 
-use crate::task::{How, Mount, MountKey, PLUGIN_DIRECTORY, Report, Stage, Task};
+use crate::nfs;
+use crate::task::{How, Mount, MountKey, MountSource, Plugin, Report, Stage, Task};
 
 /// Where the agent mounts, and from where.
 #[derive(Clone, Debug)]
@@ -20,6 +23,8 @@ pub struct Tree {
     pub kubelet_dir: PathBuf,
     /// The directory in which the paths of local volumes start.
     pub local_root: PathBuf,
+    /// How long a server may take to answer.
+    pub patience: Duration,
 }
 
 /// A change that is about to be made, for whoever wants to know or to stop before it.
@@ -46,13 +51,15 @@ pub type Watcher<'a> = &'a mut dyn FnMut(Step<'_>) -> Result<(), Stopped>;
 pub struct Stopped;
 
 #[derive(Debug, thiserror::Error)]
-enum Trouble {
+pub(crate) enum Trouble {
     #[error(transparent)]
     System(#[from] SystemError),
     #[error(transparent)]
     Name(#[from] NameError),
     #[error(transparent)]
     Stopped(#[from] Stopped),
+    #[error(transparent)]
+    Nfs(#[from] NfsError),
     #[error("{0}")]
     Other(String),
 }
@@ -63,6 +70,9 @@ enum Down {
 }
 
 impl Tree {
+    /// As the kubelet has it before it forces an unmount (M41).
+    pub const PATIENCE: Duration = Duration::from_secs(60);
+
     /// Does a task. Blocks.
     #[must_use]
     pub fn perform(&self, task: Task, watcher: Watcher<'_>) -> Report {
@@ -130,10 +140,13 @@ impl Tree {
         };
         for uid in pods.children()? {
             match found_in(&pods, &uid) {
-                Ok(Found::Volumes(names)) => volumes.extend(names.iter().map(|volume| MountKey {
-                    pod: uid.as_str().into(),
-                    volume: volume.as_str().into(),
-                })),
+                Ok(Found::Volumes(found)) => {
+                    volumes.extend(found.iter().map(|(plugin, volume)| MountKey {
+                        pod: uid.as_str().into(),
+                        volume: volume.as_str().into(),
+                        plugin: *plugin,
+                    }));
+                }
                 Ok(Found::Nothing) => empty.push(uid.as_str().into()),
                 Ok(Found::NotOurs) => {}
                 // One odd directory does not keep the others from being looked after.
@@ -145,13 +158,21 @@ impl Tree {
 
     fn mount(&self, mount: &Mount, watcher: Watcher<'_>) -> Result<How, (Stage, String)> {
         let new_mounter = |error: &dyn ToString| (Stage::NewMounter, error.to_string());
+        let path = match &mount.source {
+            MountSource::Local(path) => path,
+            MountSource::Nfs { server, path } => {
+                let share = nfs::share(server, path).map_err(|error| new_mounter(&error))?;
+                return self
+                    .set_up_nfs(mount, &share, watcher)
+                    .map_err(|trouble| (Stage::SetUp, trouble.to_string()));
+            }
+        };
         let source = Root::open(&self.local_root)
-            .and_then(|root| root.resolve(Path::new(&*mount.path)))
+            .and_then(|root| root.resolve(Path::new(&**path)))
             .map_err(|error| new_mounter(&error))?;
         if source.kind == PathKind::BlockDevice {
             return Err(new_mounter(&format!(
-                "path {:?} is a block device: this agent mounts only directories so far",
-                mount.path
+                "path {path:?} is a block device: this agent mounts only directories so far"
             )));
         }
         self.set_up(mount, &source.dir, watcher)
@@ -165,24 +186,13 @@ impl Tree {
             options = options.read_only();
         }
         let volume = name(mount.key.volume.as_str())?;
-        let mut dir = Dir::open(&self.kubelet_dir)?;
-        for part in [
-            "pods",
-            &mount.key.pod.to_string(),
-            "volumes",
-            PLUGIN_DIRECTORY,
-        ] {
-            watcher(Step::Make(part))?;
-            dir = dir.make_child(&name(part)?)?;
-        }
-        watcher(Step::Make(volume.as_str()))?;
-        let target = dir.make_child(&volume)?;
+        let (dir, target) = self.make_target(&mount.key, watcher)?;
         let there = target.identity()?;
         if there.is_mount_point {
             if !there.is_same_file(&source.identity()?) {
                 return Err(Trouble::Other(format!(
                     "something else than {:?} is mounted at {}: if nothing needs it, unmount it",
-                    mount.path,
+                    mount.source.to_string(),
                     target.path().display()
                 )));
             }
@@ -201,10 +211,46 @@ impl Tree {
         Ok(How::Now)
     }
 
+    fn set_up_nfs(
+        &self,
+        mount: &Mount,
+        share: &Share,
+        watcher: Watcher<'_>,
+    ) -> Result<How, Trouble> {
+        let options = nfs::options(mount)?;
+        let (dir, target) = self.make_target(&mount.key, watcher)?;
+        if target.identity()?.is_mount_point {
+            nfs::expect(share, &target)?;
+            return Ok(How::Before);
+        }
+        watcher(Step::Bind)?;
+        let mounted = bitts_mount::nfs::mount(share, &target, &options, self.patience);
+        if let Err(error) = mounted {
+            drop(target);
+            // M40; that it stays where it cannot be removed harms nobody.
+            let _ = dir.remove(&name(mount.key.volume.as_str())?);
+            return Err(Trouble::Nfs(error));
+        }
+        Ok(How::Now)
+    }
+
+    /// Makes the directory of a volume and all above it; returns the one above, too.
+    fn make_target(&self, key: &MountKey, watcher: Watcher<'_>) -> Result<(Dir, Dir), Trouble> {
+        let mut dir = Dir::open(&self.kubelet_dir)?;
+        let (pod, plugin) = (key.pod.to_string(), key.plugin.directory());
+        for part in ["pods", &pod, "volumes", plugin] {
+            watcher(Step::Make(part))?;
+            dir = dir.make_child(&name(part)?)?;
+        }
+        watcher(Step::Make(key.volume.as_str()))?;
+        let target = dir.make_child(&name(key.volume.as_str())?)?;
+        Ok((dir, target))
+    }
+
     fn unmount(&self, key: &MountKey, watcher: Watcher<'_>) -> Result<Down, Trouble> {
         let (pod, volume) = (name(&key.pod.to_string())?, name(key.volume.as_str())?);
         let mut was_mounted = false;
-        if let Some(parent) = self.plugin_directory(&pod)? {
+        if let Some(parent) = self.plugin_directory(key.plugin, &pod)? {
             while let Some(target) = parent.child(&volume)? {
                 if !target.identity()?.is_mount_point {
                     break;
@@ -215,7 +261,10 @@ impl Tree {
                 // Open, it would keep the mount busy.
                 drop(target);
                 watcher(Step::Unmount)?;
-                parent.unmount(&volume)?;
+                match key.plugin {
+                    Plugin::Local => parent.unmount(&volume)?,
+                    Plugin::Nfs => nfs::unmount(&parent, &volume, self.patience)?,
+                }
                 was_mounted = true;
             }
             // What is mounted there for others only would go with the directory.
@@ -245,9 +294,9 @@ impl Tree {
         Ok(Down::Gone { was_mounted })
     }
 
-    fn plugin_directory(&self, pod: &Component) -> Result<Option<Dir>, Trouble> {
+    fn plugin_directory(&self, plugin: Plugin, pod: &Component) -> Result<Option<Dir>, Trouble> {
         let mut dir = Dir::open(&self.kubelet_dir)?;
-        for part in ["pods", pod.as_str(), "volumes", PLUGIN_DIRECTORY] {
+        for part in ["pods", pod.as_str(), "volumes", plugin.directory()] {
             match dir.child(&name(part)?)? {
                 Some(child) => dir = child,
                 None => return Ok(None),
@@ -267,8 +316,10 @@ impl Tree {
             return Ok(());
         };
         if let Some(volumes) = pod_dir.child(&name("volumes")?)? {
-            watcher(Step::Remove(PLUGIN_DIRECTORY))?;
-            volumes.remove(&name(PLUGIN_DIRECTORY)?)?;
+            for plugin in Plugin::ALL.map(Plugin::directory) {
+                watcher(Step::Remove(plugin))?;
+                volumes.remove(&name(plugin)?)?;
+            }
         }
         watcher(Step::Remove("volumes"))?;
         pod_dir.remove(&name("volumes")?)?;
@@ -279,7 +330,7 @@ impl Tree {
 }
 
 enum Found {
-    Volumes(Vec<Component>),
+    Volumes(Vec<(Plugin, Component)>),
     Nothing,
     NotOurs,
 }
@@ -288,15 +339,23 @@ fn found_in(pods: &Dir, uid: &Component) -> Result<Found, Trouble> {
     let Some(pod) = pods.child(uid)? else {
         return Ok(Found::NotOurs);
     };
-    let (volumes, plugin) = (name("volumes")?, name(PLUGIN_DIRECTORY)?);
+    let volumes = name("volumes")?;
     let mut only_ours = pod.children()?.iter().all(|child| *child == volumes);
     if let Some(volumes) = pod.child(&volumes)? {
-        only_ours &= volumes.children()?.iter().all(|child| *child == plugin);
-        if let Some(plugin) = volumes.child(&plugin)? {
-            let names = plugin.children()?;
-            if !names.is_empty() {
-                return Ok(Found::Volumes(names));
+        let mut found = Vec::new();
+        for child in volumes.children()? {
+            let plugin = Plugin::ALL
+                .into_iter()
+                .find(|plugin| plugin.directory() == child.as_str());
+            match (plugin, volumes.child(&child)?) {
+                (Some(plugin), Some(dir)) => {
+                    found.extend(dir.children()?.into_iter().map(|name| (plugin, name)));
+                }
+                _ => only_ours = false,
             }
+        }
+        if !found.is_empty() {
+            return Ok(Found::Volumes(found));
         }
     }
     Ok(if only_ours {

@@ -1,6 +1,7 @@
 //! Does the machine's tasks, each on a thread of its own so that nothing waits for a mount.
 
 use std::path::PathBuf;
+use std::time::Duration;
 
 use bitts_api::NodeName;
 use bitts_runtime::{Host, RoleOptions, RuntimeError, Worker, run_role};
@@ -20,6 +21,9 @@ pub struct AgentConfig {
     /// The directory in which the paths of local volumes start. A link that leaves it is refused,
     /// except in `/`, which nothing leaves.
     pub local_root: PathBuf,
+    /// How long a server may take to answer before a mount is given up for the time being, and
+    /// before an unmount is forced.
+    pub patience: Duration,
     /// Whether to delete the objects of pods whose deletion was asked for, once their volumes are
     /// down; only where nobody else runs the pods.
     pub finish_pods: bool,
@@ -37,6 +41,7 @@ impl AgentConfig {
             node,
             kubelet_dir: "/var/lib/kubelet".into(),
             local_root: "/".into(),
+            patience: Tree::PATIENCE,
             finish_pods: false,
             mounter: Mounter::System,
             observer: None,
@@ -86,6 +91,7 @@ impl NodeWorker {
             tree: Tree {
                 kubelet_dir: config.kubelet_dir,
                 local_root: config.local_root,
+                patience: config.patience,
             },
             mounter: config.mounter,
             observer: config.observer,
@@ -171,7 +177,7 @@ fn log(report: &Report) {
         Report::ScanFailed(error) => tracing::error!(error, "cannot scan the kubelet's directory"),
         Report::Mounted { mount, target, how } => {
             let (volume, pod) = (&mount.key.volume, &mount.key.pod);
-            tracing::info!(%volume, %pod, source = %mount.path, target = %target.display(), ?how, "mounted");
+            tracing::info!(%volume, %pod, source = %mount.source, target = %target.display(), ?how, "mounted");
         }
         Report::MountFailed {
             mount,
@@ -186,7 +192,7 @@ fn log(report: &Report) {
             target,
             was_mounted,
         } => {
-            let MountKey { volume, pod } = key;
+            let MountKey { volume, pod, .. } = key;
             tracing::info!(%volume, %pod, target = %target.display(), was_mounted, "unmounted");
         }
         Report::Kept {
@@ -194,11 +200,11 @@ fn log(report: &Report) {
             target,
             holders,
         } => {
-            let MountKey { volume, pod } = key;
+            let MountKey { volume, pod, .. } = key;
             tracing::warn!(%volume, %pod, target = %target.display(), holders, "kept: still in use");
         }
         Report::UnmountFailed { key, message } => {
-            let MountKey { volume, pod } = key;
+            let MountKey { volume, pod, .. } = key;
             tracing::warn!(%volume, %pod, error = message, "cannot unmount");
         }
         Report::PodDirectoryRemoved(pod) => {

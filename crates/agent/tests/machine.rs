@@ -6,7 +6,7 @@
 
 use std::fmt::Write as _;
 
-use bitts_agent::{Agent, Alarm, How, Mount, MountKey, Report, Stage, Task};
+use bitts_agent::{Agent, Alarm, How, Mount, MountKey, MountSource, Plugin, Report, Stage, Task};
 use bitts_api::machine::{
     Destruction, Effect, Evidence, Input, Machine as _, Moment, Outcome, Scope,
 };
@@ -170,13 +170,14 @@ fn key(pod: &str) -> MountKey {
     MountKey {
         pod: format!("{pod}-uid").into(),
         volume: "cqh".into(),
+        plugin: Plugin::Local,
     }
 }
 
 fn mount(pod: &str) -> Mount {
     Mount {
         key: key(pod),
-        path: "/data/pv".into(),
+        source: MountSource::Local("/data/pv".into()),
         options: [].into(),
         read_only: false,
     }
@@ -550,7 +551,7 @@ fn failures_are_told_once_and_tried_again_ever_later() {
     let Effect::Task(Task::Mount(again)) = &effects[0] else {
         panic!("{effects:?}")
     };
-    assert_eq!(&*again.path, "/data/new");
+    assert_eq!(again.source, MountSource::Local("/data/new".into()));
     assert_eq!(run.feed(Input::Alarm(second)), [], "a try is under way");
 }
 

@@ -13,7 +13,10 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use bitts_agent::tree::{Step, Stopped, Tree};
-use bitts_agent::{Agent, AgentConfig, How, Mount, MountKey, Mounter, NodeWorker, Report, Task};
+use bitts_agent::{
+    Agent, AgentConfig, How, Mount, MountKey, MountSource, Mounter, NodeWorker, Plugin, Report,
+    Task,
+};
 use bitts_api::Kind;
 use bitts_api::machine::{Effect, Input, Machine as _, Moment};
 use bitts_mount::bind::{self, Options};
@@ -86,6 +89,7 @@ impl World {
             tree: Tree {
                 kubelet_dir: "/var/lib/kubelet".into(),
                 local_root: "/".into(),
+                patience: Tree::PATIENCE,
             },
             pods: Vec::new(),
             read_only: false,
@@ -101,6 +105,7 @@ impl World {
         MountKey {
             pod: uid.into(),
             volume: "cqh".into(),
+            plugin: Plugin::Local,
         }
     }
 
@@ -344,6 +349,7 @@ fn files_in_an_unmounted_directory_stay() {
     let key = MountKey {
         pod: "pod".into(),
         volume: "cqh".into(),
+        plugin: Plugin::Local,
     };
     fs::create_dir_all(world.target(&key)).unwrap();
     fs::write(world.target(&key).join("stray"), "data").unwrap();
@@ -375,10 +381,11 @@ fn on_the_host(temp: &Path) -> (Tree, Mount) {
     let key = MountKey {
         pod: pod_on_the_host().into(),
         volume: "cqh".into(),
+        plugin: Plugin::Local,
     };
     let mount = Mount {
         key,
-        path: "/pv".into(),
+        source: MountSource::Local("/pv".into()),
         options: [].into(),
         read_only: false,
     };
@@ -386,6 +393,7 @@ fn on_the_host(temp: &Path) -> (Tree, Mount) {
         Tree {
             kubelet_dir: temp.join("kubelet"),
             local_root: temp.into(),
+            patience: Tree::PATIENCE,
         },
         mount,
     )
@@ -510,10 +518,11 @@ fn the_worker_mounts_and_tells() {
     let key = MountKey {
         pod: "pod".into(),
         volume: "cqh".into(),
+        plugin: Plugin::Local,
     };
     let mount = Mount {
         key: key.clone(),
-        path: "/data/pv".into(),
+        source: MountSource::Local("/data/pv".into()),
         options: [].into(),
         read_only: false,
     };

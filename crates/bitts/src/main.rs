@@ -30,6 +30,9 @@ use clap::{CommandFactory as _, Parser as _};
 use cli::{Cli, Command, LogFormat};
 
 fn main() -> ExitCode {
+    // The agent's calls that may hang are made by this program once more.
+    #[cfg(feature = "agent")]
+    bitts_mount::child::serve();
     let cli = Cli::parse();
     match execute(cli) {
         Ok(code) => code,

@@ -1,10 +1,12 @@
-//! Linux mounts as a library: mount table, bind mounts, safe paths, private roots.
+//! Linux mounts as a library: mount table, bind mounts, NFS, safe paths, private roots.
 //!
 //! Everything works on open directories, never on paths that somebody could swap in between: a
 //! volume's path is resolved once to a file descriptor ([`path`]), the mount point is made and
 //! entered one checked name at a time ([`dir`]), and the bind mount joins the two descriptors
 //! ([`bind`]). What is mounted where comes from the kernel ([`table`]), and so does who still holds
 //! it ([`holders`]). Nothing here removes a file or a directory that is not empty.
+//!
+//! What may wait for a server, as NFS ([`nfs`]) does, is done by a [`child`] with a deadline.
 //!
 //! It needs Linux 5.8 or newer and knows nothing of Kubernetes. There is no unsafe code.
 //!
@@ -27,11 +29,14 @@
 //! ```
 
 pub mod bind;
+pub mod child;
 pub mod dir;
 mod error;
 pub mod holders;
+pub mod nfs;
 pub mod path;
 pub mod sandbox;
 pub mod table;
+mod work;
 
 pub use error::SystemError;

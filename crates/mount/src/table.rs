@@ -39,6 +39,8 @@ pub struct Mount {
     pub root: PathBuf,
     /// Where it is mounted, as seen by the process whose table this is.
     pub point: PathBuf,
+    /// What is mounted, e.g. `/dev/vda` or `server:/export`; its meaning is the file system's own.
+    pub source: String,
     /// The file system's type, e.g. `ext4`.
     pub fs_type: String,
     /// Whether writing through this mount is refused.
@@ -122,6 +124,9 @@ fn mount(line: MountInfo) -> Option<Mount> {
         },
         root: unescape(&line.root),
         point: unescape(line.mount_point.to_str()?),
+        source: unescape(line.mount_source.as_deref().unwrap_or_default())
+            .to_string_lossy()
+            .into_owned(),
         fs_type: line.fs_type,
         read_only: line.mount_options.contains_key("ro"),
         peers: None,

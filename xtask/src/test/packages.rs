@@ -11,7 +11,7 @@ struct Program {
     needed_for: &'static str,
 }
 
-const PROGRAMS: [Program; 2] = [
+const PROGRAMS: [Program; 9] = [
     Program {
         name: "cc",
         package: "gcc",
@@ -22,7 +22,22 @@ const PROGRAMS: [Program; 2] = [
         package: "util-linux",
         needed_for: "running the demo as a user who is not root",
     },
+    real_nfs("linux.uml", "user-mode-linux"),
+    real_nfs("modprobe", "kmod"),
+    real_nfs("ip", "iproute2"),
+    real_nfs("iptables-legacy", "iptables"),
+    real_nfs("mount.nfs", "nfs-common"),
+    real_nfs("rpcbind", "rpcbind"),
+    real_nfs("rpc.nfsd", "nfs-kernel-server"),
 ];
+
+const fn real_nfs(name: &'static str, package: &'static str) -> Program {
+    Program {
+        name,
+        package,
+        needed_for: "mounting from a real NFS server, in user-mode Linux",
+    }
+}
 
 pub(super) fn install() -> Result<Report> {
     let sh = Shell::new()?;

@@ -147,7 +147,7 @@ pub(crate) async fn mounts(
     while let Some(report) = reports.recv().await {
         let (step, pod, detail) = match report {
             Report::Mounted { mount, target, how } => {
-                let command = format!("mount --bind {} {}", mount.path, target.display());
+                let command = format!("mount --bind {} {}", mount.source, target.display());
                 let detail = match how {
                     How::Now => command,
                     How::Before => format!("{command} (was there already)"),

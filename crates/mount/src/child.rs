@@ -1,0 +1,162 @@
+//! Calls that may hang, each in a child process with a deadline.
+//!
+//! A call on a network file system waits in the kernel as long as the server does not answer, and a
+//! thread that waits so cannot be ended; a process can. The child is the same program once more: its
+//! `main` begins with [`serve`].
+
+use std::fs::File;
+use std::io::{self, Read as _, Seek as _};
+use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::process::CommandExt as _;
+use std::process::{Child, Command, ExitStatus, Stdio};
+use std::sync::{Mutex, OnceLock};
+use std::time::{Duration, Instant};
+
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::fs::MemfdFlags;
+use rustix::process::{Pid, PidfdFlags, Signal};
+
+use crate::SystemError;
+
+/// The name that a child is started under.
+const NAME: &str = "bitts-mount-child";
+/// How long a killed child may take to be gone.
+const LAST_BREATH: Duration = Duration::from_secs(1);
+
+/// Set by [`serve`]: this program knows how to be a child.
+static PREPARED: OnceLock<()> = OnceLock::new();
+/// Children that did not end when they were killed: the kernel has them until the server answers.
+static STUCK: Mutex<Vec<Child>> = Mutex::new(Vec::new());
+
+/// Does the work of a child and ends, where this process was started as one; else only notes that
+/// this program can be one. To be called first in `main`.
+pub fn serve() {
+    let mut arguments = std::env::args();
+    if arguments.next().as_deref() != Some(NAME) {
+        let _ = PREPARED.set(());
+        return;
+    }
+    let words: Vec<String> = arguments.collect();
+    let code = match crate::work::perform(&words) {
+        Ok(()) => 0,
+        Err(failure) => {
+            // Nobody is left to tell when this cannot be told.
+            let _ = io::Write::write_all(&mut io::stderr(), failure.message.as_bytes());
+            failure.code()
+        }
+    };
+    std::process::exit(code)
+}
+
+/// Why a child did not do its work.
+#[derive(Debug, thiserror::Error)]
+pub enum ChildError {
+    /// It did not end in time, and was killed. What it was about may have happened.
+    #[error("no end after {} s: the server does not answer", .0.as_secs_f32())]
+    Deadline(Duration),
+    /// It said why; the number is its exit code.
+    #[error("{message}")]
+    Failed {
+        /// Its exit code: an error number of the kernel, if below 200.
+        code: i32,
+        /// What it said.
+        message: String,
+    },
+    /// It was ended by something else than its deadline.
+    #[error("the child process was ended: {0}")]
+    Ended(ExitStatus),
+    /// It could not be started or waited for.
+    #[error(transparent)]
+    System(#[from] SystemError),
+}
+
+/// The program itself as a child, with this work.
+pub(crate) fn own(words: &[&str]) -> Result<Command, SystemError> {
+    if PREPARED.get().is_none() {
+        let cause = "the program's main must begin with bitts_mount::child::serve()";
+        return Err(SystemError::new(
+            "starting a child",
+            io::Error::other(cause),
+        ));
+    }
+    let mut command = Command::new("/proc/self/exe");
+    command.arg0(NAME).args(words);
+    Ok(command)
+}
+
+/// Runs a child in `directory` (its standard input, which may be open with `O_PATH`) and waits for
+/// it, at most until the deadline.
+pub(crate) fn run(
+    mut command: Command,
+    directory: impl AsFd,
+    deadline: Duration,
+) -> Result<(), ChildError> {
+    reap();
+    let failed = |e: io::Error| SystemError::new("starting a child", e);
+    // Not a pipe: nobody has to read it, and no daemon that the child starts can keep it open.
+    let said =
+        rustix::fs::memfd_create("said", MemfdFlags::CLOEXEC).map_err(|e| failed(e.into()))?;
+    let mut said = File::from(said);
+    let directory: OwnedFd = directory.as_fd().try_clone_to_owned().map_err(failed)?;
+    let mut child = command
+        .stdin(Stdio::from(directory))
+        .stdout(Stdio::null())
+        .stderr(Stdio::from(said.try_clone().map_err(failed)?))
+        .process_group(0)
+        .spawn()
+        .map_err(failed)?;
+    let Some(status) = wait(&mut child, deadline)? else {
+        // With all that it started, as mount.nfs does.
+        if let Some(group) = Pid::from_raw(child.id().cast_signed()) {
+            let _ = rustix::process::kill_process_group(group, Signal::KILL);
+        }
+        if wait(&mut child, LAST_BREATH)?.is_none() {
+            STUCK.lock().unwrap_or_else(|e| e.into_inner()).push(child);
+        }
+        return Err(ChildError::Deadline(deadline));
+    };
+    if status.success() {
+        return Ok(());
+    }
+    let mut message = String::new();
+    let read = said
+        .rewind()
+        .and_then(|()| said.read_to_string(&mut message));
+    match (status.code(), read) {
+        (Some(code), Ok(_)) => Err(ChildError::Failed {
+            code,
+            message: message.trim().to_owned(),
+        }),
+        _ => Err(ChildError::Ended(status)),
+    }
+}
+
+/// Waits without a thread or a signal handler of its own.
+fn wait(child: &mut Child, at_most: Duration) -> Result<Option<ExitStatus>, SystemError> {
+    let failed = |e: io::Error| SystemError::new("waiting for a child", e);
+    let pid = Pid::from_raw(child.id().cast_signed())
+        .ok_or_else(|| failed(io::ErrorKind::NotFound.into()))?;
+    let handle =
+        rustix::process::pidfd_open(pid, PidfdFlags::empty()).map_err(|e| failed(e.into()))?;
+    let start = Instant::now();
+    loop {
+        if let Some(status) = child.try_wait().map_err(failed)? {
+            return Ok(Some(status));
+        }
+        let left = at_most.saturating_sub(start.elapsed());
+        if left.is_zero() {
+            return Ok(None);
+        }
+        let limit = Timespec::try_from(left).ok();
+        match poll(&mut [PollFd::new(&handle, PollFlags::IN)], limit.as_ref()) {
+            Ok(_) | Err(rustix::io::Errno::INTR) => {}
+            Err(e) => return Err(failed(e.into())),
+        }
+    }
+}
+
+/// Forgets the children that the kernel has let go meanwhile.
+fn reap() {
+    let mut stuck = STUCK.lock().unwrap_or_else(|e| e.into_inner());
+    stuck.retain_mut(|child| matches!(child.try_wait(), Ok(None)));
+}

@@ -1,0 +1,226 @@
+//! What a child process does: one call that may hang, on the directory that is its standard input.
+
+use std::io::Read as _;
+use std::net::{IpAddr, SocketAddr, TcpStream, ToSocketAddrs as _, UdpSocket};
+use std::time::Duration;
+
+use rustix::fd::{AsFd, OwnedFd};
+use rustix::io::Errno;
+use rustix::mount::{
+    FsMountFlags, FsOpenFlags, MountAttrFlags, MoveMountFlags, UnmountFlags, fsconfig_create,
+    fsconfig_set_flag, fsconfig_set_string, fsmount, fsopen, move_mount,
+};
+
+/// The kinds of work.
+pub(crate) const MOUNT_NFS: &str = "mount-nfs";
+pub(crate) const UNMOUNT: &str = "unmount";
+pub(crate) const PROBE: &str = "probe";
+
+/// The ways to unmount.
+pub(crate) const NORMAL: &str = "normal";
+pub(crate) const FORCED: &str = "forced";
+pub(crate) const LAZY: &str = "lazy";
+
+/// Exit codes that are no error numbers: `mount.nfs` failed (32 is EPIPE, which no mount gives),
+pub(crate) const PROGRAM_FAILED: i32 = 32;
+/// the server's name leads nowhere,
+pub(crate) const UNKNOWN_SERVER: i32 = 200;
+/// `mount.nfs` is not here,
+pub(crate) const NO_PROGRAM: i32 = 201;
+/// the work was not understood.
+const NONSENSE: i32 = 202;
+
+/// The port of NFS.
+const PORT: u16 = 2049;
+/// How long a server may take to accept a connection.
+const PATIENCE: Duration = Duration::from_secs(5);
+
+/// Options of a mount, each with what the kernel calls it.
+pub(crate) const MOUNT_FLAGS: &[(&str, MountAttrFlags)] = &[
+    ("ro", MountAttrFlags::MOUNT_ATTR_RDONLY),
+    ("nosuid", MountAttrFlags::MOUNT_ATTR_NOSUID),
+    ("nodev", MountAttrFlags::MOUNT_ATTR_NODEV),
+    ("noexec", MountAttrFlags::MOUNT_ATTR_NOEXEC),
+    ("noatime", MountAttrFlags::MOUNT_ATTR_NOATIME),
+    ("nodiratime", MountAttrFlags::MOUNT_ATTR_NODIRATIME),
+    ("relatime", MountAttrFlags::empty()),
+];
+
+/// Why the work was not done.
+pub(crate) struct Failure {
+    code: i32,
+    pub(crate) message: String,
+}
+
+impl Failure {
+    pub(crate) fn code(&self) -> i32 {
+        self.code
+    }
+
+    fn new(doing: &str, errno: Errno) -> Self {
+        Self {
+            code: errno.raw_os_error(),
+            message: format!("{doing}: {errno}"),
+        }
+    }
+}
+
+/// Does the work that these words say.
+pub(crate) fn perform(words: &[String]) -> Result<(), Failure> {
+    let words: Vec<&str> = words.iter().map(String::as_str).collect();
+    match &*words {
+        [MOUNT_NFS, server, source, version, options @ ..] => {
+            mount_nfs(server, source, version, options)
+        }
+        [UNMOUNT, name, how] => unmount(name, how),
+        [PROBE, name] => probe(name),
+        _ => Err(Failure {
+            code: NONSENSE,
+            message: format!("no such work: {words:?}"),
+        }),
+    }
+}
+
+fn mount_nfs(server: &str, source: &str, version: &str, options: &[&str]) -> Result<(), Failure> {
+    let address = resolve(server)?;
+    let value = |key: &str| {
+        let pairs = options.iter().filter_map(|option| option.split_once('='));
+        pairs
+            .filter(|(name, _)| *name == key)
+            .map(|(_, value)| value)
+            .next_back()
+    };
+    let four = version.starts_with('4');
+    if four && !value("proto").is_some_and(|proto| proto.starts_with("rdma")) {
+        let port = value("port")
+            .and_then(|port| port.parse().ok())
+            .filter(|port| *port != 0);
+        greet(SocketAddr::new(address, port.unwrap_or(PORT)))?;
+    }
+    let config = fsopen("nfs", FsOpenFlags::FSOPEN_CLOEXEC).map_err(|errno| {
+        let advice = if errno == Errno::NODEV {
+            "the kernel has no NFS client: load the module `nfs`"
+        } else {
+            "asking the kernel for NFS"
+        };
+        Failure::new(advice, errno)
+    })?;
+    let told = |doing: &str, errno| Failure::new(&kernel_says(&config, doing), errno);
+    let set = |key: &str, value: &str| {
+        fsconfig_set_string(&config, key, value)
+            .map_err(|errno| told(&format!("mount option {key}={value}"), errno))
+    };
+    set("source", source)?;
+    set("addr", &address.to_string())?;
+    set("vers", version)?;
+    if four
+        && value("clientaddr").is_none()
+        && let Some(own) = own_address(address)
+    {
+        set("clientaddr", &own.to_string())?;
+    }
+    let mut flags = MountAttrFlags::empty();
+    for option in options {
+        if let Some((_, flag)) = MOUNT_FLAGS.iter().find(|(name, _)| name == option) {
+            flags |= *flag;
+        } else if let Some((key, value)) = option.split_once('=') {
+            set(key, value)?;
+        } else {
+            fsconfig_set_flag(&config, *option)
+                .map_err(|errno| told(&format!("mount option {option}"), errno))?;
+        }
+    }
+    fsconfig_create(&config).map_err(|errno| told(meaning(errno), errno))?;
+    let mounted = fsmount(&config, FsMountFlags::FSMOUNT_CLOEXEC, flags)
+        .map_err(|errno| told("making the mount", errno))?;
+    let flags = MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH | MoveMountFlags::MOVE_MOUNT_T_EMPTY_PATH;
+    move_mount(&mounted, "", std::io::stdin().as_fd(), "", flags)
+        .map_err(|errno| Failure::new("putting the mount in its place", errno))
+}
+
+/// What an error of the last step means to a user.
+fn meaning(errno: Errno) -> &'static str {
+    match errno {
+        Errno::NOENT => "the server has no such path, or does not export it to this machine",
+        Errno::ACCESS | Errno::PERM => "the server does not export this to this machine",
+        Errno::PROTONOSUPPORT | Errno::OPNOTSUPP => "the server does not have this NFS version",
+        Errno::CONNREFUSED => "nothing on the server serves NFS",
+        Errno::TIMEDOUT => "the server does not answer",
+        _ => "the kernel refused",
+    }
+}
+
+/// What the kernel wrote down for whoever configures a file system.
+fn kernel_says(config: &OwnedFd, doing: &str) -> String {
+    let mut text = String::from(doing);
+    let Ok(copy) = config.try_clone() else {
+        return text;
+    };
+    let mut log = std::fs::File::from(copy);
+    let mut line = [0; 1024];
+    // One message a read; none left is an error.
+    while let Ok(length @ 1..) = log.read(&mut line) {
+        let message = String::from_utf8_lossy(&line[..length]);
+        text.push_str(" (");
+        text.push_str(message.trim_start_matches(['e', 'w', 'i']).trim());
+        text.push(')');
+    }
+    text
+}
+
+fn resolve(server: &str) -> Result<IpAddr, Failure> {
+    let unbracketed = server.trim_start_matches('[').trim_end_matches(']');
+    let unknown = |why: String| Failure {
+        code: UNKNOWN_SERVER,
+        message: format!("the server's name {server:?} cannot be resolved: {why}"),
+    };
+    (unbracketed, 0)
+        .to_socket_addrs()
+        .map_err(|error| unknown(error.to_string()))?
+        .map(|address| address.ip())
+        .next()
+        .ok_or_else(|| unknown("it has no address".to_owned()))
+}
+
+/// Whether anything listens there. The kernel would find out as well, only much later.
+fn greet(server: SocketAddr) -> Result<(), Failure> {
+    let Err(error) = TcpStream::connect_timeout(&server, PATIENCE) else {
+        return Ok(());
+    };
+    let errno = Errno::from_io_error(&error).unwrap_or(Errno::TIMEDOUT);
+    let doing = format!("the server at {server} cannot be reached");
+    Err(Failure::new(&doing, errno))
+}
+
+/// Where the server may call back, as NFS 4.0 does.
+fn own_address(server: IpAddr) -> Option<IpAddr> {
+    let any: IpAddr = match server {
+        IpAddr::V4(_) => [0, 0, 0, 0].into(),
+        IpAddr::V6(_) => [0; 16].into(),
+    };
+    let socket = UdpSocket::bind((any, 0)).ok()?;
+    // Sends nothing, but chooses the way.
+    socket.connect((server, PORT)).ok()?;
+    Some(socket.local_addr().ok()?.ip())
+}
+
+fn unmount(name: &str, how: &str) -> Result<(), Failure> {
+    let flags = match how {
+        FORCED => UnmountFlags::FORCE,
+        LAZY => UnmountFlags::DETACH,
+        _ => UnmountFlags::empty(),
+    };
+    rustix::mount::unmount(below(name), UnmountFlags::NOFOLLOW | flags)
+        .map_err(|errno| Failure::new("the kernel refused", errno))
+}
+
+fn probe(name: &str) -> Result<(), Failure> {
+    // The root's attributes are cached, the room on the server is not.
+    rustix::fs::statfs(below(name))
+        .map(drop)
+        .map_err(|errno| Failure::new("the server's answer", errno))
+}
+
+fn below(name: &str) -> String {
+    format!("/proc/self/fd/0/{name}")
+}

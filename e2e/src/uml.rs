@@ -1,0 +1,208 @@
+//! Tests in a Linux of their own: user-mode Linux, a kernel that runs as a program.
+//!
+//! It has what the machine's kernel may lack (an NFS client and server), and whatever a test leaves
+//! in it, hung mounts included, is gone with it. Nobody has to be root for that.
+//!
+//! A guest is the test program once more: its first process ([`guest`]), then the case itself, as
+//! root. It sees the host's files read-only and has tmpfs where it writes. [`server`] makes NFS
+//! servers in it, each in a network of its own.
+//!
+//! ```no_run
+//! use bitts_e2e::uml::{self, Case};
+//!
+//! const CASES: &[Case] = &[("the_kernel_is_another", || {
+//!     anyhow::ensure!(std::fs::read_to_string("/proc/cpuinfo")?.contains("User Mode Linux"));
+//!     Ok(())
+//! })];
+//!
+//! fn main() -> std::process::ExitCode {
+//!     uml::main(CASES)
+//! }
+//! ```
+
+pub mod guest;
+pub mod server;
+
+use std::fs::{self, File};
+use std::os::unix::process::CommandExt as _;
+use std::path::{Path, PathBuf};
+use std::process::{Command, ExitCode, Stdio};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context as _, bail, ensure};
+use libtest_mimic::{Arguments, Trial};
+
+/// A case: its name, and what it does in its guest.
+pub type Case = (&'static str, fn() -> anyhow::Result<()>);
+
+/// The guest's memory.
+const MEGABYTES: u64 = 384;
+/// How long a case may take, boot included. The guest ends itself then.
+const LIMIT: Duration = Duration::from_secs(150);
+/// Where Debian has the modules of user-mode Linux.
+const MODULES: &str = "/usr/lib/uml/modules";
+
+/// What the guests need, and the Debian package that has it.
+const PROGRAMS: &[(&str, &str)] = &[
+    ("linux.uml", "user-mode-linux"),
+    ("modprobe", "kmod"),
+    ("ip", "iproute2"),
+    ("iptables-legacy", "iptables"),
+    ("mount.nfs", "nfs-common"),
+    ("rpcbind", "rpcbind"),
+    ("rpcinfo", "rpcbind"),
+    ("rpc.mountd", "nfs-kernel-server"),
+    ("rpc.nfsd", "nfs-kernel-server"),
+    ("nfsdcld", "nfs-kernel-server"),
+    ("exportfs", "nfs-kernel-server"),
+];
+
+/// Runs "$@" in this shell's process group and ends the whole group when standard input closes,
+/// which the kernel sees to however the tests end: a guest is several processes.
+const GUARD: &str = r#"
+exec 3<&0
+"$@" </dev/null 3<&- & guest=$!
+{ read -r _; kill -9 0; } <&3 & guard=$!
+wait $guest
+kill $guard 2>/dev/null
+"#;
+
+/// The `main` of a test program whose cases each run in a guest of their own.
+///
+/// Where guests cannot be had, the cases count as ignored and what is missing is said.
+pub fn main(cases: &'static [Case]) -> ExitCode {
+    if guest::is_first_process() {
+        guest::be_first_process();
+    }
+    if let Some(served) = server::be_server_if_asked() {
+        return exit_code(served);
+    }
+    if let Some(name) = guest::case() {
+        return run_here(cases, &name);
+    }
+    let arguments = Arguments::from_args();
+    let missing = missing();
+    if let Some(missing) = &missing {
+        eprintln!("skipped: tests in user-mode Linux: {missing}");
+    }
+    let trials = cases.iter().map(|(name, _)| {
+        let run = move || Ok(run_in_guest(name).map_err(|error| format!("{error:#}"))?);
+        Trial::test(format!("uml::{name}"), run).with_ignored_flag(missing.is_some())
+    });
+    libtest_mimic::run(&arguments, trials.collect()).exit_code()
+}
+
+fn run_here(cases: &[Case], name: &str) -> ExitCode {
+    let Some((_, case)) = cases.iter().find(|(known, _)| *known == name) else {
+        eprintln!("there is no case {name}");
+        return ExitCode::FAILURE;
+    };
+    exit_code(case())
+}
+
+fn exit_code(result: anyhow::Result<()>) -> ExitCode {
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("{error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// What keeps this machine from running guests, and what to do about it.
+fn missing() -> Option<String> {
+    let mut packages: Vec<&str> = PROGRAMS
+        .iter()
+        .filter(|(program, _)| program_path(program).is_none())
+        .map(|(_, package)| *package)
+        .collect();
+    packages.dedup();
+    if !cfg!(target_arch = "x86_64") {
+        return Some("Debian has it for x86-64 only".to_owned());
+    }
+    (!packages.is_empty()).then(|| format!("as root `apt-get install {}`", packages.join(" ")))
+}
+
+fn program_path(name: &str) -> Option<PathBuf> {
+    guest::PATH
+        .split(':')
+        .map(|folder| Path::new(folder).join(name))
+        .find(|path| path.exists())
+}
+
+/// Boots a guest for the case and passes on what it said.
+fn run_in_guest(case: &str) -> anyhow::Result<()> {
+    let folder = tempfile::Builder::new().prefix("bitts-uml-").tempdir()?;
+    let shared = folder.path();
+    let start = Instant::now();
+    let status = boot(case, shared)?;
+    let output = fs::read_to_string(shared.join("output")).unwrap_or_default();
+    let booted = fs::read_to_string(shared.join("booted")).unwrap_or_default();
+    println!(
+        "uml::{case}: {:.1} s, of which boot {booted} s\n{output}",
+        start.elapsed().as_secs_f64()
+    );
+    match fs::read_to_string(shared.join("status")) {
+        Ok(text) if text == "exit status: 0" => Ok(()),
+        Ok(text) => bail!("{text}\n{output}"),
+        Err(_) => {
+            let console = fs::read(shared.join("console")).unwrap_or_default();
+            let console = String::from_utf8_lossy(&console);
+            bail!("the guest ended without a word ({status})\n{output}\nconsole:\n{console}")
+        }
+    }
+}
+
+fn boot(case: &str, shared: &Path) -> anyhow::Result<std::process::ExitStatus> {
+    let modules = newest(Path::new(MODULES))?;
+    let program = std::env::current_exe()?;
+    let paths = [&modules, &program, shared].map(|path: &Path| path.display().to_string());
+    ensure!(
+        paths.iter().all(|path| !path.contains([' ', '"'])),
+        "a path with a space cannot be told to a kernel: {paths:?}"
+    );
+    let [modules, program, share] = paths;
+    let console = File::create(shared.join("console"))?;
+    let mut command = Command::new("sh");
+    command.args(["-c", GUARD, "guest", "linux.uml"]).args([
+        format!("mem={MEGABYTES}M"),
+        "umid=guest".to_owned(),
+        format!("uml_dir={share}/"),
+        "root=/dev/root rootfstype=hostfs rootflags=/ ro quiet".to_owned(),
+        "con=null".to_owned(),
+        "con0=null,fd:1".to_owned(),
+        format!("init={program}"),
+        format!("{}={case}", guest::CASE),
+        format!("{}={share}", guest::SHARE),
+        format!("{}={modules}", guest::MODULES),
+        format!("{}={}", guest::LIMIT, LIMIT.as_secs()),
+    ]);
+    command
+        .env("PATH", guest::PATH)
+        .stdin(Stdio::piped())
+        .stdout(console.try_clone()?)
+        .stderr(console)
+        .process_group(0);
+    if !has_room(Path::new("/dev/shm")) {
+        command.env("TMPDIR", shared);
+    }
+    let mut guard = command.spawn().context("cannot start a shell")?;
+    // Kept open: closing it ends the guest.
+    let stdin = guard.stdin.take();
+    let status = guard.wait()?;
+    drop(stdin);
+    Ok(status)
+}
+
+/// Whether a guest's memory fits in here.
+fn has_room(folder: &Path) -> bool {
+    rustix::fs::statvfs(folder)
+        .is_ok_and(|stat| stat.f_bavail * stat.f_frsize > 2 * MEGABYTES * 1024 * 1024)
+}
+
+fn newest(folder: &Path) -> anyhow::Result<PathBuf> {
+    let entries = fs::read_dir(folder).with_context(|| format!("no {}", folder.display()))?;
+    let paths = entries.filter_map(|entry| Some(entry.ok()?.path()));
+    paths.max().context("no modules of user-mode Linux")
+}

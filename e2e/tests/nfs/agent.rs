@@ -1,0 +1,311 @@
+//! The agent and the binder on an API of their own, with volumes on NFS servers.
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context as _, ensure};
+use bitts_agent::{AgentConfig, Report};
+use bitts_e2e::cluster::{Cluster, Kind, Scope};
+use bitts_e2e::uml::server::Server;
+use bitts_mount::table::MountTable;
+use bitts_runtime::Host;
+use serde_json::{Value, json};
+use tokio::sync::mpsc::UnboundedReceiver;
+
+const KUBELET: &str = "/mnt/kubelet";
+const NODE: &str = "node-1";
+/// Nothing here takes as long; a test that waits for more fails.
+const LONG: Duration = Duration::from_secs(60);
+/// How long the agent waits for a server.
+const PATIENCE: Duration = Duration::from_secs(6);
+
+/// A node with an agent, its API, and a binder.
+struct World {
+    api: Scope,
+    reports: UnboundedReceiver<Report>,
+}
+
+/// Runs a test of the agent to its end.
+fn with_agent(test: impl AsyncFnOnce(&mut World) -> anyhow::Result<()>) -> anyhow::Result<()> {
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(2)
+        .enable_all()
+        .build()?;
+    runtime.block_on(async {
+        fs::create_dir_all(KUBELET)?;
+        let cluster = Arc::new(Cluster::start(Kind::Embedded).await?);
+        let api = Scope::new(cluster).await?;
+        let node = json!({"apiVersion": "v1", "kind": "Node", "metadata": {"name": NODE}});
+        api.post("/api/v1/nodes", node).await?.expect(201)?;
+        let host = Host::new(api.client());
+        let (observer, reports) = tokio::sync::mpsc::unbounded_channel();
+        let config = AgentConfig {
+            kubelet_dir: KUBELET.into(),
+            patience: PATIENCE,
+            observer: Some(observer),
+            ..AgentConfig::new(NODE.into())
+        };
+        let mut world = World { api, reports };
+        let story = async {
+            let ended = test(&mut world).await;
+            host.shutdown().cancel();
+            ended
+        };
+        let (binder, agent, ended) = tokio::join!(
+            bitts_binder::run(&host, bitts_binder::Options::default(), None),
+            bitts_agent::run(&host, config),
+            story,
+        );
+        binder?;
+        agent?;
+        ended
+    })
+}
+
+impl World {
+    /// Makes a volume on a server, and its claim of the same name.
+    async fn add_volume(
+        &self,
+        name: &str,
+        server: &Server,
+        export: &str,
+        options: &[&str],
+    ) -> anyhow::Result<()> {
+        let path = server.path(export, &options.join(","));
+        let volume = json!({
+            "apiVersion": "v1", "kind": "PersistentVolume", "metadata": {"name": name},
+            "spec": {
+                "capacity": {"storage": "1Gi"}, "accessModes": ["ReadWriteMany"],
+                "persistentVolumeReclaimPolicy": "Retain", "mountOptions": options,
+                "nfs": {"server": server.address(), "path": path},
+                "claimRef": {"namespace": self.api.namespace(), "name": name},
+            },
+        });
+        let claim = json!({
+            "apiVersion": "v1", "kind": "PersistentVolumeClaim", "metadata": {"name": name},
+            "spec": {
+                "accessModes": ["ReadWriteMany"], "storageClassName": "", "volumeName": name,
+                "resources": {"requests": {"storage": "1Gi"}},
+            },
+        });
+        self.api
+            .post("/api/v1/persistentvolumes", volume)
+            .await?
+            .expect(201)?;
+        self.api
+            .post(&self.api.claims(""), claim)
+            .await?
+            .expect(201)?;
+        Ok(())
+    }
+
+    /// Starts a pod that uses a claim; returns where its volume will be mounted.
+    async fn add_pod(&self, name: &str, claim: &str, read_only: bool) -> anyhow::Result<PathBuf> {
+        let source = json!({"claimName": claim, "readOnly": read_only});
+        let pod = json!({
+            "apiVersion": "v1", "kind": "Pod", "metadata": {"name": name},
+            "spec": {
+                "nodeName": NODE,
+                "containers": [{"name": "main", "image": "none"}],
+                "volumes": [{"name": "data", "persistentVolumeClaim": source}],
+            },
+        });
+        let made: Value = self.api.post(&self.pods(""), pod).await?.expect(201)?;
+        let uid = made["metadata"]["uid"].as_str().context("no uid")?;
+        let target = format!("pods/{uid}/volumes/kubernetes.io~nfs/{claim}");
+        Ok(Path::new(KUBELET).join(target))
+    }
+
+    async fn end_pod(&self, name: &str) -> anyhow::Result<()> {
+        let now = json!({"gracePeriodSeconds": 0});
+        self.api
+            .delete(&self.pods(&format!("/{name}")), now)
+            .await?
+            .expect(200)?;
+        Ok(())
+    }
+
+    fn pods(&self, rest: &str) -> String {
+        format!("/api/v1/namespaces/{}/pods{rest}", self.api.namespace())
+    }
+
+    /// Waits for a report of the agent.
+    async fn report<T>(&mut self, wanted: impl Fn(Report) -> Option<T>) -> anyhow::Result<T> {
+        let mut seen = Vec::new();
+        let found = async {
+            while let Some(report) = self.reports.recv().await {
+                seen.push(format!("{report:?}"));
+                if let Some(found) = wanted(report) {
+                    return Some(found);
+                }
+            }
+            None
+        };
+        let found = tokio::time::timeout(LONG, found).await.ok().flatten();
+        found.with_context(|| format!("the agent never said so, but:\n{}", seen.join("\n")))
+    }
+
+    async fn mounted(&mut self, target: &Path) -> anyhow::Result<()> {
+        self.report(|report| match report {
+            Report::Mounted { target: there, .. } if there == target => Some(()),
+            _ => None,
+        })
+        .await
+    }
+
+    async fn unmounted(&mut self, target: &Path) -> anyhow::Result<()> {
+        self.report(|report| match report {
+            Report::Unmounted { target: there, .. } if there == target => Some(()),
+            _ => None,
+        })
+        .await?;
+        ensure!(
+            !is_mounted(target)?,
+            "{} is still mounted",
+            target.display()
+        );
+        ensure!(!target.exists(), "{} is still there", target.display());
+        Ok(())
+    }
+}
+
+fn is_mounted(target: &Path) -> anyhow::Result<bool> {
+    let table = MountTable::read()?;
+    Ok(table
+        .at(target)
+        .is_some_and(|mount| mount.fs_type.starts_with("nfs")))
+}
+
+/// M41: a pod's directory is an NFS mount, what is written there is on the server, and stays there.
+pub(crate) fn the_life_of_a_pod() -> anyhow::Result<()> {
+    let server = Server::start(1, &["a", "b", "c"])?;
+    with_agent(async |world| {
+        let given = [
+            ("a", "nfsvers=3", "vers=3"),
+            ("b", "nfsvers=4.1", "vers=4.1"),
+            ("c", "vers=4.2,timeo=77", "timeo=77"),
+        ];
+        for (name, options, shown) in given {
+            world.add_volume(name, &server, name, &[options]).await?;
+            let target = world.add_pod(name, name, false).await?;
+            world.mounted(&target).await?;
+            ensure!(is_mounted(&target)?, "{} is no NFS mount", target.display());
+            let mounts = fs::read_to_string("/proc/self/mounts")?;
+            let path = target.display().to_string();
+            let line = mounts.lines().find(|line| line.contains(&path));
+            ensure!(line.is_some_and(|line| line.contains(shown)), "{line:?}");
+            fs::write(target.join("file"), "from the pod")?;
+            world.end_pod(name).await?;
+            world.unmounted(&target).await?;
+            let kept = fs::read_to_string(server.export(name).join("file"))?;
+            ensure!(kept == "from the pod", "the server has {kept:?}");
+        }
+        let left: Vec<_> = fs::read_dir(Path::new(KUBELET).join("pods"))?.collect();
+        ensure!(left.is_empty(), "{left:?}");
+        Ok(())
+    })
+}
+
+/// One writes, the other may only read; and each mount ends with its own pod.
+pub(crate) fn two_pods_on_one_volume() -> anyhow::Result<()> {
+    let server = Server::start(1, &["a"])?;
+    with_agent(async |world| {
+        world.add_volume("a", &server, "a", &["vers=4.2"]).await?;
+        let writer = world.add_pod("writer", "a", false).await?;
+        world.mounted(&writer).await?;
+        let reader = world.add_pod("reader", "a", true).await?;
+        world.mounted(&reader).await?;
+        fs::write(writer.join("file"), "shared")?;
+        ensure!(fs::read_to_string(reader.join("file"))? == "shared");
+        let refused = fs::write(reader.join("file"), "no").map_err(|error| error.kind());
+        ensure!(
+            refused == Err(std::io::ErrorKind::ReadOnlyFilesystem),
+            "{refused:?}"
+        );
+        world.end_pod("writer").await?;
+        world.unmounted(&writer).await?;
+        ensure!(fs::read_to_string(reader.join("file"))? == "shared");
+        world.end_pod("reader").await?;
+        world.unmounted(&reader).await
+    })
+}
+
+/// The healthy volumes are mounted in at most 1.2 times the time that they take without the hung
+/// one, and the hung one's pod is torn down in the end.
+pub(crate) fn a_hung_server_delays_no_other() -> anyhow::Result<()> {
+    const VOLUMES: usize = 20;
+    let healthy = Server::start(1, &["a"])?;
+    let mut hung = Server::start(2, &["a", "b"])?;
+    with_agent(async |world| {
+        for name in ["stuck", "late"] {
+            let export = if name == "stuck" { "a" } else { "b" };
+            world.add_volume(name, &hung, export, &["vers=4.2"]).await?;
+        }
+        let stuck = world.add_pod("stuck", "stuck", false).await?;
+        world.mounted(&stuck).await?;
+        for i in 0..VOLUMES {
+            world
+                .add_volume(&format!("v{i}"), &healthy, "a", &["vers=4.2"])
+                .await?;
+        }
+        // Once for nothing: the first mounts of a kernel are slower.
+        round(world, VOLUMES).await?;
+        let without = round(world, VOLUMES).await?;
+        hung.drop_packets(true)?;
+        // One that is mounted already and has to go, and one that never will be.
+        world.end_pod("stuck").await?;
+        world.add_pod("late", "late", false).await?;
+        let with = round(world, VOLUMES).await?;
+        println!("{VOLUMES} mounts: {without:?} without, {with:?} beside a hung server");
+        let ratio = with.as_secs_f64() / without.as_secs_f64();
+        let start = Instant::now();
+        if is_mounted(&stuck)? {
+            world.unmounted(&stuck).await?;
+        }
+        println!(
+            "ratio {ratio:.2}; the hung pod was gone after another {:?}",
+            start.elapsed()
+        );
+        ensure!(
+            ratio <= 1.2,
+            "a hung server slows the others down {ratio:.2} times"
+        );
+        Ok(())
+    })
+}
+
+/// How long it takes until the pods' volumes are mounted; they are taken down again.
+async fn round(world: &mut World, count: usize) -> anyhow::Result<Duration> {
+    let start = Instant::now();
+    let mut targets = BTreeSet::new();
+    for i in 0..count {
+        targets.insert(
+            world
+                .add_pod(&format!("p{i}"), &format!("v{i}"), false)
+                .await?,
+        );
+    }
+    let mut waiting = targets.clone();
+    while !waiting.is_empty() {
+        let done = world.report(|report| match report {
+            Report::Mounted { target, .. } => Some(target),
+            _ => None,
+        });
+        waiting.remove(&done.await?);
+    }
+    let took = start.elapsed();
+    for i in 0..count {
+        world.end_pod(&format!("p{i}")).await?;
+    }
+    while !targets.is_empty() {
+        let done = world.report(|report| match report {
+            Report::Unmounted { target, .. } => Some(target),
+            _ => None,
+        });
+        targets.remove(&done.await?);
+    }
+    Ok(took)
+}

@@ -1,0 +1,35 @@
+//! Real NFS: bitts-mount and the agent with the kernel's client and server, in user-mode Linux.
+
+mod agent;
+mod mounts;
+
+use std::process::ExitCode;
+
+use bitts_e2e::uml::{self, Case};
+
+const CASES: &[Case] = &[
+    ("every_version_is_mounted", mounts::every_version_is_mounted),
+    (
+        "wrong_and_missing_servers",
+        mounts::wrong_and_missing_servers,
+    ),
+    (
+        "a_killed_server_comes_back",
+        mounts::a_killed_server_comes_back,
+    ),
+    (
+        "a_hung_server_costs_a_child",
+        mounts::a_hung_server_costs_a_child,
+    ),
+    ("the_life_of_a_pod", agent::the_life_of_a_pod),
+    ("two_pods_on_one_volume", agent::two_pods_on_one_volume),
+    (
+        "a_hung_server_delays_no_other",
+        agent::a_hung_server_delays_no_other,
+    ),
+];
+
+fn main() -> ExitCode {
+    bitts_mount::child::serve();
+    uml::main(CASES)
+}
