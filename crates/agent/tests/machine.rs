@@ -386,9 +386,9 @@ fn gates_refuse_once_and_open_at_once() {
         (
             "another type",
             Kind::Volume,
-            json!({"spec": {"local": null, "nfs": {"server": "s", "path": "/"}}}),
+            json!({"spec": {"local": null, "rbd": {"image": "i"}}}),
             volume(),
-            r#"MountVolume.NewMounter initialization failed for volume "cqh" : volume type "nfs" is not supported by this agent yet, only local directories are"#,
+            r#"MountVolume.NewMounter initialization failed for volume "cqh" : volume type "rbd" is not supported by this agent yet, only local directories and NFS are"#,
         ),
         (
             "another node",

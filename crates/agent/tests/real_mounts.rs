@@ -324,7 +324,7 @@ fn what_is_not_ours_stays() {
     let key = world.add_pod("pod");
     world.agent(None);
     let volumes = pods.join("pod/volumes");
-    fs::create_dir_all(volumes.join("kubernetes.io~nfs/share")).unwrap();
+    fs::create_dir_all(volumes.join("kubernetes.io~glusterfs/share")).unwrap();
     fs::create_dir_all(pods.join("other/volumes/kubernetes.io~csi/v/mount")).unwrap();
     fs::create_dir_all(pods.join("other/plugins")).unwrap();
     fs::create_dir_all(pods.join("empty/volumes/kubernetes.io~local-volume")).unwrap();
@@ -333,7 +333,7 @@ fn what_is_not_ours_stays() {
     world.agent(None);
     assert_eq!(world.mounts(&key), 0);
     assert!(!volumes.join("kubernetes.io~local-volume").exists());
-    assert!(volumes.join("kubernetes.io~nfs/share").exists());
+    assert!(volumes.join("kubernetes.io~glusterfs/share").exists());
     assert!(
         pods.join("other/volumes/kubernetes.io~csi/v/mount")
             .exists()

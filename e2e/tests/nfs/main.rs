@@ -24,8 +24,8 @@ const CASES: &[Case] = &[
     ("the_life_of_a_pod", agent::the_life_of_a_pod),
     ("two_pods_on_one_volume", agent::two_pods_on_one_volume),
     (
-        "a_hung_server_delays_no_other",
-        agent::a_hung_server_delays_no_other,
+        "a_hung_server_blocks_no_other",
+        agent::a_hung_server_blocks_no_other,
     ),
 ];
 
