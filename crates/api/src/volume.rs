@@ -66,6 +66,19 @@ pub struct ClaimRef {
     pub uid: Option<Uid>,
 }
 
+impl ClaimRef {
+    /// What it takes to denote a claim and is not there: then no claim is meant.
+    #[must_use]
+    pub fn lacks(&self) -> Option<&'static str> {
+        match (self.namespace.as_str(), self.name.as_str()) {
+            ("", "") => Some("neither namespace nor name"),
+            ("", _) => Some("no namespace"),
+            (_, "") => Some("no name"),
+            _ => None,
+        }
+    }
+}
+
 impl fmt::Display for ClaimRef {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}/{}", self.namespace, self.name)

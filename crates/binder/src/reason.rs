@@ -340,12 +340,15 @@ impl Notice {
         )
     }
 
-    /// A claimRef that denotes no claim at all.
-    pub(crate) fn incomplete_claim_ref() -> Self {
+    /// A claimRef that denotes no claim at all (B15).
+    pub(crate) fn incomplete_claim_ref(volume: &Name, lacks: &str) -> Self {
         Self::warning(
             "BittsBadClaimRef",
-            "spec.claimRef has a uid, but no namespace or no name: nothing is done with this volume \
-             until it names a claim or is removed",
+            format!(
+                "spec.claimRef has {lacks}, so it denotes no claim: no claim gets this volume, and \
+                 it is not reclaimed. Complete it, or offer the volume to every claim: kubectl \
+                 patch pv {volume} --type=json -p '[{{\"op\":\"remove\",\"path\":\"/spec/claimRef\"}}]'"
+            ),
         )
     }
 

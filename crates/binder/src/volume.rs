@@ -44,15 +44,17 @@ pub(crate) enum Decision {
 /// Decides for a volume from what is known. That a claim is gone is only suspected here: the
 /// evidence is read live before anything is done about it.
 pub(crate) fn decide(volume: &Volume, known: &Known, options: &Options) -> Decision {
+    let lacks = volume.claim_ref.as_ref().and_then(ClaimRef::lacks);
+    let incomplete = lacks.map(|lacks| Notice::incomplete_claim_ref(&volume.meta.name, lacks));
     let Some((claim_ref, uid)) = owner(volume) else {
-        return if volume.phase == VolumePhase::Available {
-            Decision::Rest
-        } else {
-            Decision::Offer
+        return match incomplete {
+            _ if volume.phase != VolumePhase::Available => Decision::Offer,
+            Some(notice) => Decision::Tell(notice),
+            None => Decision::Rest,
         };
     };
-    if claim_ref.namespace.as_str().is_empty() || claim_ref.name.as_str().is_empty() {
-        return Decision::Tell(Notice::incomplete_claim_ref());
+    if let Some(notice) = incomplete {
+        return Decision::Tell(notice);
     }
     let place: Place = (Some(claim_ref.namespace.clone()), claim_ref.name.clone());
     let key = ObjectKey::claim(claim_ref.namespace.clone(), claim_ref.name.clone());

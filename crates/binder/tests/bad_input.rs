@@ -130,6 +130,47 @@ fn a_claim_ref_without_a_name_is_told_once_and_left_alone() {
     }
 }
 
+/// B15, B24: the volume is Available as there, and says why no claim gets it. Each mistake is told
+/// once, with what to do; when it is mended there is nothing left to tell.
+#[test]
+fn a_reservation_for_no_claim_is_told_and_the_volume_offered_in_vain() {
+    for (claim_ref, lacks) in [
+        (json!({}), "neither namespace nor name"),
+        (json!({"name": "c"}), "no namespace"),
+        (json!({"namespace": "default"}), "no name"),
+    ] {
+        let mut world = started();
+        let mut v = volume("v", "1Gi");
+        v["spec"]["claimRef"] = claim_ref;
+        v["status"]["phase"] = "Pending".into();
+        let v = world.create(Kind::Volume, v);
+        let c = world.create(Kind::Claim, claim("c", "1Gi"));
+        world.settle();
+        world.edit(&v, &json!({"metadata": {"labels": {"a": "b"}}}));
+        world.settle();
+        assert_eq!(world.store.objects[&v]["status"]["phase"], "Available");
+        assert_eq!(world.store.objects[&c]["status"]["phase"], "Pending");
+        let about_it: Vec<_> = world.events.iter().filter(|e| e.about == v).collect();
+        let [told] = &about_it[..] else {
+            panic!("{:?}", world.told());
+        };
+        assert_eq!(told.reason, "BittsBadClaimRef");
+        assert!(told.message.contains(lacks), "{}", told.message);
+        assert!(
+            told.message.contains("kubectl patch pv v"),
+            "{}",
+            told.message
+        );
+
+        let whole = json!({"namespace": "default", "name": "c"});
+        world.edit(&v, &json!({"spec": {"claimRef": whole}}));
+        world.settle();
+        assert_eq!(world.store.objects[&c]["status"]["phase"], "Bound");
+        let about_it = world.events.iter().filter(|e| e.about == v).count();
+        assert_eq!(about_it, 1, "{:?}", world.told());
+    }
+}
+
 /// Capacities, modes and annotations that no API server admits, or that mean nothing: no crash, and
 /// nothing is bound to them.
 #[test]

@@ -261,6 +261,7 @@ async fn nonsense(api: &Scope) -> anyhow::Result<()> {
     let path = "/api/v1/namespaces/default/events";
     for (base, reason) in [
         ("uid-only", "BittsBadClaimRef"),
+        ("name-only", "BittsBadClaimRef"),
         ("wrong-uid", "BittsVolumeHeld"),
         ("size", "BittsBadAnnotation"),
     ] {

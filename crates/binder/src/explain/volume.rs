@@ -21,7 +21,7 @@ pub(super) fn report(volume: &Volume, cluster: &Cluster) -> Report {
         None => nobodys(key, volume, cluster),
         Some(owner) => somebodys(key, volume, owner, cluster),
     };
-    if let Some(owner) = &volume.claim_ref {
+    if let Some(owner) = volume.claim_ref.as_ref().filter(|r| r.lacks().is_none()) {
         report.partner = Some(ObjectKey::claim(
             owner.namespace.clone(),
             owner.name.clone(),
@@ -148,11 +148,14 @@ fn asks(reason: Obstacle, volume: &Volume, claim: &Claim) -> String {
 }
 
 fn somebodys(key: ObjectKey, volume: &Volume, owner: &ClaimRef, cluster: &Cluster) -> Report {
-    if owner.namespace.as_str().is_empty() || owner.name.as_str().is_empty() {
+    if let Some(lacks) = owner.lacks() {
         let patch = json!({"spec": {"claimRef": null}});
         let next = Next::new("unreserve-volume", "this offers the volume to every claim");
         return Report::new(key.clone(), State::Reserved)
-            .waits("operator", "you: its claimRef names no claim")
+            .waits(
+                "operator",
+                format!("you: its claimRef has {lacks}, so it denotes no claim"),
+            )
             .next(next.by(Kubectl::merge(&key, &patch)));
     }
     let claim = cluster.known.claim(&place(owner));

@@ -57,7 +57,7 @@ impl Reader<'_> {
 
     async fn around_volume(&mut self, volume: &Volume) -> Result<()> {
         if let Some(owner) = &volume.claim_ref {
-            if owner.namespace.as_str().is_empty() || owner.name.as_str().is_empty() {
+            if owner.lacks().is_some() {
                 return Ok(()); // it names no claim
             }
             let claim = ObjectKey::claim(owner.namespace.clone(), owner.name.clone());
