@@ -32,28 +32,47 @@ const LONGEST_MESSAGE: usize = 1024;
 const LONGEST_NAME: usize = 253;
 
 /// Takes events without ever waiting.
-#[derive(Clone)]
 pub(crate) struct Recorder {
     queue: mpsc::Sender<Event>,
     caller: Caller,
+    /// How many were dropped since the queue was full first.
+    dropped: u64,
 }
 
-/// A recorder, and the task that writes what it takes. The task ends when all recorders are gone
-/// and everything is written.
+/// A recorder, and the task that writes what it takes. The task ends when the recorder is gone and
+/// everything is written.
 pub(crate) fn recorder(
     caller: Caller,
     source: &'static str,
 ) -> (Recorder, impl Future<Output = ()>) {
     let (queue, events) = mpsc::channel(QUEUE);
     let writer = write_all(caller.clone(), source, events);
-    (Recorder { queue, caller }, writer)
+    let recorder = Recorder {
+        queue,
+        caller,
+        dropped: 0,
+    };
+    (recorder, writer)
 }
 
 impl Recorder {
-    pub(crate) fn record(&self, event: Event) {
-        if let Err(error) = self.queue.try_send(event) {
+    pub(crate) fn record(&mut self, event: Event) {
+        let role = self.caller.role();
+        if self.queue.try_send(event).is_err() {
             count(&self.caller, "dropped");
-            tracing::debug!(%error, "an event was dropped: the API takes them too slowly");
+            if self.dropped == 0 {
+                tracing::warn!(
+                    role,
+                    "events for users are being dropped: the API takes them too slowly, and \
+                     {QUEUE} wait. They are counted in bitts_events_total{{reason=\"dropped\"}}; \
+                     `bitts explain` says what they would"
+                );
+            }
+            self.dropped += 1;
+        } else if self.dropped > 0 && self.queue.capacity() >= QUEUE / 2 {
+            // Not as soon as there is room for one: it would be told with each.
+            let dropped = mem::take(&mut self.dropped);
+            tracing::warn!(role, dropped, "events for users are written again");
         }
     }
 }

@@ -109,7 +109,7 @@ where
         Err(error) => Err(error),
     };
     drop(turn);
-    // All recorders are gone, so the writer ends once it has written what was recorded.
+    // The recorder is gone, so the writer ends once it has written what was recorded.
     let patience = host.timing().shutdown;
     if timeout(patience, event_writers.join_next()).await.is_err() {
         tracing::warn!(role = options.name, "events were left unwritten");

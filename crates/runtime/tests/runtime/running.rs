@@ -1,5 +1,7 @@
 //! A role from start to end: tasks, timers, events, shutdown.
 
+use std::io;
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use bitts_api::machine::{Effect, Event, Input, Moment, Outcome, Part, Severity};
@@ -106,6 +108,71 @@ async fn events_that_cannot_be_written_are_counted_and_hold_up_nothing() {
     sleep(Duration::from_secs(120)).await;
     let failed = r#"bitts_events_total{role="tester",reason="failed"}"#;
     assert_eq!(role.metric(failed).await, 1.0);
+}
+
+/// The log lines of this thread.
+#[derive(Clone, Default)]
+struct Lines(Arc<Mutex<Vec<u8>>>);
+
+impl Lines {
+    fn about(&self, text: &str) -> usize {
+        let all = String::from_utf8(self.0.lock().unwrap().clone()).unwrap();
+        all.lines().filter(|line| line.contains(text)).count()
+    }
+}
+
+impl io::Write for Lines {
+    fn write(&mut self, text: &[u8]) -> io::Result<usize> {
+        self.0.lock().unwrap().write(text)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+/// A storm that the API cannot take costs events, which are counted, and one line in the log.
+#[tokio::test(start_paused = true)]
+async fn events_beyond_the_queue_are_counted_and_the_log_says_so_once() {
+    const STORM: usize = 5_000;
+    const QUEUE: usize = 4_096;
+    let lines = Lines::default();
+    let written = lines.clone();
+    let log = tracing_subscriber::fmt()
+        .with_ansi(false)
+        .with_writer(move || written.clone());
+    let _log = tracing::subscriber::set_default(log.finish());
+    let storm =
+        |round: &str| -> Vec<Out> { (0..STORM).map(|n| event(&format!("{round} {n}"))).collect() };
+    let fake = Fake::default();
+    tokio::spawn(fake.clone().bookmarks()); // or it would be listed again
+    let decide = move |input: &Input<String, &'static str>| match input {
+        Input::Listed(..) => {
+            let mut all = storm("first");
+            all.push(Effect::Wake(Duration::from_secs(60), "calm"));
+            all.push(Effect::Wake(Duration::from_secs(120), "storm"));
+            all
+        }
+        Input::Alarm("calm") => vec![event("calm")],
+        Input::Alarm(_) => storm("second"),
+        _ => Vec::new(),
+    };
+    let role = Role::start(&fake, vec![all(Kind::Claim)], None, Box::new(decide));
+    let dropped = r#"bitts_events_total{role="tester",reason="dropped"}"#;
+    let begun = "events for users are being dropped";
+    let over = "events for users are written again";
+    role.until(|i| matches!(i, Input::Listed(..))).await;
+    assert_eq!(role.metric(dropped).await, (STORM - QUEUE) as f64);
+    assert_eq!([lines.about(begun), lines.about(over)], [1, 0]);
+    role.until_story("alarm calm").await;
+    assert_eq!([lines.about(begun), lines.about(over)], [1, 1]);
+    assert_eq!(lines.about("dropped=904"), 1);
+    role.until_story("alarm storm").await;
+    sleep(Duration::from_secs(60)).await;
+    assert_eq!(role.metric(dropped).await, 2.0 * (STORM - QUEUE) as f64);
+    assert_eq!([lines.about(begun), lines.about(over)], [2, 1]);
+    let posted = fake.requests(&format!("POST {EVENTS}")).len();
+    assert_eq!(posted, 2 * QUEUE + 1);
 }
 
 #[tokio::test(start_paused = true)]
