@@ -30,6 +30,7 @@ mod claim;
 pub mod grant;
 pub mod labels;
 pub mod machine;
+mod measure;
 mod meta;
 pub mod modes;
 pub mod names;

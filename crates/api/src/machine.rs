@@ -22,6 +22,7 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
+pub use crate::measure::{Durations, Measure, Reading};
 use crate::{
     ClassName, Kind, Meta, Name, Namespace, NodeName, Object, ObjectKey, Recent, ResourceVersion,
     Uid,
@@ -69,28 +70,6 @@ pub trait Machine {
     fn measures(&self) -> Vec<Measure> {
         Vec::new()
     }
-}
-
-/// A number under a name that users know (N14).
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Measure {
-    /// The whole name.
-    pub name: &'static str,
-    /// What it means, without a full stop.
-    pub help: &'static str,
-    /// What it is counted by.
-    pub labels: Vec<(&'static str, String)>,
-    /// The number.
-    pub reading: Reading,
-}
-
-/// What kind of number a [`Measure`] is.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Reading {
-    /// Goes up and down.
-    Gauge(u64),
-    /// Only grows; the name ends in `_total`.
-    Counter(u64),
 }
 
 /// Objects that a machine has to be told about.

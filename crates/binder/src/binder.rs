@@ -21,6 +21,7 @@ use crate::flights::{Flights, Sent};
 use crate::hush::Hush;
 use crate::known::{Dirty, Known};
 use crate::looks::{Looks, Standing};
+use crate::operations::Operations;
 use crate::options::Options;
 use crate::protection::{self, Protection};
 use crate::reason::{Loss, Notice, Waiting};
@@ -30,7 +31,7 @@ use crate::waiting::WaitingClaims;
 use crate::writes::claim_key;
 use crate::{attributes_class, ephemeral, migration, orders, unused};
 use crate::{volume, writes};
-use writing::UPKEEP;
+use writing::{FAIL_VOLUME, UPKEEP};
 
 /// A timer of the binder: an object whose write failed may be written again, or this one write that
 /// keeps nothing else waiting.
@@ -67,6 +68,8 @@ pub struct Binder {
     offers: BTreeSet<Name>,
     /// Pods that wait because a claim of their claim's name is there, told of by pod and claim.
     clashes: BTreeMap<(Place, Name), (Uid, Uid)>,
+    operations: Operations,
+    now: Moment,
     out: Effects,
 }
 
@@ -87,7 +90,8 @@ impl Machine for Binder {
             .collect()
     }
 
-    fn handle(&mut self, _now: Moment, input: Input<Infallible, Retry>) -> Effects {
+    fn handle(&mut self, now: Moment, input: Input<Infallible, Retry>) -> Effects {
+        self.now = now;
         match input {
             Input::Listed(kind, objects) => {
                 self.looks.disprove();
@@ -118,7 +122,9 @@ impl Machine for Binder {
     }
 
     fn measures(&self) -> Vec<Measure> {
-        self.known.census.measures()
+        let mut all = self.known.census.measures();
+        all.extend(self.operations.measures());
+        all
     }
 }
 
@@ -177,9 +183,15 @@ impl Binder {
     fn decide_volume(&mut self, name: &Name) {
         let key = ObjectKey::volume(name.clone());
         let Some(volume) = self.known.volume(name).cloned() else {
+            self.operations.stands(&key, None, self.now);
             self.forget(&key);
             return;
         };
+        let uid = &volume.meta.uid;
+        self.operations.stands(&key, Some(uid), self.now);
+        if let Some(plugin) = volume::deleter(&volume, &self.known, &self.options) {
+            self.operations.begin(key.clone(), uid, plugin, self.now);
+        }
         if self.flights.is_blocked(&key) {
             return; // it is not on offer either, see `send`
         }
@@ -255,7 +267,7 @@ impl Binder {
                 let notice = failure.notice();
                 let patch = writes::phase(VolumePhase::Failed, Some(&notice.message));
                 let patch = Destruction::Patch(Part::Status, patch);
-                self.take("fail-volume", volume, patch, evidence, Some(notice));
+                self.take(FAIL_VOLUME, volume, patch, evidence, Some(notice));
             }
             volume::Decision::Drop(evidence) => self.drop_object(volume, evidence),
             volume::Decision::Wipe(evidence, node) => {
@@ -279,6 +291,7 @@ impl Binder {
         // Whatever stops it now, it is decided again when that is over: until then no volume is for it.
         self.waiting.remove(place);
         let Some(claim) = self.known.claim(place).cloned() else {
+            self.operations.stands(&key, None, self.now);
             // What is remembered may be about making it.
             if self.known.makers_of(place).is_empty() {
                 self.forget(&key);
@@ -286,6 +299,8 @@ impl Binder {
             self.hush.forget(place);
             return;
         };
+        self.operations
+            .stands(&key, Some(&claim.meta.uid), self.now);
         if self.flights.is_blocked(&key) || self.committed.contains(place) {
             return;
         }
@@ -329,11 +344,22 @@ impl Binder {
                 self.write(writes::set_default_class(claim, &class));
             }
             claim::Decision::Ask { provisioner, .. } => {
+                self.begin_provisioning(claim, &provisioner);
                 self.write(writes::ask_provisioner(claim, &provisioner));
             }
-            claim::Decision::Wait(wait) => self.wait(claim, wait),
+            claim::Decision::Wait(wait) => {
+                if let Waiting::Provisioner(provisioner) = &wait.why {
+                    self.begin_provisioning(claim, provisioner);
+                }
+                self.wait(claim, wait);
+            }
             claim::Decision::Lose(loss) => self.lose(claim, loss),
         }
+    }
+
+    fn begin_provisioning(&mut self, claim: &Claim, provisioner: &str) {
+        let (key, uid) = (claim_key(claim), &claim.meta.uid);
+        self.operations.begin(key, uid, provisioner, self.now);
     }
 
     /// Sends the next of the four writes (B20).
@@ -380,7 +406,9 @@ impl Binder {
                 self.write_then(write, Some(place), told.into_iter().collect());
             }
             Step::Bound => {
-                self.all_well(&claim_key(claim));
+                let key = claim_key(claim);
+                self.operations.end(&key, self.now);
+                self.all_well(&key);
                 self.dirty.uses.insert(place.clone());
             }
             Step::NoCapacity => {

@@ -221,7 +221,9 @@ mod tests {
     fn lines(census: &Census) -> Vec<String> {
         let line = |m: &Measure| {
             let labels: Vec<_> = m.labels.iter().map(|(_, value)| value.as_str()).collect();
-            let (Reading::Gauge(n) | Reading::Counter(n)) = m.reading;
+            let (Reading::Gauge(n) | Reading::Counter(n)) = m.reading else {
+                panic!("{m:?}");
+            };
             format!("{} {} {n}", m.name, labels.join(" "))
         };
         census.measures().iter().map(line).collect()

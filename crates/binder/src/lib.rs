@@ -58,6 +58,8 @@
 //! What can be set is in `options.rs`, along with every way in which things end differently than
 //! under kube-controller-manager.
 //!
+//! What is counted for whoever watches over it is in `census.rs` and `operations.rs`.
+//!
 //! Not here: making volumes, and wiping them (`recycle.rs` says how an agent is asked to).
 
 mod attributes_class;
@@ -74,6 +76,7 @@ mod known;
 mod looks;
 mod matching;
 mod migration;
+mod operations;
 mod options;
 mod orders;
 mod protection;

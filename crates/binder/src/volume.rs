@@ -6,9 +6,10 @@ use bitts_api::{
 };
 
 use crate::known::Known;
+use crate::operations::UNKNOWN;
 use crate::options::{Difference, Options};
 use crate::reason::Notice;
-use crate::reclaim::{Failure, Reclaim, reclaim};
+use crate::reclaim::{Failure, HOST_PATH, Reclaim, reclaim};
 use crate::recycle::{self, Recycling};
 
 /// What a volume needs now.
@@ -105,6 +106,27 @@ pub(crate) fn is_abandoned(claim: &Claim, known: &Known, options: &Options) -> b
         && claim.meta.is_deleting()
         && claim.never_bound()
         && !known.is_used(&claim.meta.place())
+}
+
+/// Whose work it is to delete the volume, where its claim is gone and it is to be deleted (D14).
+pub(crate) fn deleter<'a>(volume: &Volume, known: &'a Known, options: &Options) -> Option<&'a str> {
+    let (claim_ref, uid) = owner(volume)?;
+    let place = (Some(claim_ref.namespace.clone()), claim_ref.name.clone());
+    let has_claim = known.claim(&place).is_some_and(|c| c.meta.uid == *uid);
+    let migrated = volume.meta.annotations.has(names::MIGRATED_TO);
+    if volume.reclaim_policy != ReclaimPolicy::Delete
+        || !matches!(volume.phase, VolumePhase::Released | VolumePhase::Failed)
+        || has_claim
+        || migrated
+    {
+        return None;
+    }
+    let class = volume.class.as_ref().and_then(|class| known.class(class));
+    Some(match reclaim(volume, options) {
+        Reclaim::DropObject => HOST_PATH,
+        Reclaim::LeaveToMaker => class.map_or(UNKNOWN, |class| &class.provisioner),
+        _ => UNKNOWN,
+    })
 }
 
 /// Whether the volume has to go back before this claim, which is abandoned, may go.

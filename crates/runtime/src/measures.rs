@@ -1,7 +1,7 @@
 //! The numbers that machines keep, asked for when somebody reads the metrics.
 
 use std::collections::BTreeMap;
-use std::fmt::Write as _;
+use std::fmt::{Display, Write as _};
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
@@ -59,32 +59,56 @@ fn text(measures: &[Measure]) -> String {
     let mut text = String::new();
     let mut last = "";
     for measure in measures {
-        // OpenMetrics names a counter without the ending that its value has.
-        let (kind, base) = match measure.reading {
-            Reading::Gauge(_) => ("gauge", measure.name),
-            Reading::Counter(_) => {
-                let name = measure.name;
-                ("counter", name.strip_suffix("_total").unwrap_or(name))
-            }
+        let name = measure.name;
+        // OpenMetrics names a counter without the ending that its value has, and knows no other.
+        let (kind, base) = match (&measure.reading, name.strip_suffix("_total")) {
+            (Reading::Gauge(_), _) => ("gauge", name),
+            (Reading::Counter(_), Some(base)) => ("counter", base),
+            (Reading::Counter(_), None) => ("unknown", name),
+            (Reading::Durations(_), _) => ("histogram", name),
         };
         // Writing to a String cannot fail.
-        if measure.name != last {
+        if name != last {
             let _ = writeln!(text, "# HELP {base} {}.", measure.help);
             let _ = writeln!(text, "# TYPE {base} {kind}");
-            last = measure.name;
+            last = name;
         }
-        let labels: Vec<_> = measure
-            .labels
-            .iter()
-            .map(|(name, value)| format!("{name}=\"{}\"", escaped(value)))
-            .collect();
-        let (Reading::Gauge(value) | Reading::Counter(value)) = measure.reading;
-        let _ = match &labels[..] {
-            [] => writeln!(text, "{} {value}", measure.name),
-            labels => writeln!(text, "{}{{{}}} {value}", measure.name, labels.join(",")),
-        };
+        match &measure.reading {
+            Reading::Gauge(n) | Reading::Counter(n) => line(&mut text, measure, "", None, n),
+            Reading::Durations(took) => {
+                for (bound, n) in took.below() {
+                    let bound = format!("{:?}", bound.as_secs_f64());
+                    line(&mut text, measure, "_bucket", Some(bound), n);
+                }
+                let all = Some("+Inf".to_owned());
+                line(&mut text, measure, "_bucket", all, took.count());
+                line(&mut text, measure, "_sum", None, took.sum().as_secs_f64());
+                line(&mut text, measure, "_count", None, took.count());
+            }
+        }
     }
     text
+}
+
+fn line(
+    text: &mut String,
+    measure: &Measure,
+    ending: &str,
+    bound: Option<String>,
+    value: impl Display,
+) {
+    let bound = bound.map(|bound| ("le", bound));
+    let labels: Vec<_> = measure
+        .labels
+        .iter()
+        .chain(&bound)
+        .map(|(name, value)| format!("{name}=\"{}\"", escaped(value)))
+        .collect();
+    let name = measure.name;
+    let _ = match &labels[..] {
+        [] => writeln!(text, "{name}{ending} {value}"),
+        labels => writeln!(text, "{name}{ending}{{{}}} {value}", labels.join(",")),
+    };
 }
 
 fn escaped(value: &str) -> String {
@@ -96,6 +120,8 @@ fn escaped(value: &str) -> String {
 
 #[cfg(test)]
 mod tests {
+    use bitts_api::machine::Durations;
+
     use super::*;
 
     #[test]
@@ -106,6 +132,10 @@ mod tests {
             labels,
             reading,
         };
+        const BOUNDS: [Duration; 1] = [Duration::from_secs(1)];
+        let mut took = Durations::new(&BOUNDS);
+        took.add(Duration::from_secs(1));
+        took.add(Duration::from_millis(2_500));
         let all = [
             one(
                 "pv_count",
@@ -118,12 +148,22 @@ mod tests {
                 Reading::Gauge(4),
             ),
             one("made_total", vec![], Reading::Counter(5)),
+            one("total_errors", vec![], Reading::Counter(6)),
+            one(
+                "seconds",
+                vec![("a", "b".to_owned())],
+                Reading::Durations(took),
+            ),
         ];
         assert_eq!(
             text(&all),
             "# HELP pv_count Help.\n# TYPE pv_count gauge\n\
              pv_count{class=\"a\\\"b\"} 3\npv_count{class=\"c\"} 4\n\
-             # HELP made Help.\n# TYPE made counter\nmade_total 5\n"
+             # HELP made Help.\n# TYPE made counter\nmade_total 5\n\
+             # HELP total_errors Help.\n# TYPE total_errors unknown\ntotal_errors 6\n\
+             # HELP seconds Help.\n# TYPE seconds histogram\n\
+             seconds_bucket{a=\"b\",le=\"1.0\"} 1\nseconds_bucket{a=\"b\",le=\"+Inf\"} 2\n\
+             seconds_sum{a=\"b\"} 3.5\nseconds_count{a=\"b\"} 2\n"
         );
     }
 }

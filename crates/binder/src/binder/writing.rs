@@ -23,6 +23,9 @@ pub(super) const UPKEEP: [&str; 4] = [
     protection::PROTECT_VOLUME,
 ];
 
+/// What says that a volume cannot be reclaimed.
+pub(super) const FAIL_VOLUME: &str = "fail-volume";
+
 impl Binder {
     pub(super) fn write(&mut self, write: Write) {
         self.write_then(write, None, Vec::new());
@@ -164,6 +167,9 @@ impl Binder {
         });
         match outcome {
             Outcome::Done => {
+                if sent.step == FAIL_VOLUME {
+                    self.operations.fail(key);
+                }
                 self.out.extend(sent.then.into_iter().map(Effect::Event));
                 let about = claim.as_ref().unwrap_or(key);
                 self.told.clear(about, Topic::Refusal(sent.step));
@@ -190,6 +196,10 @@ impl Binder {
                     }
                 }
                 for key in [key].into_iter().chain(&claim) {
+                    // D14: a deletion fails where whoever is to delete does.
+                    if key.kind == Kind::Claim {
+                        self.operations.fail(key);
+                    }
                     if !self.flights.is_blocked(key) {
                         self.back_off(key);
                     }

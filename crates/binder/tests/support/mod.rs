@@ -14,8 +14,8 @@ use std::convert::Infallible;
 use std::time::Duration;
 
 use bitts_api::machine::{
-    Create, Destruction, Effect, Event, Evidence, Input, Machine, Moment, NOW, Outcome, Part,
-    Target,
+    Create, Destruction, Effect, Event, Evidence, Input, Machine, Measure, Moment, NOW, Outcome,
+    Part, Target,
 };
 use bitts_api::{Kind, Object, ObjectKey, Uid};
 use bitts_binder::{Binder, Options, Retry};
@@ -280,6 +280,7 @@ pub struct World {
     /// Every effect that the binder asked for.
     pub trace: Vec<BinderEffect>,
     pub deaths: u32,
+    pub now: Moment,
 }
 
 impl World {
@@ -300,6 +301,7 @@ impl World {
             steps: Vec::new(),
             trace: Vec::new(),
             deaths: 0,
+            now: Moment::default(),
         }
     }
 
@@ -316,12 +318,18 @@ impl World {
         }
     }
 
+    /// What the binder counts, under this name.
+    pub fn measures(&self, name: &str) -> Vec<Measure> {
+        let all = self.binder.measures().into_iter();
+        all.filter(|measure| measure.name == name).collect()
+    }
+
     pub fn start(&mut self) {
         self.start_without(&[]);
     }
 
     pub fn feed(&mut self, input: BinderInput) {
-        let effects = self.binder.handle(Moment::default(), input);
+        let effects = self.binder.handle(self.now, input);
         for effect in effects {
             self.trace.push(effect.clone());
             match effect {
