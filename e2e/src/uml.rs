@@ -55,6 +55,11 @@ const PROGRAMS: &[(&str, &str)] = &[
     ("rpc.nfsd", "nfs-kernel-server"),
     ("nfsdcld", "nfs-kernel-server"),
     ("exportfs", "nfs-kernel-server"),
+    ("blkid", "util-linux"),
+    ("mount", "mount"),
+    ("mke2fs", "e2fsprogs"),
+    ("dmsetup", "dmsetup"),
+    ("mkfs.xfs", "xfsprogs"),
 ];
 
 /// Runs "$@" in this shell's process group and ends the whole group when standard input closes,

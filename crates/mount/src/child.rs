@@ -38,14 +38,16 @@ pub fn serve() {
     }
     let words: Vec<String> = arguments.collect();
     let code = match crate::work::perform(&words) {
-        Ok(()) => 0,
-        Err(failure) => {
-            // Nobody is left to tell when this cannot be told.
-            let _ = io::Write::write_all(&mut io::stderr(), failure.message.as_bytes());
-            failure.code()
-        }
+        Ok(answer) => say(&answer, 0),
+        Err(failure) => say(&failure.message, failure.code()),
     };
     std::process::exit(code)
+}
+
+fn say(what: &str, code: i32) -> i32 {
+    // Nobody is left to tell when this cannot be told.
+    let _ = io::Write::write_all(&mut io::stderr(), what.as_bytes());
+    code
 }
 
 /// Why a child did not do its work.
@@ -87,10 +89,19 @@ pub(crate) fn own(words: &[&str]) -> Result<Command, SystemError> {
 /// Runs a child in `directory` (its standard input, which may be open with `O_PATH`) and waits for
 /// it, at most until the deadline.
 pub(crate) fn run(
-    mut command: Command,
+    command: Command,
     directory: impl AsFd,
     deadline: Duration,
 ) -> Result<(), ChildError> {
+    ask(command, directory, deadline).map(drop)
+}
+
+/// The same with what the child answered.
+pub(crate) fn ask(
+    mut command: Command,
+    directory: impl AsFd,
+    deadline: Duration,
+) -> Result<String, ChildError> {
     reap();
     let failed = |e: io::Error| SystemError::new("starting a child", e);
     // Not a pipe: nobody has to read it, and no daemon that the child starts can keep it open.
@@ -115,14 +126,12 @@ pub(crate) fn run(
         }
         return Err(ChildError::Deadline(deadline));
     };
-    if status.success() {
-        return Ok(());
-    }
     let mut message = String::new();
     let read = said
         .rewind()
         .and_then(|()| said.read_to_string(&mut message));
     match (status.code(), read) {
+        (Some(0), Ok(_)) => Ok(message.trim().to_owned()),
         (Some(code), Ok(_)) => Err(ChildError::Failed {
             code,
             message: message.trim().to_owned(),

@@ -1,4 +1,4 @@
-//! Linux mounts as a library: mount table, bind mounts, NFS, safe paths, private roots.
+//! Linux mounts as a library: mount table, bind mounts, NFS, block devices, safe paths, private roots.
 //!
 //! Everything works on open directories, never on paths that somebody could swap in between: a
 //! volume's path is resolved once to a file descriptor ([`path`]), the mount point is made and
@@ -6,7 +6,8 @@
 //! ([`bind`]). What is mounted where comes from the kernel ([`table`]), and so does who still holds
 //! it ([`holders`]). Nothing here removes a file or a directory that is not empty.
 //!
-//! What may wait for a server, as NFS ([`nfs`]) does, is done by a [`child`] with a deadline.
+//! What may wait for a server or a disk, as NFS ([`nfs`]) and block devices ([`device`]) do, is done
+//! by a [`child`] with a deadline. A device is formatted only when it is proven to be blank.
 //!
 //! It needs Linux 5.8 or newer and knows nothing of Kubernetes. There is no unsafe code.
 //!
@@ -30,6 +31,7 @@
 
 pub mod bind;
 pub mod child;
+pub mod device;
 pub mod dir;
 mod error;
 pub mod holders;

@@ -11,6 +11,8 @@ use rustix::mount::{
     fsconfig_set_flag, fsconfig_set_string, fsmount, fsopen, move_mount,
 };
 
+use crate::device;
+
 /// The kinds of work.
 pub(crate) const MOUNT_NFS: &str = "mount-nfs";
 pub(crate) const UNMOUNT: &str = "unmount";
@@ -57,7 +59,11 @@ impl Failure {
         self.code
     }
 
-    fn new(doing: &str, errno: Errno) -> Self {
+    pub(crate) fn of(code: i32, message: String) -> Self {
+        Self { code, message }
+    }
+
+    pub(crate) fn new(doing: &str, errno: Errno) -> Self {
         Self {
             code: errno.raw_os_error(),
             message: format!("{doing}: {errno}"),
@@ -65,10 +71,17 @@ impl Failure {
     }
 }
 
-/// Does the work that these words say.
-pub(crate) fn perform(words: &[String]) -> Result<(), Failure> {
+/// Does the work that these words say; the answer, if any, is for [`crate::child::ask`].
+pub(crate) fn perform(words: &[String]) -> Result<String, Failure> {
     let words: Vec<&str> = words.iter().map(String::as_str).collect();
-    match &*words {
+    if let [device::work::DEVICE, words @ ..] = &*words {
+        return device::work::perform(words);
+    }
+    perform_on_directory(&words).map(|()| String::new())
+}
+
+fn perform_on_directory(words: &[&str]) -> Result<(), Failure> {
+    match words {
         [MOUNT_NFS, server, source, version, options @ ..] => {
             mount_nfs(server, source, version, options)
         }
@@ -151,7 +164,7 @@ fn meaning(errno: Errno) -> &'static str {
 }
 
 /// What the kernel wrote down for whoever configures a file system.
-fn kernel_says(config: &OwnedFd, doing: &str) -> String {
+pub(crate) fn kernel_says(config: &OwnedFd, doing: &str) -> String {
     let mut text = String::from(doing);
     let Ok(copy) = config.try_clone() else {
         return text;

@@ -11,7 +11,7 @@ struct Program {
     needed_for: &'static str,
 }
 
-const PROGRAMS: [Program; 9] = [
+const PROGRAMS: [Program; 13] = [
     Program {
         name: "cc",
         package: "gcc",
@@ -29,7 +29,19 @@ const PROGRAMS: [Program; 9] = [
     real_nfs("mount.nfs", "nfs-common"),
     real_nfs("rpcbind", "rpcbind"),
     real_nfs("rpc.nfsd", "nfs-kernel-server"),
+    devices("losetup", "mount"),
+    devices("mke2fs", "e2fsprogs"),
+    devices("dmsetup", "dmsetup"),
+    devices("mkfs.xfs", "xfsprogs"),
 ];
+
+const fn devices(name: &'static str, package: &'static str) -> Program {
+    Program {
+        name,
+        package,
+        needed_for: "making and checking file systems, in user-mode Linux",
+    }
+}
 
 const fn real_nfs(name: &'static str, package: &'static str) -> Program {
     Program {
