@@ -64,14 +64,9 @@ impl Component {
         controllers: &[&str],
         flags: &[&str],
     ) -> anyhow::Result<Self> {
-        let arguments = [
-            &format!("--controllers={}", controllers.join(",")),
-            "--leader-elect=false",
-            "--use-service-account-credentials=false",
-            "--kube-api-qps=5000",
-            "--kube-api-burst=5000",
-            "--secure-port=0",
-        ];
+        let all = stock_arguments(controllers);
+        let all = all.iter().map(String::as_str);
+        let arguments: Vec<_> = all.chain(["--leader-elect=false"]).collect();
         let programs = programs()?;
         let program = programs.controller_manager();
         Self::start(
@@ -157,7 +152,25 @@ impl Component {
     }
 }
 
-fn programs() -> anyhow::Result<Programs> {
+/// What makes kube-controller-manager run exactly these controllers, with rate limits that do not bind,
+/// and serve nothing.
+#[must_use]
+pub fn stock_arguments(controllers: &[&str]) -> Vec<String> {
+    let controllers = format!("--controllers={}", controllers.join(","));
+    let others = [
+        "--use-service-account-credentials=false",
+        "--kube-api-qps=5000",
+        "--kube-api-burst=5000",
+        "--secure-port=0",
+    ];
+    [controllers]
+        .into_iter()
+        .chain(others.map(str::to_owned))
+        .collect()
+}
+
+/// The programs of Kubernetes.
+pub fn programs() -> anyhow::Result<Programs> {
     let source = Source::locate().map_err(|missing| anyhow::anyhow!("{missing}"))?;
     source.programs()
 }

@@ -30,6 +30,7 @@
 pub mod audit;
 pub mod cluster;
 pub mod control_plane;
+mod intercept;
 pub mod outage;
 pub mod process;
 pub mod programs;

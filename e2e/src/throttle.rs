@@ -2,14 +2,13 @@
 //! and a record of who came back before time.
 
 use std::collections::BTreeMap;
-use std::pin::Pin;
 use std::sync::{Arc, Mutex, PoisonError};
-use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
 use kube::client::Body;
 use serde_json::json;
-use tower_service::Service;
+
+use crate::intercept;
 
 /// What is turned away. Clones are the same one.
 #[derive(Clone)]
@@ -43,7 +42,8 @@ impl Throttle {
 
     /// The client whose requests meet it.
     pub fn client(&self) -> kube::Client {
-        kube::Client::new(self.clone(), "default")
+        let throttle = self.clone();
+        intercept::client(move |request| throttle.clone().send(request))
     }
 
     /// The requests that came before the time that they had been told.
@@ -82,32 +82,19 @@ impl Throttle {
         }
         refuse
     }
-}
 
-impl Service<http::Request<Body>> for Throttle {
-    type Response = http::Response<Body>;
-    type Error = kube::Error;
-    type Future = Pin<Box<dyn Future<Output = Result<Self::Response, Self::Error>> + Send>>;
-
-    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), Self::Error>> {
-        Poll::Ready(Ok(()))
-    }
-
-    fn call(&mut self, request: http::Request<Body>) -> Self::Future {
-        let throttle = self.clone();
-        Box::pin(async move {
-            let line = format!("{} {}", request.method(), request.uri().path());
-            if !throttle.turns_away(line) {
-                return throttle.inner.send(request).await;
-            }
-            let status = json!({"kind": "Status", "apiVersion": "v1", "status": "Failure",
-                "message": "too many requests, please try again later",
-                "reason": "TooManyRequests", "code": 429});
-            http::Response::builder()
-                .status(429)
-                .header("retry-after", throttle.wait.as_secs())
-                .body(Body::from(status.to_string().into_bytes()))
-                .map_err(kube::Error::HttpError)
-        })
+    async fn send(self, request: http::Request<Body>) -> Result<http::Response<Body>, kube::Error> {
+        let line = format!("{} {}", request.method(), request.uri().path());
+        if !self.turns_away(line) {
+            return self.inner.send(request).await;
+        }
+        let status = json!({"kind": "Status", "apiVersion": "v1", "status": "Failure",
+            "message": "too many requests, please try again later",
+            "reason": "TooManyRequests", "code": 429});
+        http::Response::builder()
+            .status(429)
+            .header("retry-after", self.wait.as_secs())
+            .body(Body::from(status.to_string().into_bytes()))
+            .map_err(kube::Error::HttpError)
     }
 }

@@ -4,12 +4,12 @@
 use std::future::Future;
 use std::pin::Pin;
 use std::sync::{Arc, Mutex, PoisonError};
-use std::task::{Context, Poll};
 
 use http_body_util::BodyExt as _;
 use kube::client::Body;
 use serde_json::Value;
-use tower_service::Service;
+
+use crate::intercept;
 
 /// A write that passes, as the wire sees it.
 #[derive(Debug, Clone)]
@@ -73,7 +73,8 @@ impl Tripwire {
 
     /// The client whose requests pass the wire.
     pub fn client(&self) -> kube::Client {
-        kube::Client::new(self.clone(), "default")
+        let wire = self.clone();
+        intercept::client(move |request| wire.clone().send(request))
     }
 
     /// The writes so far, in the order in which they were sent.
@@ -103,47 +104,34 @@ impl Tripwire {
         let action = if hit { state.action.take() } else { None };
         action.map(|action| (state.timing, action))
     }
-}
 
-impl Service<http::Request<Body>> for Tripwire {
-    type Response = http::Response<Body>;
-    type Error = kube::Error;
-    type Future = Pin<Box<dyn Future<Output = Result<Self::Response, Self::Error>> + Send>>;
-
-    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), Self::Error>> {
-        Poll::Ready(Ok(()))
-    }
-
-    fn call(&mut self, request: http::Request<Body>) -> Self::Future {
-        let wire = self.clone();
-        Box::pin(async move {
-            if request.method() == http::Method::GET {
-                let line = format!("GET {}", request.uri().path());
-                wire.lock().reads.push(line);
-                return wire.inner.send(request).await;
+    async fn send(self, request: http::Request<Body>) -> Result<http::Response<Body>, kube::Error> {
+        if request.method() == http::Method::GET {
+            let line = format!("GET {}", request.uri().path());
+            self.lock().reads.push(line);
+            return self.inner.send(request).await;
+        }
+        let (parts, body) = request.into_parts();
+        let bytes = body.collect().await?.to_bytes();
+        let passing = Passing {
+            line: format!("{} {}", parts.method, parts.uri.path()),
+            body: serde_json::from_slice(&bytes).unwrap_or_default(),
+        };
+        let hit = self.note(passing);
+        let request = http::Request::from_parts(parts, Body::from(bytes.to_vec()));
+        match hit {
+            None => self.inner.send(request).await,
+            Some((Timing::Before, action)) => {
+                action().await;
+                self.inner.send(request).await
             }
-            let (parts, body) = request.into_parts();
-            let bytes = body.collect().await?.to_bytes();
-            let passing = Passing {
-                line: format!("{} {}", parts.method, parts.uri.path()),
-                body: serde_json::from_slice(&bytes).unwrap_or_default(),
-            };
-            let hit = wire.note(passing);
-            let request = http::Request::from_parts(parts, Body::from(bytes.to_vec()));
-            match hit {
-                None => wire.inner.send(request).await,
-                Some((Timing::Before, action)) => {
-                    action().await;
-                    wire.inner.send(request).await
-                }
-                Some((Timing::After, action)) => {
-                    let answer = wire.inner.send(request).await?;
-                    action().await;
-                    drop(answer);
-                    let lost = std::io::Error::from(std::io::ErrorKind::ConnectionReset);
-                    Err(kube::Error::Service(Box::new(lost)))
-                }
+            Some((Timing::After, action)) => {
+                let answer = self.inner.send(request).await?;
+                action().await;
+                drop(answer);
+                let lost = std::io::Error::from(std::io::ErrorKind::ConnectionReset);
+                Err(kube::Error::Service(Box::new(lost)))
             }
-        })
+        }
     }
 }

@@ -8,8 +8,9 @@
 //!
 //! What holds, whenever the agent is killed:
 //! - A volume is mounted at `<kubelet dir>/pods/<uid>/volumes/<type>/<volume>` (`<type>` is
-//!   `kubernetes.io~local-volume` or `kubernetes.io~nfs`) once its claim is bound and all gates are passed (M2, M16, M40), and stays there as long as
-//!   the pod runs, whatever becomes of the claim (M3).
+//!   `kubernetes.io~local-volume` or `kubernetes.io~nfs`) once its claim is bound and all gates are
+//!   passed (M2, M16, M40), and stays there as long as the pod runs, whatever becomes of the claim
+//!   (M3).
 //! - It is taken down when the API says that the pod is over, all pods having been listed, *and*
 //!   the node shows nothing of it: no process in its cgroup, none that holds the mount. Otherwise
 //!   it stays, the user is told, and it is looked at again.
@@ -21,8 +22,8 @@
 //! it looks like a small node, as a test's or a demo's container is. It would then see no process
 //! of any pod, and only the API's word would keep a volume mounted.
 //!
-//! Of section 5 of the contract this first cut leaves out: every type but local directories and NFS (a
-//! claim's volume of another type is an event on its pod), raw block volumes, generic ephemeral
+//! Of section 5 of the contract this first cut leaves out: every type but local directories and NFS
+//! (a claim's volume of another type is an event on its pod), raw block volumes, generic ephemeral
 //! claims, fsGroup (M35), subPath (M44), and the check that a container really uses a volume (M2:
 //! all claims of a pod are mounted). Beside a kubelet it must not run.
 //!

@@ -3,21 +3,12 @@
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, Result};
+use bitts_e2e::control_plane::{VOLUME_CONTROLLERS, programs, stock_arguments};
 use bitts_e2e::process::Process;
-use bitts_e2e::programs::Source;
 use clap::ValueEnum;
 use tempfile::TempDir;
 
 use crate::usage::Running;
-
-/// What the binder stands in for; kube-controller-manager runs these and no others.
-const CONTROLLERS: [&str; 5] = [
-    "persistentvolume-binder-controller",
-    "persistentvolumeclaim-protection-controller",
-    "persistentvolume-protection-controller",
-    "ephemeral-volume-controller",
-    "volumeattributesclass-protection-controller",
-];
 
 /// Who binds.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
@@ -44,7 +35,9 @@ impl Contender {
     /// The controllers whose work it does.
     pub(crate) fn controllers(self) -> Vec<String> {
         match self {
-            Self::Bitts | Self::KubeControllerManager => CONTROLLERS.map(str::to_owned).to_vec(),
+            Self::Bitts | Self::KubeControllerManager => {
+                VOLUME_CONTROLLERS.map(str::to_owned).to_vec()
+            }
             Self::Limit => vec!["none: only the four writes of each claim".to_owned()],
         }
     }
@@ -71,34 +64,22 @@ impl Contender {
 
     fn command(self) -> Result<(PathBuf, Vec<String>)> {
         let own = std::env::current_exe()?;
+        let words = |words: &[&str]| words.iter().map(|word| (*word).to_owned()).collect();
         let (program, arguments) = match self {
-            Self::Bitts => (beside(&own, "bitts")?, vec!["run", "--roles=binder"]),
-            Self::Limit => (own, vec!["limit"]),
+            Self::Bitts => (
+                own.with_file_name("bitts"),
+                words(&["run", "--roles=binder"]),
+            ),
+            Self::Limit => (own, words(&["limit"])),
             Self::KubeControllerManager => {
-                let source = Source::locate().map_err(|missing| anyhow::anyhow!("{missing}"))?;
-                let program = beside(source.programs()?.apiserver(), self.name())?;
-                let all = vec![
-                    "--use-service-account-credentials=false",
-                    // So high that they do not bind.
-                    "--kube-api-qps=5000",
-                    "--kube-api-burst=5000",
-                    "--secure-port=0",
-                ];
-                (program, all)
+                let program = programs()?.controller_manager().to_owned();
+                (program, stock_arguments(&VOLUME_CONTROLLERS))
             }
         };
-        let mut arguments: Vec<String> = arguments.into_iter().map(str::to_owned).collect();
-        if self == Self::KubeControllerManager {
-            arguments.push(format!("--controllers={}", CONTROLLERS.join(",")));
-        }
+        let there = program.is_file();
+        anyhow::ensure!(there, "there is no {}", program.display());
         Ok((program, arguments))
     }
-}
-
-fn beside(other: &Path, name: &str) -> Result<PathBuf> {
-    let path = other.with_file_name(name);
-    anyhow::ensure!(path.is_file(), "there is no {}", path.display());
-    Ok(path)
 }
 
 /// A contender that runs. It ends when this is dropped.
