@@ -1,5 +1,6 @@
 //! PersistentVolumeClaim: what a developer asks for.
 
+use serde::de::IgnoredAny;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
@@ -29,6 +30,8 @@ pub struct Claim {
     pub attributes_class: Option<ClassName>,
     /// Which volumes may be taken; `None` for any.
     pub selector: Option<LabelSelector>,
+    /// Whether the volume is to begin with data: a snapshot's, another claim's, a populator's.
+    pub has_data_source: bool,
     /// The volume that was chosen, by the user or by the binder.
     pub volume_name: Option<Name>,
     /// Where in its life it is.
@@ -150,6 +153,8 @@ struct Spec {
     volume_attributes_class_name: Option<Box<str>>,
     selector: Option<LabelSelector>,
     volume_name: Option<Box<str>>,
+    data_source: Option<IgnoredAny>,
+    data_source_ref: Option<IgnoredAny>,
 }
 
 #[derive(Default, Deserialize)]
@@ -209,6 +214,7 @@ impl From<Wire> for Claim {
             access_modes: spec.access_modes,
             volume_mode: spec.volume_mode,
             selector: spec.selector,
+            has_data_source: spec.data_source.is_some() || spec.data_source_ref.is_some(),
             volume_name: spec
                 .volume_name
                 .filter(|n| !n.is_empty())

@@ -33,6 +33,10 @@ pub const RECYCLER: &str = "bitts.dev/recycler";
 pub const RECYCLE_ON: &str = "bitts.dev/recycle-on";
 /// The agent says that the volume was wiped after the claim of this uid.
 pub const RECYCLED: &str = "bitts.dev/recycled";
+/// The node whose provisioner made the volume and deletes it.
+pub const PROVISIONED_ON: &str = "bitts.dev/provisioned-on";
+/// The provisioner says that the volume's data goes, after the claim of this uid.
+pub const DELETING: &str = "bitts.dev/deleting";
 /// The agent says why it could not wipe the volume.
 pub const RECYCLE_FAILED: &str = "bitts.dev/recycle-failed";
 
@@ -87,6 +91,8 @@ pub mod reason {
     pub const WAIT_FOR_POD_SCHEDULED: &str = "WaitForPodScheduled";
     /// Another program was asked to make the volume.
     pub const EXTERNAL_PROVISIONING: &str = "ExternalProvisioning";
+    /// The volume is being made.
+    pub const PROVISIONING: &str = "Provisioning";
     /// The volume could not be made.
     pub const PROVISIONING_FAILED: &str = "ProvisioningFailed";
     /// The volume was made.

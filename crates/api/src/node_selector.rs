@@ -38,7 +38,22 @@ struct Term {
     fields: Box<[Requirement]>,
 }
 
+/// A label, and the values of which it must have one.
+pub(crate) type Choice = (Box<str>, Vec<Box<str>>);
+
 impl NodeSelector {
+    /// The nodes that have, for one of the terms, each label with one of its values.
+    pub(crate) fn of_labels(terms: impl IntoIterator<Item = Vec<Choice>>) -> Self {
+        let term = |labels: Vec<Choice>| Term {
+            labels: labels
+                .into_iter()
+                .map(|(key, values)| Requirement::one_of(&key, values))
+                .collect(),
+            fields: Box::default(),
+        };
+        Self(terms.into_iter().map(term).collect())
+    }
+
     /// Whether a node of this name and these labels is selected.
     #[must_use]
     pub fn matches(&self, node: &str, labels: &Labels) -> bool {

@@ -61,6 +61,15 @@ impl Requirement {
         }
     }
 
+    /// The key must have one of these values.
+    pub(crate) fn one_of(key: &str, mut values: Vec<Box<str>>) -> Self {
+        values.sort();
+        Self {
+            key: share(key),
+            test: Test::In(values.into()),
+        }
+    }
+
     /// Whether the requirement is met by the key's value, `None` when the object has no such key.
     pub(crate) fn holds(&self, value: Option<&str>) -> bool {
         let number = || value.and_then(|v| v.parse::<i64>().ok());

@@ -95,6 +95,18 @@ impl Dir {
         })
     }
 
+    /// The same directory once more.
+    ///
+    /// # Errors
+    /// When the process has no descriptor left.
+    pub fn open_again(&self) -> Result<Self, SystemError> {
+        let fd = self.fd.try_clone().map_err(|e| self.failed("opening", e))?;
+        Ok(Self {
+            fd,
+            path: self.path.clone(),
+        })
+    }
+
     pub(crate) fn from_parts(fd: OwnedFd, path: PathBuf) -> Self {
         Self { fd, path }
     }

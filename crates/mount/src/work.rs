@@ -4,6 +4,7 @@ use std::io::Read as _;
 use std::net::{IpAddr, SocketAddr, TcpStream, ToSocketAddrs as _, UdpSocket};
 use std::time::Duration;
 
+use crate::dir::Component;
 use rustix::fd::{AsFd, OwnedFd};
 use rustix::io::Errno;
 use rustix::mount::{
@@ -17,6 +18,7 @@ use crate::device;
 pub(crate) const MOUNT_NFS: &str = "mount-nfs";
 pub(crate) const UNMOUNT: &str = "unmount";
 pub(crate) const PROBE: &str = "probe";
+pub(crate) const SWEEP: &str = "sweep";
 
 /// The ways to unmount.
 pub(crate) const NORMAL: &str = "normal";
@@ -87,6 +89,7 @@ fn perform_on_directory(words: &[&str]) -> Result<(), Failure> {
         }
         [UNMOUNT, name, how] => unmount(name, how),
         [PROBE, name] => probe(name),
+        [SWEEP, name] => sweep(name),
         _ => Err(Failure {
             code: NONSENSE,
             message: format!("no such work: {words:?}"),
@@ -236,4 +239,13 @@ fn probe(name: &str) -> Result<(), Failure> {
 
 fn below(name: &str) -> String {
     format!("/proc/self/fd/0/{name}")
+}
+
+fn sweep(name: &str) -> Result<(), Failure> {
+    let failure = |message: String| Failure {
+        code: Errno::IO.raw_os_error(),
+        message,
+    };
+    let name = Component::new(name).map_err(|e| failure(e.to_string()))?;
+    crate::sweep::remove(std::io::stdin(), &name).map_err(|e| failure(e.to_string()))
 }

@@ -1,0 +1,168 @@
+//! What a StorageClass says: its parameters, read and checked.
+
+use bitts_api::{BindingMode, StorageClass};
+use serde::{Deserialize, Serialize};
+
+use crate::pattern::{Pattern, PatternError};
+
+/// How the volumes of a class are made.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Template {
+    /// Where the directory lies.
+    pub pattern: Pattern,
+    /// Who may use the directory.
+    pub access: Access,
+    /// What becomes of the data of a volume that is deleted.
+    pub on_delete: OnDelete,
+}
+
+/// Mode and owner of a volume's directory.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Access {
+    /// The permission bits.
+    pub mode: u32,
+    /// The user; the provisioner's own where it says nothing.
+    pub uid: Option<u32>,
+    /// The group; the provisioner's own where it says nothing.
+    pub gid: Option<u32>,
+}
+
+/// What becomes of the data of a volume that is deleted.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum OnDelete {
+    /// It is deleted.
+    #[default]
+    Delete,
+    /// It stays where it is.
+    Retain,
+    /// It is moved aside, and stays there.
+    Trash,
+}
+
+/// Why no volumes are made for a class.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum ClassError {
+    /// A parameter that there is none of.
+    #[error("unknown parameter {name:?}; {}", hint(nearest))]
+    Unknown {
+        /// Its name.
+        name: String,
+        /// The one that was meant, perhaps.
+        nearest: Option<&'static str>,
+    },
+    /// A parameter whose value means nothing.
+    #[error("parameter {name}: {value:?} is {what}")]
+    Value {
+        /// Which.
+        name: &'static str,
+        /// What it says.
+        value: String,
+        /// What is wrong, and what would be right.
+        what: &'static str,
+    },
+    /// A pattern that cannot be used.
+    #[error("parameter pathPattern: {0}")]
+    Pattern(#[from] PatternError),
+    /// The class binds before a pod has a node.
+    #[error(
+        "volumeBindingMode Immediate: volumes on a node's own disk are made where the pod will run; \
+         make the class anew with WaitForFirstConsumer"
+    )]
+    Immediate,
+    /// Options for a mount that there will not be.
+    #[error("mountOptions: a directory on a node's disk is not mounted with options of its own")]
+    MountOptions,
+}
+
+fn hint(nearest: &Option<&'static str>) -> String {
+    match nearest {
+        Some(name) => format!("did you mean {name:?}?"),
+        None => format!("there are {}", PARAMETERS.join(", ")),
+    }
+}
+
+const PARAMETERS: [&str; 5] = ["gid", "mode", "onDelete", "pathPattern", "uid"];
+
+impl Template {
+    /// Reads a class whose volumes are directories on nodes' disks.
+    ///
+    /// # Errors
+    /// At the first thing that is wrong with it.
+    pub fn of_local(class: &StorageClass) -> Result<Self, ClassError> {
+        let mut template = Self {
+            pattern: Pattern::default(),
+            access: Access {
+                mode: 0o770,
+                uid: None,
+                gid: None,
+            },
+            on_delete: OnDelete::default(),
+        };
+        for (name, value) in &class.parameters {
+            match &**name {
+                "gid" => template.access.gid = Some(id("gid", value)?),
+                "uid" => template.access.uid = Some(id("uid", value)?),
+                "mode" => template.access.mode = mode(value)?,
+                "onDelete" => template.on_delete = on_delete(value)?,
+                "pathPattern" => template.pattern = Pattern::read(value)?,
+                unknown => return Err(no_such(unknown)),
+            }
+        }
+        if class.binding_mode == BindingMode::Immediate {
+            return Err(ClassError::Immediate);
+        }
+        if !class.mount_options.is_empty() {
+            return Err(ClassError::MountOptions);
+        }
+        Ok(template)
+    }
+}
+
+fn no_such(name: &str) -> ClassError {
+    let lower = name.to_lowercase();
+    let distance =
+        |known: &&'static str| strsim::damerau_levenshtein(&lower, &known.to_lowercase());
+    let nearest = PARAMETERS.into_iter().min_by_key(distance);
+    ClassError::Unknown {
+        name: name.to_owned(),
+        nearest: nearest.filter(|known| distance(known) <= 1 + known.len() / 3),
+    }
+}
+
+fn id(name: &'static str, value: &str) -> Result<u32, ClassError> {
+    // The last number means "leave it" to the kernel.
+    let number = value.parse().ok().filter(|id| *id != u32::MAX);
+    number.ok_or_else(|| ClassError::Value {
+        name,
+        value: value.to_owned(),
+        what: "no number of a user or group",
+    })
+}
+
+fn mode(value: &str) -> Result<u32, ClassError> {
+    let bits = u32::from_str_radix(value, 8).ok();
+    let digits = value.chars().all(|c| c.is_digit(8));
+    let good = bits.filter(|bits| digits && *bits <= 0o7777 && bits & 0o700 != 0);
+    good.ok_or_else(|| ClassError::Value {
+        name: "mode",
+        value: value.to_owned(),
+        what: "no mode in octal digits that lets anybody in, as \"0770\" is",
+    })
+}
+
+fn on_delete(value: &str) -> Result<OnDelete, ClassError> {
+    Ok(match value {
+        "delete" => OnDelete::Delete,
+        "retain" => OnDelete::Retain,
+        // What the peers call it.
+        "trash" | "archive" => OnDelete::Trash,
+        other => {
+            return Err(ClassError::Value {
+                name: "onDelete",
+                value: other.to_owned(),
+                what: "none of delete, retain and trash",
+            });
+        }
+    })
+}

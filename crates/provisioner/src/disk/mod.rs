@@ -1,0 +1,519 @@
+//! Volumes as directories below a root: made, undone, taken away.
+//!
+//! Everything that is bitts' own lies in `.bitts` at the root, where no pod sees it:
+//!
+//! | what | where |
+//! | --- | --- |
+//! | the record of each volume | `.bitts/volumes/NAME.json` |
+//! | that of a volume that is gone and whose data stays in its place | `.bitts/retained/NAME.json` |
+//! | the data and the record of one that was moved aside | `.bitts/trash/NAME/{data,record.json}` |
+//!
+//! Each step is one rename or one directory, made durable before the next. What a death leaves, and
+//! what the next process makes of it:
+//!
+//! | died after | there is | next |
+//! | --- | --- | --- |
+//! | writing the record | the record | the directory is made, or the record goes if no claim wants it |
+//! | making the directory | both, unconfirmed | the volume's object is made, or both go if no claim wants them |
+//! | making the object | both, unconfirmed, and the object | the record is confirmed |
+//! | moving the data | the record, the data in the trash | the record follows |
+//! | moving the record | all in the trash | the volume's object goes; the data is swept away |
+//!
+//! Only an empty directory is removed where the record is not confirmed: nobody can have used it.
+
+mod records;
+mod trash;
+
+use std::collections::BTreeMap;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::{Mutex, PoisonError};
+
+use bitts_api::{Name, Uid};
+use bitts_mount::SystemError;
+use bitts_mount::dir::{Component, Dir, NameError, Removal};
+use rustix::fs::{AtFlags, Gid, Mode, OFlags, Uid as Owner};
+
+use crate::class::{Access, OnDelete};
+use crate::pattern::Subpath;
+use crate::task::Record;
+use records::Records;
+
+/// A file of this name in a volume's directory: its data is not taken away.
+pub const PROTECTED: &str = ".bitts-protected";
+
+/// Why something was not done.
+#[derive(Debug, thiserror::Error)]
+pub enum DiskError {
+    /// The disk has less free space than the claim asks for.
+    #[error("{root} has {free} bytes free, and {asked} are asked for")]
+    Full {
+        /// Which.
+        root: String,
+        /// How many there are.
+        free: u64,
+        /// How many are asked for.
+        asked: i64,
+    },
+    /// Somebody else's directory.
+    #[error(
+        "{0} is there already and no record says that bitts made it: remove it, or choose another \
+         pathPattern"
+    )]
+    Taken(String),
+    /// It would lie within another volume, or another one within it.
+    #[error("the directory {path} would overlap that of volume {other}")]
+    Overlaps {
+        /// Where it would lie.
+        path: Subpath,
+        /// Whose directory is there.
+        other: Name,
+    },
+    /// The record says another claim.
+    #[error(
+        "its record names claim {recorded}, not {asked}: nothing was touched; see \
+         .bitts/volumes at {root}"
+    )]
+    Foreign {
+        /// Which root.
+        root: String,
+        /// What the record says.
+        recorded: Uid,
+        /// What was asked for.
+        asked: Uid,
+    },
+    /// The API says another path than the record.
+    #[error("its record says {recorded}, not {asked}: nothing was touched")]
+    Elsewhere {
+        /// What the record says.
+        recorded: String,
+        /// What was asked for.
+        asked: String,
+    },
+    /// There is data and no record.
+    #[error("{0} has no record that says for whom it was made: nothing was touched")]
+    NoRecord(String),
+    /// A record that nobody can read.
+    #[error("the record {0} cannot be read: {1}")]
+    Unreadable(String, String),
+    /// The user wants it to stay.
+    #[error("{0} holds a file {PROTECTED}: remove that file to have the data deleted")]
+    Protected(String),
+    /// There is something in it.
+    #[error("{0} was never a volume, but is not empty: look at it, and remove it by hand")]
+    NotEmpty(String),
+    /// The API had it.
+    #[error("{0} was a volume: its data stays")]
+    Used(String),
+    /// Something is mounted there.
+    #[error("something is mounted at {0}: unmount it first")]
+    Mounted(String),
+    /// A name that leads elsewhere.
+    #[error(transparent)]
+    Name(#[from] NameError),
+    /// The kernel refused.
+    #[error(transparent)]
+    System(#[from] SystemError),
+    /// The kernel refused.
+    #[error("{doing}: {error}")]
+    Io {
+        /// What was being done.
+        doing: String,
+        /// What the kernel said.
+        error: io::Error,
+    },
+}
+
+impl DiskError {
+    fn io(doing: impl Into<String>) -> impl FnOnce(rustix::io::Errno) -> Self {
+        move |errno| Self::Io {
+            doing: doing.into(),
+            error: errno.into(),
+        }
+    }
+}
+
+/// A directory whose subdirectories are volumes.
+#[derive(Debug)]
+pub struct Disk {
+    root: PathBuf,
+    /// Where volumes lie, so that none comes to lie within another.
+    index: Mutex<BTreeMap<Subpath, Name>>,
+}
+
+impl Disk {
+    /// Opens a root, and reads what is on it. It must exist.
+    ///
+    /// # Errors
+    /// When it is no directory, or cannot be written to.
+    pub fn open(root: &Path) -> Result<Self, DiskError> {
+        let disk = Self {
+            root: root.to_owned(),
+            index: Mutex::default(),
+        };
+        disk.scan()?;
+        Ok(disk)
+    }
+
+    /// Where it is.
+    #[must_use]
+    pub fn root(&self) -> &Path {
+        &self.root
+    }
+
+    /// How many bytes are free, for those who are not root too.
+    ///
+    /// # Errors
+    /// When the kernel does not say.
+    pub fn free(&self) -> Result<u64, DiskError> {
+        let stat = rustix::fs::statvfs(&self.root).map_err(DiskError::io(self.name()))?;
+        Ok(stat.f_bavail.saturating_mul(stat.f_frsize))
+    }
+
+    /// All records of volumes. One that cannot be read is left out: it keeps its volume from being
+    /// made or taken away, and no other.
+    ///
+    /// # Errors
+    /// When the directory of records cannot be read.
+    pub fn scan(&self) -> Result<Vec<Record>, DiskError> {
+        let own = Records::open(&self.top()?)?;
+        let volumes = own.all(records::VOLUMES)?;
+        let retained = own.all(records::RETAINED)?;
+        let all = volumes.iter().chain(&retained);
+        let index = all.map(|r| (r.path.clone(), r.volume.clone())).collect();
+        *self.lock() = index;
+        Ok(volumes)
+    }
+
+    /// The record of a volume.
+    ///
+    /// # Errors
+    /// When there is one that cannot be read.
+    pub fn find(&self, volume: &Name) -> Result<Option<Record>, DiskError> {
+        Records::open(&self.top()?)?.read(records::VOLUMES, volume)
+    }
+
+    /// Makes a volume's directory, and returns where it is. What the record on the disk says goes
+    /// before what is asked for: an earlier process may have begun.
+    ///
+    /// # Errors
+    /// When it cannot be made; what came to be before that is undone by [`Self::discard`].
+    pub fn make(&self, asked: &Record) -> Result<PathBuf, DiskError> {
+        let root = self.top()?;
+        let records = Records::open(&root)?;
+        let known = records.read(records::VOLUMES, &asked.volume)?;
+        let record = match &known {
+            Some(known) => self.same(known, &asked.claim.uid)?,
+            None => asked,
+        };
+        self.reserve(record)?;
+        let path = self.path(&record.path);
+        if known.is_none() {
+            let begun = self.begin(&root, &records, record);
+            if begun.is_err() {
+                self.lock().remove(&record.path);
+            }
+            begun?;
+        }
+        let (parent, last) = self.parent(&root, &record.path, true)?;
+        let new = match rustix::fs::mkdirat(&parent, last.as_str(), Mode::RWXU) {
+            Ok(()) => true,
+            Err(rustix::io::Errno::EXIST) => false,
+            Err(e) => return Err(DiskError::io(format!("making {}", path.display()))(e)),
+        };
+        let dir = parent
+            .child(&last)?
+            .ok_or_else(|| DiskError::io(path.display().to_string())(rustix::io::Errno::NOENT))?;
+        if !record.confirmed {
+            if !new && !is_empty(&dir)? {
+                return Err(DiskError::Taken(path.display().to_string()));
+            }
+            give(&dir, record.access)?;
+        }
+        sync(&parent)?;
+        Ok(path)
+    }
+
+    /// Writes the record of a volume whose directory is not there yet.
+    fn begin(&self, root: &Dir, records: &Records, record: &Record) -> Result<(), DiskError> {
+        let free = self.free()?;
+        if u64::try_from(record.bytes).is_ok_and(|asked| asked > free) {
+            return Err(DiskError::Full {
+                root: self.name(),
+                free,
+                asked: record.bytes,
+            });
+        }
+        if let Ok((parent, last)) = self.parent(root, &record.path, false)
+            && is_there(&parent, &last)?
+        {
+            let path = self.path(&record.path);
+            return Err(DiskError::Taken(path.display().to_string()));
+        }
+        records.write(record, true)
+    }
+
+    /// Notes that the API has the volume. Where that is lost, it is noted again.
+    ///
+    /// # Errors
+    /// When the record names another claim, or cannot be written.
+    pub fn confirm(&self, volume: &Name, uid: &Uid) -> Result<(), DiskError> {
+        let records = Records::open(&self.top()?)?;
+        let Some(record) = records.read(records::VOLUMES, volume)? else {
+            return Ok(());
+        };
+        self.same(&record, uid)?;
+        if record.confirmed {
+            return Ok(());
+        }
+        let confirmed = Record {
+            confirmed: true,
+            ..record
+        };
+        records.write(&confirmed, false)
+    }
+
+    /// Undoes the making of a volume that the API never had.
+    ///
+    /// # Errors
+    /// When the API may have had it, or there is something in it: then it stays.
+    pub fn discard(&self, volume: &Name, uid: &Uid) -> Result<(), DiskError> {
+        let root = self.top()?;
+        let records = Records::open(&root)?;
+        let Some(record) = records.read(records::VOLUMES, volume)? else {
+            return Ok(());
+        };
+        self.same(&record, uid)?;
+        let path = self.path(&record.path).display().to_string();
+        if record.confirmed {
+            return Err(DiskError::Used(path));
+        }
+        if let Some((parent, last)) = self.existing(&root, &record.path)? {
+            match parent.remove(&last)? {
+                Removal::Removed | Removal::Absent => sync(&parent)?,
+                Removal::NotEmpty => return Err(DiskError::NotEmpty(path)),
+                Removal::MountPoint => return Err(DiskError::Mounted(path)),
+            }
+        }
+        records.forget(volume)?;
+        self.released(&root, &record.path);
+        Ok(())
+    }
+
+    /// Does to a volume's data what its record says. What goes is in the trash then: [`Self::sweep`]
+    /// takes its time.
+    ///
+    /// # Errors
+    /// When the record does not say that this is the volume, or the user wants the data to stay.
+    pub fn remove(&self, volume: &Name, uid: &Uid, path: &Path) -> Result<(), DiskError> {
+        let root = self.top()?;
+        let records = Records::open(&root)?;
+        let Some(record) = records.read(records::VOLUMES, volume)? else {
+            // Done before, or never here.
+            if path.starts_with(&self.root) && path.symlink_metadata().is_ok() {
+                let retained = records.read(records::RETAINED, volume)?;
+                let known = retained.filter(|r| r.claim.uid == *uid);
+                return known
+                    .map(drop)
+                    .ok_or_else(|| DiskError::NoRecord(path.display().to_string()));
+            }
+            return Ok(());
+        };
+        self.same(&record, uid)?;
+        let recorded = self.path(&record.path);
+        if recorded != path {
+            return Err(DiskError::Elsewhere {
+                recorded: recorded.display().to_string(),
+                asked: path.display().to_string(),
+            });
+        }
+        if let Some((parent, last)) = self.existing(&root, &record.path)?
+            && let Some(dir) = parent.child(&last)?
+        {
+            if is_there(&dir, &Component::new(PROTECTED)?)? {
+                return Err(DiskError::Protected(recorded.display().to_string()));
+            }
+            if parent.is_mount_point(&last)? {
+                return Err(DiskError::Mounted(recorded.display().to_string()));
+            }
+            if record.on_delete != OnDelete::Retain {
+                trash::take_data(&records, volume, &parent, &last)?;
+            }
+        }
+        match record.on_delete {
+            OnDelete::Retain => records.retain(volume)?,
+            OnDelete::Delete | OnDelete::Trash => {
+                trash::take_record(&records, volume)?;
+                self.released(&root, &record.path);
+            }
+        }
+        Ok(())
+    }
+
+    /// Volumes in the trash whose data is to be swept away.
+    ///
+    /// # Errors
+    /// When the trash cannot be read.
+    pub fn to_sweep(&self) -> Result<Vec<Name>, DiskError> {
+        trash::doomed(&Records::open(&self.top()?)?)
+    }
+
+    /// Sweeps away the data of a volume in the trash. `sweeper` removes a directory with all that is
+    /// in it.
+    ///
+    /// # Errors
+    /// When something cannot be removed.
+    pub fn sweep<E: std::fmt::Display>(
+        &self,
+        volume: &Name,
+        sweeper: impl FnOnce(&Dir, &Component) -> Result<(), E>,
+    ) -> Result<(), DiskError> {
+        trash::sweep(&Records::open(&self.top()?)?, volume, sweeper)
+    }
+
+    fn top(&self) -> Result<Dir, DiskError> {
+        Ok(Dir::open(&self.root)?)
+    }
+
+    fn name(&self) -> String {
+        self.root.display().to_string()
+    }
+
+    fn path(&self, below: &Subpath) -> PathBuf {
+        self.root.join(below.as_str())
+    }
+
+    fn same<'a>(&self, record: &'a Record, uid: &Uid) -> Result<&'a Record, DiskError> {
+        if record.claim.uid == *uid {
+            return Ok(record);
+        }
+        Err(DiskError::Foreign {
+            root: self.name(),
+            recorded: record.claim.uid.clone(),
+            asked: uid.clone(),
+        })
+    }
+
+    /// Keeps the path for the volume, where no other has one on the way to it or below it.
+    fn reserve(&self, record: &Record) -> Result<(), DiskError> {
+        let mut index = self.lock();
+        let other = index
+            .iter()
+            .find(|(path, volume)| **volume != record.volume && path.overlaps(&record.path));
+        if let Some((_, other)) = other {
+            return Err(DiskError::Overlaps {
+                path: record.path.clone(),
+                other: other.clone(),
+            });
+        }
+        index.insert(record.path.clone(), record.volume.clone());
+        Ok(())
+    }
+
+    /// The path is free again; directories on the way to it that are empty go.
+    fn released(&self, root: &Dir, path: &Subpath) {
+        self.lock().remove(path);
+        let names: Vec<&str> = path.names().collect();
+        for depth in (1..names.len()).rev() {
+            let above: Box<str> = names[..depth].join("/").into();
+            let gone = Subpath::try_from(above)
+                .ok()
+                .and_then(|above| self.existing(root, &above).ok().flatten())
+                .and_then(|(parent, last)| parent.remove(&last).ok());
+            // Nothing depends on it: what stays is an empty directory, or another volume's parent.
+            if gone != Some(Removal::Removed) {
+                break;
+            }
+        }
+    }
+
+    fn lock(&self) -> std::sync::MutexGuard<'_, BTreeMap<Subpath, Name>> {
+        self.index.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The directory in which a volume's lies, and its name there.
+    fn parent(
+        &self,
+        root: &Dir,
+        path: &Subpath,
+        make: bool,
+    ) -> Result<(Dir, Component), DiskError> {
+        let mut names = path.names().rev();
+        let last = Component::new(names.next().unwrap_or_default())?;
+        let mut dir = root.open_again()?;
+        for name in names.rev() {
+            let name = Component::new(name)?;
+            dir = if make {
+                dir.make_child(&name)?
+            } else {
+                dir.child(&name)?.ok_or_else(|| {
+                    DiskError::io(format!("{} in {}", name, dir.path().display()))(
+                        rustix::io::Errno::NOENT,
+                    )
+                })?
+            };
+        }
+        Ok((dir, last))
+    }
+
+    fn existing(&self, root: &Dir, path: &Subpath) -> Result<Option<(Dir, Component)>, DiskError> {
+        match self.parent(root, path, false) {
+            Ok(found) => Ok(Some(found)),
+            Err(DiskError::Io { error, .. }) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+            Err(e) => Err(e),
+        }
+    }
+}
+
+/// A directory for the calls that a mere handle is not enough for.
+fn readable(dir: &Dir) -> Result<rustix::fd::OwnedFd, DiskError> {
+    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
+    rustix::fs::openat(dir, ".", flags, Mode::empty())
+        .map_err(DiskError::io(format!("opening {}", dir.path().display())))
+}
+
+fn sync(dir: &Dir) -> Result<(), DiskError> {
+    rustix::fs::fsync(readable(dir)?)
+        .map_err(DiskError::io(format!("syncing {}", dir.path().display())))
+}
+
+fn is_empty(dir: &Dir) -> Result<bool, DiskError> {
+    let doing = || format!("reading {}", dir.path().display());
+    let entries = rustix::fs::Dir::new(readable(dir)?).map_err(DiskError::io(doing()))?;
+    for entry in entries {
+        let entry = entry.map_err(DiskError::io(doing()))?;
+        if !matches!(entry.file_name().to_bytes(), b"." | b"..") {
+            return Ok(false);
+        }
+    }
+    Ok(true)
+}
+
+/// Whether anything has the name, a link that leads nowhere included.
+fn is_there(dir: &Dir, name: &Component) -> Result<bool, DiskError> {
+    match rustix::fs::statat(dir, name.as_str(), AtFlags::SYMLINK_NOFOLLOW) {
+        Ok(_) => Ok(true),
+        Err(rustix::io::Errno::NOENT) => Ok(false),
+        Err(e) => Err(DiskError::io(format!(
+            "looking at {}/{name}",
+            dir.path().display()
+        ))(e)),
+    }
+}
+
+/// Hands the directory to its users.
+fn give(dir: &Dir, access: Access) -> Result<(), DiskError> {
+    let fd = readable(dir)?;
+    let doing = || format!("setting mode and owner of {}", dir.path().display());
+    let (uid, gid) = (
+        access.uid.map(Owner::from_raw),
+        access.gid.map(Gid::from_raw),
+    );
+    if uid.is_some() || gid.is_some() {
+        rustix::fs::fchown(&fd, uid, gid).map_err(DiskError::io(doing()))?;
+    }
+    rustix::fs::fchmod(&fd, Mode::from_raw_mode(access.mode)).map_err(DiskError::io(doing()))
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,39 @@
+//! What the provisioner asks of access control.
+
+use bitts_api::Kind;
+use bitts_api::grant::{Grant, Verb};
+
+/// What the machine's watches, looks and writes take; events are the runtime's.
+///
+/// ```
+/// let grants = bitts_provisioner::grants();
+/// assert!(grants.iter().any(|g| g.resource == "persistentvolumes"));
+/// assert!(grants.iter().all(|g| g.resource != "secrets"));
+/// ```
+#[must_use]
+pub fn grants() -> Vec<Grant> {
+    let on = |kind: Kind, verbs, why| Grant::new(kind.group(), kind.plural(), verbs, why);
+    let mut grants: Vec<Grant> = crate::machine::KINDS
+        .into_iter()
+        .map(Grant::to_watch)
+        .collect();
+    grants.extend([
+        on(
+            Kind::Volume,
+            &[Verb::Get, Verb::Create, Verb::Patch, Verb::Delete],
+            "made for claims and deleted after them (P12, D10)",
+        ),
+        on(
+            Kind::Claim,
+            &[Verb::Get, Verb::Patch],
+            "looked at live before data goes (D10), given back to the scheduler where the node has \
+             no room (P12)",
+        ),
+        on(
+            Kind::Pod,
+            &[Verb::List],
+            "looked at live before data goes: none may still use the claim (D10)",
+        ),
+    ]);
+    grants
+}

@@ -1,0 +1,85 @@
+//! The words in which users are told (N10).
+
+use bitts_api::machine::{Event, Severity};
+use bitts_api::names::reason;
+use bitts_api::{Claim, ClassName, Kind, ObjectKey, Uid, Volume};
+
+use crate::task::Owner;
+
+fn event(
+    about: ObjectKey,
+    uid: &Uid,
+    severity: Severity,
+    reason: &'static str,
+    message: String,
+) -> Event {
+    Event {
+        about,
+        uid: uid.clone(),
+        severity,
+        reason,
+        message,
+        source: None,
+    }
+}
+
+fn about(claim: &Claim) -> ObjectKey {
+    ObjectKey {
+        kind: Kind::Claim,
+        namespace: claim.meta.namespace.clone(),
+        name: claim.meta.name.clone(),
+    }
+}
+
+pub(crate) fn provisioning(claim: &Claim) -> Event {
+    let key = about(claim);
+    let message = format!("External provisioner is provisioning volume for claim \"{key}\"");
+    event(
+        key,
+        &claim.meta.uid,
+        Severity::Normal,
+        reason::PROVISIONING,
+        message,
+    )
+}
+
+pub(crate) fn succeeded(claim: &Claim, volume: &str) -> Event {
+    event(
+        about(claim),
+        &claim.meta.uid,
+        Severity::Normal,
+        reason::PROVISIONING_SUCCEEDED,
+        format!("Successfully provisioned volume {volume}"),
+    )
+}
+
+pub(crate) fn failed(claim: &Claim, why: &str) -> Event {
+    let class = claim.class.as_ref().map_or("", ClassName::as_str);
+    event(
+        about(claim),
+        &claim.meta.uid,
+        Severity::Warning,
+        reason::PROVISIONING_FAILED,
+        format!("failed to provision volume with StorageClass \"{class}\": {why}"),
+    )
+}
+
+pub(crate) fn not_cleaned(owner: &Owner, why: &str) -> Event {
+    event(
+        owner.key(),
+        &owner.uid,
+        Severity::Warning,
+        reason::PROVISIONING_CLEANUP_FAILED,
+        format!("what was made for the claim stays: {why}"),
+    )
+}
+
+pub(crate) fn not_deleted(volume: &Volume, why: &str) -> Event {
+    event(
+        ObjectKey::volume(volume.meta.name.clone()),
+        &volume.meta.uid,
+        Severity::Warning,
+        reason::VOLUME_FAILED_DELETE,
+        why.to_owned(),
+    )
+}

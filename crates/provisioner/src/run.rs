@@ -1,0 +1,281 @@
+//! The provisioner of a node on a cluster.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use bitts_api::Name;
+use bitts_mount::sweep;
+use bitts_runtime::{Host, RoleOptions, RuntimeError, Worker, run_role};
+
+use crate::disk::{Disk, DiskError};
+use crate::task::{Record, Report, Task, Trouble};
+use crate::{Options, Provisioner};
+
+/// How many writes are under way at a time.
+const WRITES_AT_ONCE: usize = 16;
+/// How long one child sweeps before another goes on in its place.
+const SWEEP: Duration = Duration::from_secs(600);
+/// How long until what could not be swept is tried again.
+const SWEEP_AGAIN: Duration = Duration::from_secs(60);
+
+/// How the provisioner of a node is run.
+#[derive(Clone, Debug)]
+pub struct LocalConfig {
+    /// What it is.
+    pub options: Options,
+    /// The directories in which it makes volumes, each on a disk of its own, as absolute paths.
+    pub disks: Vec<PathBuf>,
+}
+
+/// Runs the provisioner of a node until the host shuts down.
+///
+/// # Errors
+/// When something panicked: start again.
+pub async fn run(host: &Host, config: LocalConfig) -> Result<(), RuntimeError> {
+    let role = RoleOptions {
+        name: "provisioner",
+        event_source: "bitts-provisioner",
+        lease: None,
+        writes_at_once: WRITES_AT_ONCE,
+    };
+    let worker = LocalWorker::new(&config.disks);
+    let machine = Provisioner::new(config.options);
+    run_role(host, role, machine, worker).await
+}
+
+/// Makes volumes on the disks of one node.
+#[derive(Clone, Debug)]
+pub struct LocalWorker {
+    disks: Arc<[Site]>,
+}
+
+#[derive(Debug)]
+struct Site {
+    root: PathBuf,
+    /// Open once a scan found it as it should be.
+    disk: std::sync::OnceLock<Disk>,
+    /// One sweep at a time.
+    sweeping: tokio::sync::Mutex<()>,
+}
+
+impl LocalWorker {
+    /// A worker for these directories.
+    #[must_use]
+    pub fn new(disks: &[PathBuf]) -> Self {
+        let site = |root: &PathBuf| Site {
+            root: root.clone(),
+            disk: std::sync::OnceLock::new(),
+            sweeping: tokio::sync::Mutex::default(),
+        };
+        Self {
+            disks: disks.iter().map(site).collect(),
+        }
+    }
+
+    fn all(&self) -> impl Iterator<Item = &Disk> {
+        self.disks.iter().filter_map(|site| site.disk.get())
+    }
+
+    /// Does a task, on this thread.
+    #[must_use]
+    pub fn perform_here(&self, task: Task) -> Report {
+        match task {
+            Task::Scan => match self.scan() {
+                Ok(records) => Report::Scanned(records),
+                Err(error) => Report::ScanFailed(error.to_string()),
+            },
+            Task::Make(record) => {
+                let volume = record.volume.clone();
+                match self.make(&record) {
+                    Ok(path) => Report::Made(volume, path.to_string_lossy().into()),
+                    Err(error) => Report::NotMade(
+                        volume,
+                        Trouble {
+                            elsewhere: matches!(error, DiskError::Full { .. }),
+                            message: error.to_string(),
+                        },
+                    ),
+                }
+            }
+            Task::Confirm(volume, uid) => {
+                let done = self.of(&volume).and_then(|disk| match disk {
+                    Some(disk) => disk.confirm(&volume, &uid),
+                    None => Ok(()),
+                });
+                told(volume, done, Report::Confirmed)
+            }
+            Task::Discard(volume, uid) => {
+                let done = self.of(&volume).and_then(|disk| match disk {
+                    Some(disk) => disk.discard(&volume, &uid),
+                    None => Ok(()),
+                });
+                told(volume, done, Report::Discarded)
+            }
+            Task::Remove { volume, uid, path } => {
+                let done = self.remove(&volume, &uid, Path::new(&*path));
+                told(volume, done, Report::Removed)
+            }
+        }
+    }
+
+    fn scan(&self) -> Result<Vec<Record>, DiskError> {
+        let mut records = Vec::new();
+        for site in self.disks.iter() {
+            let disk = match site.disk.get() {
+                Some(disk) => disk,
+                None => {
+                    let disk = Disk::open(&site.root)?;
+                    site.disk.get_or_init(|| disk)
+                }
+            };
+            records.extend(disk.scan()?);
+        }
+        Ok(records)
+    }
+
+    /// The disk that has the record of a volume.
+    fn of(&self, volume: &Name) -> Result<Option<&Disk>, DiskError> {
+        for disk in self.all() {
+            if disk.find(volume)?.is_some() {
+                return Ok(Some(disk));
+            }
+        }
+        Ok(None)
+    }
+
+    /// Makes a volume where it was begun, else where there is most room.
+    fn make(&self, record: &Record) -> Result<PathBuf, DiskError> {
+        if let Some(disk) = self.of(&record.volume)? {
+            return disk.make(record);
+        }
+        let mut disks: Vec<(u64, &Disk)> = Vec::new();
+        for disk in self.all() {
+            disks.push((disk.free()?, disk));
+        }
+        let roomiest = disks.into_iter().max_by_key(|(free, _)| *free);
+        match roomiest {
+            Some((_, disk)) => disk.make(record),
+            None => Err(DiskError::Full {
+                root: "no disk".to_owned(),
+                free: 0,
+                asked: record.bytes,
+            }),
+        }
+    }
+
+    fn remove(&self, volume: &Name, uid: &bitts_api::Uid, path: &Path) -> Result<(), DiskError> {
+        let disk = match self.of(volume)? {
+            Some(disk) => Some(disk),
+            None => self.all().find(|disk| path.starts_with(disk.root())),
+        };
+        match disk {
+            Some(disk) => disk.remove(volume, uid, path),
+            None => Err(DiskError::NoRecord(path.display().to_string())),
+        }
+    }
+
+    /// Sweeps away what is in the trash of all disks.
+    fn sweep(&self) {
+        for site in 0..self.disks.len() {
+            let worker = self.clone();
+            tokio::spawn(async move {
+                let site = &worker.disks[site];
+                let _one = site.sweeping.lock().await;
+                while !worker.sweep_once(&site.root).await {
+                    tokio::time::sleep(SWEEP_AGAIN).await;
+                }
+            });
+        }
+    }
+
+    /// Returns whether nothing is left to be swept.
+    async fn sweep_once(&self, root: &Path) -> bool {
+        let (worker, root) = (self.clone(), root.to_owned());
+        let swept = tokio::task::spawn_blocking(move || {
+            let Some(disk) = worker.all().find(|disk| disk.root() == root) else {
+                return Ok(());
+            };
+            loop {
+                let volumes = disk.to_sweep()?;
+                if volumes.is_empty() {
+                    return Ok(());
+                }
+                for volume in volumes {
+                    disk.sweep(&volume, |dir, name| {
+                        sweep::remove_in_child(dir, name, SWEEP)
+                    })?;
+                    tracing::info!(%volume, root = %root.display(), "swept away");
+                }
+            }
+        });
+        match swept.await {
+            Ok(Ok(())) => true,
+            Ok(Err(error)) => {
+                let error: DiskError = error;
+                tracing::warn!(%error, "something stays in the trash for now");
+                false
+            }
+            Err(error) => {
+                tracing::error!(%error, "the sweep panicked: this is a bug in bitts");
+                false
+            }
+        }
+    }
+}
+
+fn told(volume: Name, done: Result<(), DiskError>, well: fn(Name) -> Report) -> Report {
+    match done {
+        Ok(()) => well(volume),
+        Err(error) => Report::Failed(volume, error.to_string()),
+    }
+}
+
+impl Worker for LocalWorker {
+    type Task = Task;
+    type Report = Report;
+
+    async fn perform(&self, task: Task) -> Report {
+        let (worker, copy) = (self.clone(), task.clone());
+        let done = tokio::task::spawn_blocking(move || worker.perform_here(copy)).await;
+        let report = done.unwrap_or_else(|error| failed(task, error.to_string()));
+        log(&report);
+        if matches!(report, Report::Removed(_) | Report::Scanned(_)) {
+            self.sweep();
+        }
+        report
+    }
+}
+
+/// A task that ended in a way of its own: a bug, told like any other failure so that it is tried
+/// again.
+fn failed(task: Task, message: String) -> Report {
+    match task {
+        Task::Scan => Report::ScanFailed(message),
+        Task::Make(record) => Report::NotMade(
+            record.volume,
+            Trouble {
+                message,
+                elsewhere: false,
+            },
+        ),
+        Task::Confirm(volume, _) | Task::Discard(volume, _) | Task::Remove { volume, .. } => {
+            Report::Failed(volume, message)
+        }
+    }
+}
+
+fn log(report: &Report) {
+    match report {
+        Report::Scanned(records) => tracing::info!(volumes = records.len(), "scanned the disks"),
+        Report::ScanFailed(error) => tracing::error!(error, "cannot scan the disks"),
+        Report::Made(volume, path) => tracing::info!(%volume, %path, "made"),
+        Report::NotMade(volume, trouble) => {
+            tracing::warn!(%volume, error = trouble.message, "not made");
+        }
+        Report::Confirmed(volume) => tracing::debug!(%volume, "confirmed"),
+        Report::Discarded(volume) => tracing::info!(%volume, "undone"),
+        Report::Removed(volume) => tracing::info!(%volume, "taken away"),
+        Report::Failed(volume, error) => tracing::warn!(%volume, error, "stays"),
+    }
+}

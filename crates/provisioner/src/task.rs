@@ -1,0 +1,111 @@
+//! What the machine asks of its worker, and what it is told.
+
+use bitts_api::{Name, ObjectKey, Uid};
+use serde::{Deserialize, Serialize};
+
+use crate::class::{Access, OnDelete};
+use crate::pattern::Subpath;
+
+/// The record of a volume, kept beside the volumes and never within one. It is written before the
+/// directory is made, so that what was made is always found again.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Record {
+    /// The volume's name.
+    pub volume: Name,
+    /// For which claim it was made.
+    pub claim: Owner,
+    /// Where its directory is, below the root.
+    pub path: Subpath,
+    /// Mode and owner of the directory.
+    pub access: Access,
+    /// What becomes of the data when the volume is deleted, whatever became of the class.
+    pub on_delete: OnDelete,
+    /// How many bytes were asked for.
+    pub bytes: i64,
+    /// Whether the API is known to have had the volume. Until then nobody can have used it, and only
+    /// its empty directory may be removed without being asked.
+    #[serde(default)]
+    pub confirmed: bool,
+}
+
+/// The claim that a volume was made for.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Owner {
+    /// Its namespace.
+    pub namespace: bitts_api::Namespace,
+    /// Its name.
+    pub name: Name,
+    /// Which of that name.
+    pub uid: Uid,
+}
+
+impl Owner {
+    /// Where the claim is, or was.
+    #[must_use]
+    pub fn key(&self) -> ObjectKey {
+        ObjectKey::claim(self.namespace.clone(), self.name.clone())
+    }
+}
+
+/// Work for the worker. Each is idempotent: doing it again after it was cut off anywhere is right.
+/// At most one runs for a volume.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Task {
+    /// Tell which volumes there are.
+    Scan,
+    /// Make a volume.
+    Make(Record),
+    /// Note that the API has the volume.
+    Confirm(Name, Uid),
+    /// Undo the making of a volume that the API never had; what is in use stays.
+    Discard(Name, Uid),
+    /// Do to the data of a volume what its record says.
+    Remove {
+        /// Which.
+        volume: Name,
+        /// For which claim it was made.
+        uid: Uid,
+        /// Where the API has it.
+        path: Box<str>,
+    },
+}
+
+/// What came of a [`Task`].
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Report {
+    /// All records that are there.
+    Scanned(Vec<Record>),
+    /// The records cannot be read.
+    ScanFailed(String),
+    /// The volume is there, at this path.
+    Made(Name, Box<str>),
+    /// The volume is not there, or not whole.
+    NotMade(Name, Trouble),
+    /// It is noted that the API has the volume.
+    Confirmed(Name),
+    /// Nothing is left of a volume that the API never had.
+    Discarded(Name),
+    /// Nothing is left of the volume's data where it was.
+    Removed(Name),
+    /// What was asked for was not done.
+    Failed(Name, String),
+}
+
+/// Why a volume was not made.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Trouble {
+    /// Why, and what to do.
+    pub message: String,
+    /// Whether another node may have what this one lacks (P12).
+    pub elsewhere: bool,
+}
+
+/// What a timer is for.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Alarm {
+    /// Scan again.
+    Scan,
+    /// Look at a volume again; stale unless it is the volume's latest try.
+    Retry(Name, u32),
+}

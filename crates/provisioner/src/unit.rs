@@ -1,0 +1,118 @@
+//! What is known of one volume: what is on the disk, what is under way, what failed.
+
+use std::time::Duration;
+
+use bitts_api::{Name, ObjectKey, ResourceVersion};
+
+use crate::task::{Alarm, Record};
+
+/// What the disk holds of a volume.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub(crate) enum Disk {
+    /// Nothing, as far as is known.
+    #[default]
+    Absent,
+    /// Something may be there: a task did not end well.
+    Unsure,
+    /// A record, and perhaps a directory.
+    Recorded { confirmed: bool },
+    /// All of it, at this path.
+    Made { path: Box<str>, confirmed: bool },
+    /// Its data was taken away.
+    Removed,
+}
+
+impl Disk {
+    pub(crate) fn of(record: &Record) -> Self {
+        Self::Recorded {
+            confirmed: record.confirmed,
+        }
+    }
+
+    /// Whether there is something that the API is not known to have had.
+    pub(crate) fn is_unconfirmed(&self) -> bool {
+        match self {
+            Self::Absent | Self::Removed => false,
+            Self::Unsure => true,
+            Self::Recorded { confirmed } | Self::Made { confirmed, .. } => !confirmed,
+        }
+    }
+
+    pub(crate) fn confirm(&mut self) {
+        match self {
+            Self::Recorded { confirmed } | Self::Made { confirmed, .. } => *confirmed = true,
+            Self::Unsure => *self = Self::Recorded { confirmed: true },
+            Self::Absent | Self::Removed => {}
+        }
+    }
+}
+
+/// Work under way for a volume; one at a time.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) enum Flight {
+    /// A task of the worker.
+    Task,
+    /// The volume's object is being made.
+    Create,
+    /// An object is being changed, decided on this version.
+    Write(ObjectKey, ResourceVersion),
+}
+
+/// One volume.
+#[derive(Debug, Default)]
+pub(crate) struct Unit {
+    pub(crate) disk: Disk,
+    pub(crate) flight: Option<Flight>,
+    /// Why this node cannot have the volume.
+    pub(crate) misplaced: Option<String>,
+    /// The user was told that it is being made.
+    pub(crate) announced: bool,
+    told: Option<String>,
+    failures: u32,
+    attempt: u32,
+    resting: bool,
+}
+
+impl Unit {
+    /// Whether nothing may be decided now.
+    pub(crate) fn is_blocked(&self) -> bool {
+        self.flight.is_some() || self.resting
+    }
+
+    /// Something failed. Returns when to try again: 1 s, doubling to 5 minutes.
+    pub(crate) fn fail(&mut self, volume: &Name) -> (Duration, Alarm) {
+        const FIRST: Duration = Duration::from_secs(1);
+        const MOST: Duration = Duration::from_secs(300);
+        let after = (FIRST * (1 << self.failures.min(9))).min(MOST);
+        self.failures += 1;
+        self.attempt += 1;
+        self.resting = true;
+        (after, Alarm::Retry(volume.clone(), self.attempt))
+    }
+
+    /// Something that was tried succeeded.
+    pub(crate) fn succeed(&mut self) {
+        self.failures = 0;
+        self.told = None;
+        self.resting = false;
+    }
+
+    /// A timer went off, or what it depends on changed.
+    pub(crate) fn retry(&mut self, attempt: Option<u32>) {
+        if attempt.is_none_or(|attempt| attempt == self.attempt) {
+            self.resting = false;
+        }
+    }
+
+    /// Whether the user has yet to be told of this.
+    pub(crate) fn tells(&mut self, message: &str) -> bool {
+        let new = self.told.as_deref() != Some(message);
+        self.told = Some(message.to_owned());
+        new
+    }
+
+    /// Whether there is nothing to remember.
+    pub(crate) fn is_over(&self) -> bool {
+        self.flight.is_none() && matches!(self.disk, Disk::Absent | Disk::Removed)
+    }
+}

@@ -1,0 +1,160 @@
+//! The volume as the API is to have it, and what its object comes to later.
+
+use bitts_api::machine::{Create, Destroy, Destruction, Evidence, Part, Target, Write};
+use bitts_api::{
+    Claim, Kind, Name, Node, NodeName, ObjectKey, ReclaimPolicy, StorageClass, Volume, VolumePhase,
+    names,
+};
+use serde_json::{Value, json};
+
+/// The label that a local volume's node affinity goes by.
+pub(crate) const HOSTNAME: &str = "kubernetes.io/hostname";
+
+/// The name of the volume of a claim (P12).
+pub(crate) fn name_for(claim: &bitts_api::Uid) -> Name {
+    format!("pvc-{claim}").into()
+}
+
+/// The object of a volume that was made (P12): reserved for its claim from its first moment, and held
+/// until its data is gone.
+pub(crate) fn create(claim: &Claim, class: &StorageClass, node: &Node, path: &str) -> Create {
+    let volume = name_for(&claim.meta.uid);
+    let hostname = node.meta.labels.get(HOSTNAME);
+    let mut metadata = json!({"annotations": {
+        names::PROVISIONED_BY: class.provisioner,
+        names::PROVISIONED_ON: node.meta.name,
+    }});
+    if class.reclaim_policy == ReclaimPolicy::Delete {
+        metadata["finalizers"] = json!([names::EXTERNAL_PROVISIONER]);
+    }
+    Create {
+        step: "record-volume",
+        key: ObjectKey::volume(volume),
+        body: json!({
+            "metadata": metadata,
+            "spec": {
+                "capacity": {"storage": claim.request},
+                "accessModes": claim.access_modes,
+                "volumeMode": claim.volume_mode,
+                "storageClassName": class.meta.name,
+                "persistentVolumeReclaimPolicy": class.reclaim_policy.as_str(),
+                "claimRef": {
+                    "apiVersion": "v1",
+                    "kind": Kind::Claim.name(),
+                    "namespace": claim.meta.namespace,
+                    "name": claim.meta.name,
+                    "uid": claim.meta.uid,
+                },
+                "local": {"path": path},
+                "nodeAffinity": {"required": {"nodeSelectorTerms": [{"matchExpressions": [
+                    {"key": HOSTNAME, "operator": "In", "values": [hostname]},
+                ]}]}},
+            },
+        }),
+    }
+}
+
+/// What a volume's object asks for.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) enum Wish {
+    /// Nothing.
+    Rest,
+    /// It has to be held, or let go.
+    Hold(Write),
+    /// Its claim is gone, and its data is to go: say so, if a live look agrees.
+    Mark(Destroy),
+    /// Its data goes: that was looked at.
+    Remove,
+}
+
+/// Whether the volume is one that the provisioner of this node made.
+pub(crate) fn is_made_on(volume: &Volume, node: &NodeName) -> bool {
+    volume.meta.annotations.get(names::PROVISIONED_ON) == Some(node.as_str())
+}
+
+/// Decides for a volume of ours (D10). `replaced` says that a new claim has the old one's name: its
+/// pods are no users of this volume.
+pub(crate) fn wish(volume: &Volume, replaced: bool) -> Wish {
+    let held = is_held(volume);
+    let deletes = volume.reclaim_policy == ReclaimPolicy::Delete;
+    let owner = volume.claim_ref.as_ref().filter(|r| r.lacks().is_none());
+    let uid = owner.and_then(|owner| owner.uid.as_ref());
+    if let (VolumePhase::Released, true, Some(owner), Some(uid)) =
+        (volume.phase, deletes, owner, uid)
+    {
+        let marked = volume.meta.annotations.get(names::DELETING);
+        if marked.is_some_and(|marked| *uid == *marked) {
+            return Wish::Remove;
+        }
+        let claim = ObjectKey::claim(owner.namespace.clone(), owner.name.clone());
+        let mut evidence = vec![Evidence::ClaimGone(claim.clone(), uid.clone())];
+        if !replaced {
+            evidence.push(Evidence::ClaimAtRest(claim));
+        }
+        let patch = json!({"metadata": {"annotations": {names::DELETING: uid}}});
+        return Wish::Mark(Destroy {
+            step: "mark-deleting",
+            target: Target::of(Kind::Volume, &volume.meta),
+            action: Destruction::Patch(Part::Main, patch),
+            evidence,
+        });
+    }
+    let deleting = volume.meta.is_deleting();
+    // The API takes no new finalizer on what is being deleted.
+    if deletes && !held && !deleting {
+        let mut all: Vec<&str> = volume.meta.finalizers.iter().map(|f| &**f).collect();
+        all.push(names::EXTERNAL_PROVISIONER);
+        return Wish::Hold(finalizers(volume, "hold-volume", all));
+    }
+    // Nobody's volume that somebody deletes: it goes, and its data stays.
+    if held && (!deletes || (deleting && volume.claim_ref.is_none())) {
+        return Wish::Hold(let_go(volume));
+    }
+    Wish::Rest
+}
+
+pub(crate) fn is_held(volume: &Volume) -> bool {
+    let ours = |f: &&std::sync::Arc<str>| ***f == *names::EXTERNAL_PROVISIONER;
+    volume.meta.finalizers.iter().any(|f| ours(&f))
+}
+
+/// Takes the finalizer away.
+pub(crate) fn let_go(volume: &Volume) -> Write {
+    let others = volume.meta.finalizers.iter().map(|f| &**f);
+    let others = others.filter(|f| *f != names::EXTERNAL_PROVISIONER);
+    finalizers(volume, "let-volume-go", others.collect())
+}
+
+/// Deletes the object of a volume whose data is gone.
+pub(crate) fn drop_object(volume: &Volume) -> Destroy {
+    let owner = volume.claim_ref.as_ref();
+    let gone = owner.and_then(|owner| {
+        let claim = ObjectKey::claim(owner.namespace.clone(), owner.name.clone());
+        Some(Evidence::ClaimGone(claim, owner.uid.clone()?))
+    });
+    Destroy {
+        step: "delete-volume",
+        target: Target::of(Kind::Volume, &volume.meta),
+        action: Destruction::Delete,
+        evidence: gone.into_iter().collect(),
+    }
+}
+
+/// Asks the scheduler for another node (P12).
+pub(crate) fn reschedule(claim: &Claim) -> Write {
+    Write {
+        step: "reschedule-claim",
+        target: Target::of(Kind::Claim, &claim.meta),
+        part: Part::Main,
+        patch: json!({"metadata": {"annotations": {names::SELECTED_NODE: Value::Null}}}),
+    }
+}
+
+fn finalizers(volume: &Volume, step: &'static str, all: Vec<&str>) -> Write {
+    Write {
+        step,
+        target: Target::of(Kind::Volume, &volume.meta),
+        part: Part::Main,
+        patch: json!({"metadata": {"finalizers": all}}),
+    }
+}

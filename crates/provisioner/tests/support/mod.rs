@@ -1,0 +1,504 @@
+//! A cluster in memory with one node, and a provisioner whose disks are real directories.
+#![allow(
+    dead_code,
+    unreachable_pub,
+    clippy::unwrap_used,
+    reason = "each test crate uses its own part, and one that cannot set itself up shall panic"
+)]
+
+use std::collections::{BTreeMap, VecDeque};
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use bitts_api::machine::{
+    Create, Destruction, Effect, Event, Evidence, Input, Machine, Moment, Outcome, Target,
+};
+use bitts_api::{Kind, Object, ObjectKey, Uid};
+use bitts_provisioner::{Alarm, LocalWorker, Options, Provisioner, Report, Task};
+use serde_json::{Value, json};
+
+pub type Step = Effect<Task, Alarm>;
+
+pub const NODE: &str = "n1";
+
+/// What is wrong with the world, to show that it is noticed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Plant {
+    Nothing,
+    /// The worker forgets what it began, and begins again elsewhere.
+    MakesAnew,
+    /// What speaks for a destruction is not looked at again.
+    NoEvidence,
+}
+
+/// What is done to an effect on its way.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Fate {
+    Done,
+    /// Somebody touches the object first.
+    Touched,
+    /// The API cannot be reached; of a task, it fails.
+    Lost,
+    /// It is executed, and the process dies.
+    DeathAfter,
+    /// The process dies before.
+    DeathBefore,
+}
+
+pub struct World {
+    pub objects: BTreeMap<ObjectKey, Value>,
+    version: u64,
+    /// What the watches have yet to tell.
+    news: VecDeque<(ObjectKey, Uid)>,
+    pub machine: Provisioner,
+    pub worker: LocalWorker,
+    pub temp: tempfile::TempDir,
+    pub queue: VecDeque<Step>,
+    pub timers: Vec<(Duration, Alarm)>,
+    pub events: Vec<Event>,
+    pub steps: Vec<String>,
+    pub plant: Plant,
+    made_anew: u32,
+}
+
+impl World {
+    /// A world with a node, two classes and no claim.
+    pub fn new() -> Self {
+        let temp = tempfile::tempdir().unwrap();
+        let root = temp.path().join("disk");
+        std::fs::create_dir(&root).unwrap();
+        let mut world = Self {
+            objects: BTreeMap::new(),
+            version: 0,
+            news: VecDeque::new(),
+            machine: Provisioner::new(Options::new(NODE.into())),
+            worker: LocalWorker::new(&[root]),
+            temp,
+            queue: VecDeque::new(),
+            timers: Vec::new(),
+            events: Vec::new(),
+            steps: Vec::new(),
+            plant: Plant::Nothing,
+            made_anew: 0,
+        };
+        world.put(
+            Kind::Node,
+            json!({"metadata": {"name": NODE, "uid": "node",
+                "labels": {"kubernetes.io/hostname": "host-1", "zone": "a"}}}),
+        );
+        world.put(Kind::StorageClass, class("fast", json!({})));
+        world.put(
+            Kind::StorageClass,
+            class("keep", json!({"reclaimPolicy": "Retain"})),
+        );
+        world
+    }
+
+    pub fn root(&self) -> PathBuf {
+        self.temp.path().join("disk")
+    }
+
+    /// The names of all directories at the root but bitts' own.
+    pub fn directories(&self) -> Vec<String> {
+        let all = std::fs::read_dir(self.root()).unwrap();
+        let mut names: Vec<String> = all
+            .map(|e| e.unwrap().file_name().into_string().unwrap())
+            .filter(|name| name != ".bitts")
+            .collect();
+        names.sort();
+        names
+    }
+
+    pub fn records(&self) -> Vec<String> {
+        let Ok(all) = std::fs::read_dir(self.root().join(".bitts/volumes")) else {
+            return Vec::new();
+        };
+        let mut names: Vec<String> = all
+            .map(|e| e.unwrap().file_name().into_string().unwrap())
+            .collect();
+        names.sort();
+        names
+    }
+
+    /// A provisioner that knows nothing, told all there is.
+    pub fn start(&mut self) {
+        self.machine = Provisioner::new(Options::new(NODE.into()));
+        self.worker = LocalWorker::new(&[self.root()]);
+        self.queue.clear();
+        self.timers.clear();
+        self.news.clear();
+        for kind in [Kind::Claim, Kind::Volume, Kind::StorageClass, Kind::Node] {
+            let all = self.objects.iter().filter(|(key, _)| key.kind == kind);
+            let all = all.map(|(key, object)| read(key.kind, object)).collect();
+            self.feed(Input::Listed(kind, all));
+        }
+    }
+
+    pub fn feed(&mut self, input: Input<Report, Alarm>) {
+        for effect in self.machine.handle(Moment::default(), input) {
+            match effect {
+                Effect::Event(event) => self.events.push(event),
+                Effect::Wake(after, alarm) => self.timers.push((after, alarm)),
+                other => {
+                    let of = subject(&other);
+                    assert!(
+                        of.is_empty() || !self.queue.iter().any(|e| subject(e) == of),
+                        "two effects in flight for {of}"
+                    );
+                    self.queue.push_back(other);
+                }
+            }
+        }
+    }
+
+    fn stamp(&mut self, key: &ObjectKey, mut object: Value) {
+        self.version += 1;
+        object["metadata"]["resourceVersion"] = self.version.to_string().into();
+        let uid = Uid::from(object["metadata"]["uid"].as_str().unwrap());
+        self.objects.insert(key.clone(), object);
+        self.news.push_back((key.clone(), uid));
+    }
+
+    /// Adds or replaces an object; the watch has yet to tell.
+    pub fn put(&mut self, kind: Kind, object: Value) -> ObjectKey {
+        let key = ObjectKey {
+            kind,
+            namespace: object["metadata"]["namespace"].as_str().map(Into::into),
+            name: object["metadata"]["name"].as_str().unwrap().into(),
+        };
+        self.stamp(&key, object);
+        key
+    }
+
+    pub fn edit(&mut self, key: &ObjectKey, patch: &Value) {
+        let mut object = self.objects[key].clone();
+        merge(&mut object, patch);
+        self.stamp(key, object);
+        self.collect(key);
+    }
+
+    /// Asks for an object to be deleted.
+    pub fn delete(&mut self, key: &ObjectKey) {
+        if self.objects.contains_key(key) {
+            let deleting = json!({"metadata": {"deletionTimestamp": "2026-01-01T00:00:00Z"}});
+            self.edit(key, &deleting);
+        }
+    }
+
+    /// What nothing holds goes.
+    fn collect(&mut self, key: &ObjectKey) {
+        let meta = &self.objects[key]["metadata"];
+        let held = meta["finalizers"].as_array().is_some_and(|f| !f.is_empty());
+        if meta["deletionTimestamp"].is_string() && !held {
+            let uid = Uid::from(meta["uid"].as_str().unwrap());
+            self.objects.remove(key);
+            self.version += 1;
+            self.news.push_back((key.clone(), uid));
+        }
+    }
+
+    /// A watch tells the next thing.
+    pub fn tell(&mut self) -> bool {
+        let Some((key, uid)) = self.news.pop_front() else {
+            return false;
+        };
+        match self.get(&key) {
+            Some(object) if *object.uid() == uid => self.feed(Input::Seen(object)),
+            Some(_) | None => self.feed(Input::Deleted(key, uid)),
+        }
+        true
+    }
+
+    pub fn get(&self, key: &ObjectKey) -> Option<Object> {
+        Some(read(key.kind, self.objects.get(key)?))
+    }
+
+    /// Executes the effect at `index` of the queue.
+    pub fn execute(&mut self, index: usize, fate: Fate) {
+        let effect = self.queue.remove(index).unwrap();
+        if fate == Fate::DeathBefore {
+            return self.start();
+        }
+        if let Effect::Task(task) = effect {
+            return self.perform(task, fate);
+        }
+        let key = match &effect {
+            Effect::Create(create) => create.key.clone(),
+            Effect::Write(write) => write.target.key.clone(),
+            Effect::Destroy(destroy) => destroy.target.key.clone(),
+            other => panic!("not executed: {other:?}"),
+        };
+        if fate == Fate::Lost {
+            let failed = Outcome::Failed("connection refused".into());
+            return self.feed(Input::Finished(key, failed));
+        }
+        if fate == Fate::Touched && self.objects.contains_key(&key) {
+            self.edit(&key, &json!({"metadata": {"labels": {"touched": "yes"}}}));
+        }
+        let uid = self.get(&key).map(|o| o.uid().clone());
+        let outcome = self.carry_out(&effect);
+        if fate == Fate::DeathAfter {
+            return self.start();
+        }
+        match (self.get(&key), uid) {
+            (Some(object), _) => self.feed(Input::Seen(object)),
+            (None, Some(uid)) => self.feed(Input::Deleted(key.clone(), uid)),
+            (None, None) => {}
+        }
+        self.feed(Input::Finished(key, outcome));
+    }
+
+    fn perform(&mut self, task: Task, fate: Fate) {
+        if fate == Fate::Lost && !matches!(task, Task::Scan) {
+            let report = match task {
+                Task::Make(record) => Report::NotMade(
+                    record.volume,
+                    bitts_provisioner::Trouble {
+                        message: "input/output error".into(),
+                        elsewhere: false,
+                    },
+                ),
+                Task::Confirm(v, _) | Task::Discard(v, _) | Task::Remove { volume: v, .. } => {
+                    Report::Failed(v, "input/output error".into())
+                }
+                Task::Scan => unreachable!(),
+            };
+            return self.feed(Input::Report(report));
+        }
+        if let (Plant::MakesAnew, Task::Make(_)) = (self.plant, &task) {
+            self.made_anew += 1;
+            let other = format!("anew-{}", self.made_anew);
+            std::fs::create_dir_all(self.root().join(&other)).unwrap();
+        }
+        let name = match &task {
+            Task::Scan => "scan".to_owned(),
+            Task::Make(record) => format!("make {}", record.volume),
+            Task::Confirm(volume, _) => format!("confirm {volume}"),
+            Task::Discard(volume, _) => format!("discard {volume}"),
+            Task::Remove { volume, .. } => format!("remove {volume}"),
+        };
+        let report = self.worker.perform_here(task);
+        if !matches!(
+            report,
+            Report::NotMade(..) | Report::Failed(..) | Report::ScanFailed(_)
+        ) {
+            self.steps.push(name);
+        }
+        if fate == Fate::DeathAfter {
+            return self.start();
+        }
+        self.feed(Input::Report(report));
+    }
+
+    fn carry_out(&mut self, effect: &Step) -> Outcome {
+        let (step, key, outcome) = match effect {
+            Effect::Create(c) => (c.step, &c.key, self.make(c)),
+            Effect::Write(w) => (w.step, &w.target.key, self.patch(&w.target, &w.patch)),
+            Effect::Destroy(d) => {
+                assert!(!d.evidence.is_empty(), "{d:?}");
+                let refuted = d.evidence.iter().find_map(|e| self.refuted(e));
+                let outcome =
+                    if let (Some(found), true) = (refuted, self.plant != Plant::NoEvidence) {
+                        for object in found {
+                            self.feed(Input::Seen(object));
+                        }
+                        Outcome::Spared
+                    } else {
+                        match &d.action {
+                            Destruction::Patch(_, patch) => self.patch(&d.target, patch),
+                            Destruction::Delete => match self.check(&d.target) {
+                                Outcome::Done => {
+                                    self.delete(&d.target.key);
+                                    Outcome::Done
+                                }
+                                refused => refused,
+                            },
+                        }
+                    };
+                (d.step, &d.target.key, outcome)
+            }
+            other => panic!("not executed: {other:?}"),
+        };
+        if outcome == Outcome::Done {
+            self.steps.push(format!("{step} {key}"));
+        }
+        outcome
+    }
+
+    fn make(&mut self, create: &Create) -> Outcome {
+        if self.objects.contains_key(&create.key) {
+            return Outcome::Conflict;
+        }
+        let mut object = create.body.clone();
+        object["metadata"]["name"] = json!(create.key.name);
+        object["metadata"]["uid"] = format!("uid-{}", self.version).into();
+        object["status"] = json!({"phase": "Pending"});
+        self.put(create.key.kind, object);
+        Outcome::Done
+    }
+
+    fn check(&self, target: &Target) -> Outcome {
+        match self.get(&target.key).filter(|o| *o.uid() == target.uid) {
+            None => Outcome::Gone,
+            Some(now) if now.resource_version() != target.version => Outcome::Conflict,
+            Some(_) => Outcome::Done,
+        }
+    }
+
+    fn patch(&mut self, target: &Target, patch: &Value) -> Outcome {
+        let outcome = self.check(target);
+        if outcome == Outcome::Done {
+            self.edit(&target.key, patch);
+        }
+        outcome
+    }
+
+    fn refuted(&self, evidence: &Evidence) -> Option<Vec<Object>> {
+        match evidence {
+            Evidence::ClaimGone(key, uid) => {
+                let found = self.get(key).filter(|o| o.uid() == uid)?;
+                Some(vec![found])
+            }
+            // There are no pods here.
+            Evidence::ClaimAtRest(_) => None,
+            other => panic!("the provisioner needs no such evidence: {other:?}"),
+        }
+    }
+
+    /// Executes what is asked for, and tells what is new, until there is neither.
+    pub fn run(&mut self) {
+        for _ in 0..10_000 {
+            if !self.queue.is_empty() {
+                self.execute(0, Fate::Done);
+            } else if !self.tell() {
+                return;
+            }
+        }
+        panic!("does not come to rest: {:?}", self.steps);
+    }
+
+    /// Runs until no timer runs either; those that come back for ever are left alone.
+    pub fn settle(&mut self) {
+        for _ in 0..20 {
+            self.run();
+            if self.timers.is_empty() {
+                return;
+            }
+            for (_, alarm) in std::mem::take(&mut self.timers) {
+                self.feed(Input::Alarm(alarm));
+            }
+        }
+    }
+
+    /// What the binder does: volumes and claims find each other, and those without are Released.
+    pub fn bind(&mut self) {
+        let volumes: Vec<ObjectKey> = self.of_kind(Kind::Volume);
+        for key in volumes {
+            let volume = self.objects[&key].clone();
+            let owner = &volume["spec"]["claimRef"];
+            let text = |field: &str| owner[field].as_str().unwrap_or_default().to_owned();
+            let claim = ObjectKey::claim(&*text("namespace"), &*text("name"));
+            let there = self.get(&claim).is_some_and(|c| *c.uid() == *text("uid"));
+            let phase = volume["status"]["phase"].as_str().unwrap_or_default();
+            if there && phase != "Bound" {
+                self.edit(&key, &json!({"status": {"phase": "Bound"}}));
+            }
+            if there && self.objects[&claim]["spec"]["volumeName"].is_null() {
+                self.edit(&claim, &json!({"spec": {"volumeName": key.name}}));
+            }
+            if !there && owner["uid"].is_string() && phase != "Released" {
+                self.edit(&key, &json!({"status": {"phase": "Released"}}));
+            }
+        }
+    }
+
+    pub fn of_kind(&self, kind: Kind) -> Vec<ObjectKey> {
+        let all = self.objects.keys().filter(|key| key.kind == kind);
+        all.cloned().collect()
+    }
+
+    /// The events as `<Type> <Reason>: <message>`.
+    pub fn told(&self) -> Vec<String> {
+        let told = |e: &Event| format!("{} {}: {}", e.severity.as_str(), e.reason, e.message);
+        self.events.iter().map(told).collect()
+    }
+
+    pub fn clear(&mut self) {
+        self.events.clear();
+        self.steps.clear();
+    }
+
+    /// Sweeps the trash, as the worker does in a child.
+    pub fn sweep(&self) {
+        let disk = bitts_provisioner::disk::Disk::open(&self.root()).unwrap();
+        for volume in disk.to_sweep().unwrap() {
+            disk.sweep(&volume, |dir, name| bitts_mount::sweep::remove(dir, name))
+                .unwrap();
+        }
+    }
+
+    pub fn trash(&self) -> Vec<String> {
+        let Ok(all) = std::fs::read_dir(self.root().join(".bitts/trash")) else {
+            return Vec::new();
+        };
+        all.map(|e| e.unwrap().file_name().into_string().unwrap())
+            .collect()
+    }
+}
+
+fn subject(effect: &Step) -> String {
+    match effect {
+        Effect::Create(create) => create.key.to_string(),
+        Effect::Write(write) => write.target.key.to_string(),
+        Effect::Destroy(destroy) => destroy.target.key.to_string(),
+        Effect::Task(Task::Make(record)) => record.volume.to_string(),
+        Effect::Task(
+            Task::Confirm(v, _) | Task::Discard(v, _) | Task::Remove { volume: v, .. },
+        ) => v.to_string(),
+        _ => String::new(),
+    }
+}
+
+fn read(kind: Kind, object: &Value) -> Object {
+    kind.read(object.to_string().as_bytes()).unwrap()
+}
+
+/// RFC 7386.
+fn merge(into: &mut Value, patch: &Value) {
+    let Value::Object(patch) = patch else {
+        *into = patch.clone();
+        return;
+    };
+    if !into.is_object() {
+        *into = json!({});
+    }
+    for (key, value) in patch {
+        if value.is_null() {
+            into.as_object_mut().unwrap().remove(key);
+        } else {
+            merge(&mut into[key], value);
+        }
+    }
+}
+
+pub fn class(name: &str, more: Value) -> Value {
+    let mut class = json!({"metadata": {"name": name, "uid": format!("class-{name}")},
+        "provisioner": "local.bitts.dev", "volumeBindingMode": "WaitForFirstConsumer",
+        "reclaimPolicy": "Delete"});
+    merge(&mut class, &more);
+    class
+}
+
+/// A claim that the binder handed over and the scheduler placed.
+pub fn claim(name: &str, uid: &str, class: &str) -> Value {
+    json!({"metadata": {"name": name, "namespace": "default", "uid": uid, "annotations": {
+            "volume.kubernetes.io/storage-provisioner": "local.bitts.dev",
+            "volume.kubernetes.io/selected-node": NODE}},
+        "spec": {"accessModes": ["ReadWriteOnce"], "storageClassName": class,
+            "resources": {"requests": {"storage": "1Mi"}}},
+        "status": {"phase": "Pending"}})
+}
+
+pub fn exists(path: &Path) -> bool {
+    path.symlink_metadata().is_ok()
+}
