@@ -3,6 +3,7 @@
 mod bench;
 mod contract;
 mod files;
+mod fuzz;
 mod rust_text;
 mod test;
 mod workspace;
@@ -30,6 +31,8 @@ enum Command {
     Contract(contract::Args),
     /// Run a bench: how fast the binder decides, and how fast it binds on a real API server.
     Bench(bench::Args),
+    /// Look for input that breaks what must always hold: mount tables, paths and links.
+    Fuzz(fuzz::Args),
 }
 
 fn main() -> Result<ExitCode> {
@@ -39,5 +42,6 @@ fn main() -> Result<ExitCode> {
         Command::Test(args) => test::run(&workspace, args),
         Command::Contract(args) => contract::run(&workspace, args).map(|()| ExitCode::SUCCESS),
         Command::Bench(args) => bench::run(args),
+        Command::Fuzz(args) => fuzz::run(&workspace, args).map(|()| ExitCode::SUCCESS),
     }
 }

@@ -4,6 +4,7 @@ mod boundaries;
 mod build;
 mod deny;
 mod examples;
+mod fuzz;
 mod packages;
 mod source;
 mod suite;
@@ -58,6 +59,8 @@ enum Step {
     Tests,
     /// Ten thousand random lives of the machines, and each invariant's planted bug.
     Lives,
+    /// The fuzz targets, for ten seconds or as many as `FUZZ_SECONDS` says.
+    Fuzz,
     /// The documentation, warnings refused.
     Docs,
 }
@@ -83,6 +86,7 @@ impl Step {
             Self::Alone => build::alone(workspace),
             Self::Tests => suite::run(),
             Self::Lives => build::lives(),
+            Self::Fuzz => fuzz::run(workspace),
             Self::Docs => build::docs(),
         }
     }

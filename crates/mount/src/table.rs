@@ -83,9 +83,14 @@ impl MountTable {
         Self(mounts)
     }
 
+    /// Reads what a `mountinfo` file says.
+    ///
     /// Names are bytes and need not be UTF-8; a name that is not is read with marks in its place,
     /// rather than that one odd mount hides all others.
-    fn parse(text: &[u8]) -> io::Result<Self> {
+    ///
+    /// # Errors
+    /// On a line that Linux does not write.
+    pub fn parse(text: &[u8]) -> io::Result<Self> {
         String::from_utf8_lossy(text)
             .lines()
             .map(|line| MountInfo::from_line(line).ok().and_then(mount))
