@@ -35,7 +35,9 @@
 //! let target = Dir::open("/mnt/data".as_ref())?;
 //! let options = Options::parse(["noatime"])?;
 //! // Formats what is blank, checks what is not, mounts it and grows it to the device's size.
-//! device::stage(&device, &target, FsType::Ext4, &options, Duration::from_secs(600))?;
+//! let staged =
+//!     device::stage(&device, &target, FsType::Ext4, &options, Duration::from_secs(600))?;
+//! staged.grown?;
 //! # Ok(())
 //! # }
 //! ```
@@ -260,11 +262,21 @@ pub fn grow(device: &Device, deadline: Duration) -> Result<bool, DeviceError> {
     Ok(said == work::GROWN)
 }
 
+/// What [`stage`] did.
+#[derive(Debug)]
+#[must_use]
+pub struct Staged {
+    /// A file system was made, or the making of one was finished.
+    pub formatted: bool,
+    /// Whether it was grown. That it could not be is no reason to unmount what can be used.
+    pub grown: Result<bool, DeviceError>,
+}
+
 /// All of it in order, as the kubelet does: a blank device is formatted, another one checked, and
 /// then it is mounted and grown. Read-only, nothing is written to the device (M40).
 ///
 /// # Errors
-/// When a step fails; [`Kind::Mismatch`] when another file system than `fs` is on the device, and
+/// When it is not mounted in the end; [`Kind::Mismatch`] when another file system than `fs` is on the device, and
 /// [`Kind::Unformatted`] when it is blank and must not be written.
 pub fn stage(
     device: &Device,
@@ -272,17 +284,21 @@ pub fn stage(
     fs: FsType,
     options: &Options,
     deadline: Duration,
-) -> Result<(), DeviceError> {
+) -> Result<Staged, DeviceError> {
     let start = Instant::now();
     let left = || deadline.saturating_sub(start.elapsed());
     let refused = |kind, message: String| DeviceError::new("mounting", &device.path, kind, message);
+    let mut formatted = false;
     match identify(device, left())? {
         Contents::Blank | Contents::Interrupted if options.is_read_only() => {
             let message = "it has no file system yet, and read-only none is made: mount the volume \
                            for writing once";
             return Err(refused(Kind::Unformatted, message.to_owned()));
         }
-        Contents::Blank | Contents::Interrupted => format(device, fs, left())?,
+        Contents::Blank | Contents::Interrupted => {
+            format(device, fs, left())?;
+            formatted = true;
+        }
         Contents::Foreign(what) => {
             let message = format!(
                 "it carries {what} and is not formatted; if nobody needs that any more: wipefs -a, \
@@ -301,8 +317,10 @@ pub fn stage(
         Contents::Filesystem(found) => check(device, &found.kind, left())?,
     }
     mount(device, fs.as_str(), target, options, left())?;
-    if !options.is_read_only() {
-        grow(device, left())?;
-    }
-    Ok(())
+    let grown = if options.is_read_only() {
+        Ok(false)
+    } else {
+        grow(device, left())
+    };
+    Ok(Staged { formatted, grown })
 }

@@ -2,10 +2,12 @@
 
 use std::fs;
 use std::ops::Range;
+use std::time::Duration;
 
-use anyhow::ensure;
+use anyhow::{Context as _, ensure};
 use bitts_e2e::uml::guest::run;
-use bitts_mount::device::{Contents, Device, FsType, Kind};
+use bitts_mount::device::{self, Contents, Device, FsType, Kind};
+use bitts_mount::nfs::Class;
 
 use crate::place::{Disk, MIB, Place};
 
@@ -126,6 +128,29 @@ pub(crate) fn damage_is_told_with_what_to_do() -> anyhow::Result<()> {
     ensure!(error.kind == Kind::Damaged, "{:?}: {error}", error.kind);
     ensure!(error.to_string().contains("xfs_repair"), "{error}");
     Ok(())
+}
+
+/// Each call on a disk that hangs ends at its deadline, and a format that hung is taken up.
+pub(crate) fn a_disk_that_hangs_costs_a_child() -> anyhow::Result<()> {
+    let disk = broken(0..SIZE / 512, SIZE / 512..SIZE / 512 + 8)?;
+    // All of it can be read.
+    run("dmsetup", &["suspend", "--nolockfs", "--noflush", "broken"])?;
+    let whole = format!("0 {} linear /dev/loop0 0\n", SIZE / 512);
+    fs::write("/tmp/table", whole)?;
+    run("dmsetup", &["load", "broken", "/tmp/table"])?;
+    let deadline = Duration::from_secs(1);
+    for hung in [
+        device::identify(&disk.device, deadline).map(drop),
+        device::format(&disk.device, FsType::Ext4, deadline),
+    ] {
+        let error = hung.err().context("a disk that hangs answered")?;
+        println!("{error}");
+        ensure!(error.kind == Kind::Deadline, "{:?}: {error}", error.kind);
+        ensure!(error.class() == Class::Uncertain);
+    }
+    run("dmsetup", &["resume", "--noudevsync", "broken"])?;
+    Place::new()?.stage(&disk, FsType::Ext4, "")?;
+    disk.ensure_carries(FsType::Ext4)
 }
 
 /// A disk of which some sectors can be read and others not.

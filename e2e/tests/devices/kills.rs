@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::fs;
+use std::os::unix::fs::FileExt as _;
 use std::process::{Child, Command, ExitCode};
 use std::time::{Duration, Instant};
 
@@ -48,29 +49,47 @@ pub(crate) fn a_killed_xfs_format_is_taken_up() -> anyhow::Result<()> {
 
 fn killed_formats(fs: FsType, size: u64, times: u32) -> anyhow::Result<()> {
     let disk = Disk::new(size)?;
+    let mut first = formatter(&disk, fs)?;
+    let begun = wait_for_mark(&disk, &mut first)?;
     let start = Instant::now();
-    ensure!(formatter(&disk, fs)?.wait()?.success());
-    let whole = start.elapsed();
+    ensure!(first.wait()?.success());
+    let rest = start.elapsed();
     disk.ensure_carries(fs)?;
     disk.remove()?;
     let mut seen: BTreeMap<&str, u32> = BTreeMap::new();
-    let mut time = 0;
-    // More where no kill met a format half done, which a busy machine makes likely.
-    while time < times || (time < 3 * times && !seen.contains_key("interrupted")) {
+    for time in 0..times {
         let disk = Disk::new(size)?;
-        // Each moment of a format, and of a second one that takes it up.
-        for moment in [time % times, (time * 7) % times] {
-            let moment = whole / 5 + whole * moment / times;
-            kill_at(formatter(&disk, fs)?, moment)?;
-            *seen.entry(state(&disk)?).or_default() += 1;
-        }
+        // Somewhere in a format that began to write, then anywhere in one that takes it up.
+        let mut begins = formatter(&disk, fs)?;
+        wait_for_mark(&disk, &mut begins)?;
+        kill_at(begins, rest * time / times)?;
+        *seen.entry(state(&disk)?).or_default() += 1;
+        let moment = (begun + rest) * ((time * 7) % times) / times;
+        kill_at(formatter(&disk, fs)?, moment)?;
+        *seen.entry(state(&disk)?).or_default() += 1;
         ensure_whole(&disk, fs)?;
         disk.remove()?;
-        time += 1;
     }
-    println!("{whole:?} each; after a kill: {seen:?}");
+    println!("{rest:?} after {begun:?} each; after a kill: {seen:?}");
     ensure!(seen.contains_key("interrupted"), "{seen:?}");
     Ok(())
+}
+
+/// Waits until the formatter wrote its first byte, or ended; for how long that was.
+fn wait_for_mark(disk: &Disk, formatter: &mut Child) -> anyhow::Result<Duration> {
+    let start = Instant::now();
+    let places = [0, MIB - 4096];
+    let mut byte = [0];
+    while formatter.try_wait()?.is_none() {
+        for place in places {
+            disk.file.read_exact_at(&mut byte, place)?;
+            if byte != [0] {
+                return Ok(start.elapsed());
+            }
+        }
+        std::thread::sleep(Duration::from_millis(1));
+    }
+    Ok(start.elapsed())
 }
 
 fn state(disk: &Disk) -> anyhow::Result<&'static str> {

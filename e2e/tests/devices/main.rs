@@ -34,6 +34,10 @@ const CASES: &[Case] = &[
         foreign::what_is_unclear_is_not_formatted,
     ),
     (
+        "a_disk_that_hangs_costs_a_child",
+        foreign::a_disk_that_hangs_costs_a_child,
+    ),
+    (
         "damage_is_told_with_what_to_do",
         foreign::damage_is_told_with_what_to_do,
     ),

@@ -146,7 +146,7 @@ impl Place {
 
     pub(crate) fn stage(&self, disk: &Disk, fs: FsType, options: &str) -> anyhow::Result<()> {
         let options = Options::parse([options])?;
-        device::stage(&disk.device, &self.target()?, fs, &options, PATIENCE)?;
+        device::stage(&disk.device, &self.target()?, fs, &options, PATIENCE)?.grown?;
         Ok(())
     }
 

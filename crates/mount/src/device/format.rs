@@ -73,13 +73,13 @@ impl Vacant {
         let mark = Mark::new(fs, held.size, uuid);
         held.write(mark.place(), &mark.sector())?;
         if !is_blank {
-            clear(&held, Some(&mark))?;
+            clear(&held, &mark)?;
         }
         let uuid = uuid.to_string();
         let done = program.run(&held.file, &arguments(fs, &uuid, &format!("uuid={uuid}")))?;
         if !done.status.success() {
             // As it was before, so that another type may be tried. If this fails the mark is left.
-            let _ = clear(&held, None);
+            let _ = clear(&held, &mark).and_then(|()| take_away(&held, &mark));
             let name = held.name().unwrap_or_default();
             let said = done.said().replace(SELF, &name);
             let kind = if said.contains("too small") || said.contains("must be larger") {
@@ -121,13 +121,10 @@ fn arguments<'a>(fs: FsType, uuid: &'a str, uuid_option: &'a str) -> Vec<&'a str
     }
 }
 
-/// Zeros both ends, all but the mark: at no moment is there neither.
-fn clear(held: &Held, except: Option<&Mark>) -> Result<(), Failure> {
+/// Zeros both ends, all but the mark, which is taken away only when that is on the disk.
+fn clear(held: &Held, mark: &Mark) -> Result<(), Failure> {
     let zeros = vec![0; usize::try_from(EDGE).unwrap_or_default()];
     held.write(held.size - EDGE, &zeros)?;
-    let Some(mark) = except else {
-        return held.write(0, &zeros);
-    };
     let start = usize::try_from(mark.place()).unwrap_or_default();
     let end = start + SECTOR;
     held.write(u64::try_from(end).unwrap_or_default(), &zeros[end..])?;
@@ -136,6 +133,8 @@ fn clear(held: &Held, except: Option<&Mark>) -> Result<(), Failure> {
 
 /// Takes the mark away, unless the file system has something else there by now.
 fn take_away(held: &Held, mark: &Mark) -> Result<(), Failure> {
+    // Not before all else is on the disk, or a power failure could leave neither.
+    held.sync()?;
     let read = held.read_ends()?;
     if Mark::find(&read.first, read.size) == Some(*mark) {
         held.write(mark.place(), &[0; SECTOR])?;

@@ -17,6 +17,9 @@ pub(super) const SELF: &str = "/proc/self/fd/0";
 /// So long may others, as udev does, look at the device before it counts as in use.
 const LOOKERS: Duration = Duration::from_secs(2);
 
+/// For errors without a number: EIO.
+const UNKNOWN: i32 = Errno::IO.raw_os_error();
+
 /// An open device.
 pub(super) struct Held {
     pub(super) file: File,
@@ -109,16 +112,21 @@ impl Held {
         Ok(bytes)
     }
 
+    /// Writes to the disk itself.
     pub(super) fn write(&self, at: u64, bytes: &[u8]) -> Result<(), Failure> {
-        self.file
-            .write_all_at(bytes, at)
-            .and_then(|()| self.file.sync_all())
-            .map_err(|e| {
-                Failure::of(
-                    e.raw_os_error().unwrap_or(5),
-                    format!("writing at {at}: {e}"),
-                )
-            })
+        self.file.write_all_at(bytes, at).map_err(|e| {
+            let code = e.raw_os_error().unwrap_or(UNKNOWN);
+            Failure::of(code, format!("writing at {at}: {e}"))
+        })?;
+        self.sync()
+    }
+
+    /// Returns when all that was written is on the disk.
+    pub(super) fn sync(&self) -> Result<(), Failure> {
+        self.file.sync_all().map_err(|e| {
+            let code = e.raw_os_error().unwrap_or(UNKNOWN);
+            Failure::of(code, format!("writing: {e}"))
+        })
     }
 
     /// Its number.
@@ -126,7 +134,12 @@ impl Held {
         let device = self
             .file
             .metadata()
-            .map_err(|e| Failure::of(e.raw_os_error().unwrap_or(5), format!("looking at it: {e}")))?
+            .map_err(|e| {
+                Failure::of(
+                    e.raw_os_error().unwrap_or(UNKNOWN),
+                    format!("looking at it: {e}"),
+                )
+            })?
             .rdev();
         Ok(crate::table::Device {
             major: rustix::fs::major(device),
