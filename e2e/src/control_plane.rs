@@ -92,6 +92,13 @@ impl Component {
         Self::start("bitts", bitts()?, kubeconfig, &arguments, flags)
     }
 
+    /// Starts `bitts run --roles provisioner` for a node.
+    pub fn provisioner(kubeconfig: &str, node: &str, flags: &[&str]) -> anyhow::Result<Self> {
+        let node = format!("--node-name={node}");
+        let arguments = ["run", "--roles=provisioner", &node];
+        Self::start("bitts", bitts()?, kubeconfig, &arguments, flags)
+    }
+
     /// The id of its process.
     pub fn pid(&self) -> anyhow::Result<u32> {
         self.process.pid()

@@ -1,9 +1,19 @@
 //! The command line: what users type, and nothing else.
 
-#[cfg(any(feature = "binder", feature = "agent", feature = "demo"))]
+#[cfg(any(
+    feature = "binder",
+    feature = "agent",
+    feature = "provisioner",
+    feature = "demo"
+))]
 use std::{net::SocketAddr, path::PathBuf};
 
-#[cfg(any(feature = "binder", feature = "agent", feature = "demo"))]
+#[cfg(any(
+    feature = "binder",
+    feature = "agent",
+    feature = "provisioner",
+    feature = "demo"
+))]
 use clap::Args;
 use clap::{Parser, Subcommand, ValueEnum};
 
@@ -40,7 +50,7 @@ pub(crate) enum Command {
     #[cfg(feature = "demo")]
     Demo(Demo),
     /// Run roles on a cluster.
-    #[cfg(any(feature = "binder", feature = "agent"))]
+    #[cfg(any(feature = "binder", feature = "agent", feature = "provisioner"))]
     Run(Run),
     /// Tell why a claim or volume is where it is, and what would unblock it. Reads only.
     #[cfg(feature = "binder")]
@@ -95,11 +105,11 @@ pub(crate) struct Demo {
 }
 
 /// How often a role compares with lists, if at all.
-#[cfg(any(feature = "binder", feature = "agent"))]
+#[cfg(any(feature = "binder", feature = "agent", feature = "provisioner"))]
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct ResyncInterval(pub(crate) Option<std::time::Duration>);
 
-#[cfg(any(feature = "binder", feature = "agent"))]
+#[cfg(any(feature = "binder", feature = "agent", feature = "provisioner"))]
 fn resync_interval(text: &str) -> Result<ResyncInterval, String> {
     if text == "0" {
         return Ok(ResyncInterval(None));
@@ -113,7 +123,7 @@ fn resync_interval(text: &str) -> Result<ResyncInterval, String> {
 }
 
 /// `bitts run`.
-#[cfg(any(feature = "binder", feature = "agent"))]
+#[cfg(any(feature = "binder", feature = "agent", feature = "provisioner"))]
 #[derive(Debug, Args)]
 pub(crate) struct Run {
     /// The roles, separated by commas.
@@ -145,6 +155,16 @@ pub(crate) struct Run {
         env = "BITTS_RESYNC_INTERVAL"
     )]
     pub(crate) resync_interval: ResyncInterval,
+
+    /// The name of this node in the API, for the roles that run on each node.
+    #[cfg(any(feature = "agent", feature = "provisioner"))]
+    #[arg(
+        long,
+        value_name = "NAME",
+        env = "BITTS_NODE_NAME",
+        value_parser = clap::builder::NonEmptyStringValueParser::new()
+    )]
+    pub(crate) node_name: Option<String>,
 
     /// Whether the binder waits to be the elected leader.
     #[cfg(feature = "binder")]
@@ -178,6 +198,49 @@ pub(crate) struct Run {
     #[cfg(feature = "agent")]
     #[command(flatten)]
     pub(crate) agent: Agent,
+
+    #[cfg(feature = "provisioner")]
+    #[command(flatten)]
+    pub(crate) provisioner: Provisioner,
+}
+
+/// What `bitts run --roles provisioner` needs to know of its node.
+#[cfg(feature = "provisioner")]
+#[derive(Debug, Args)]
+#[command(next_help_heading = "Provisioner")]
+pub(crate) struct Provisioner {
+    /// The directories in which volumes are made, each on a disk of its own, separated by commas; the
+    /// one with most free space is taken. They must exist, under the same path wherever volumes are
+    /// mounted from.
+    #[arg(
+        long,
+        value_name = "DIR",
+        value_delimiter = ',',
+        value_parser = absolute,
+        env = "BITTS_DISKS"
+    )]
+    pub(crate) disks: Vec<PathBuf>,
+
+    /// The name that classes know the provisioner by.
+    #[arg(
+        long,
+        value_name = "NAME",
+        default_value = bitts_provisioner::LOCAL,
+        env = "BITTS_PROVISIONER_NAME"
+    )]
+    pub(crate) provisioner_name: String,
+}
+
+/// A path that leads to the same place wherever the process runs.
+#[cfg(feature = "provisioner")]
+fn absolute(text: &str) -> Result<PathBuf, String> {
+    let path: PathBuf = text.into();
+    let plain = |part| !matches!(part, std::path::Component::ParentDir);
+    if path.is_absolute() && path.components().all(plain) && path.parent().is_some() {
+        // Without what would make two spellings of one path.
+        return Ok(path.components().collect());
+    }
+    Err("it must be an absolute path without `..`, and not `/`".to_owned())
 }
 
 /// What `bitts run --roles agent` needs to know of its node.
@@ -185,15 +248,6 @@ pub(crate) struct Run {
 #[derive(Debug, Args)]
 #[command(next_help_heading = "Agent")]
 pub(crate) struct Agent {
-    /// The name of this node in the API.
-    #[arg(
-        long,
-        value_name = "NAME",
-        env = "BITTS_NODE_NAME",
-        value_parser = clap::builder::NonEmptyStringValueParser::new()
-    )]
-    pub(crate) node_name: Option<String>,
-
     /// The kubelet's directory.
     #[arg(
         long,
@@ -318,22 +372,26 @@ pub(crate) enum Output {
 }
 
 /// A role that this binary was built with.
-#[cfg(any(feature = "binder", feature = "agent"))]
+#[cfg(any(feature = "binder", feature = "agent", feature = "provisioner"))]
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum Role {
     #[cfg(feature = "binder")]
     Binder,
     #[cfg(feature = "agent")]
     Agent,
+    #[cfg(feature = "provisioner")]
+    Provisioner,
 }
 
-#[cfg(any(feature = "binder", feature = "agent"))]
+#[cfg(any(feature = "binder", feature = "agent", feature = "provisioner"))]
 pub(crate) fn role(text: &str) -> Result<Role, String> {
     let built_in = [
         #[cfg(feature = "binder")]
         ("binder", Role::Binder),
         #[cfg(feature = "agent")]
         ("agent", Role::Agent),
+        #[cfg(feature = "provisioner")]
+        ("provisioner", Role::Provisioner),
     ];
     built_in
         .into_iter()
@@ -358,7 +416,7 @@ mod tests {
         Cli::command().debug_assert();
     }
 
-    #[cfg(any(feature = "binder", feature = "agent"))]
+    #[cfg(any(feature = "binder", feature = "agent", feature = "provisioner"))]
     #[test]
     fn an_interval_is_off_or_a_second_or_more() {
         let seconds = |text| resync_interval(text).map(|i| i.0.map(|t| t.as_secs()));
@@ -376,12 +434,14 @@ mod tests {
         }
     }
 
-    #[cfg(all(feature = "binder", feature = "agent"))]
+    #[cfg(all(feature = "binder", feature = "agent", feature = "provisioner"))]
     #[test]
     fn an_unknown_role_names_those_built_in() {
         let error = Cli::try_parse_from(["bitts", "run", "--roles", "binder,juggler"]).unwrap_err();
         assert!(
-            error.to_string().contains("which has: binder, agent"),
+            error
+                .to_string()
+                .contains("which has: binder, agent, provisioner"),
             "{error}"
         );
     }

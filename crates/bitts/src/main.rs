@@ -18,7 +18,7 @@ mod manifests;
 mod preflight;
 #[cfg(feature = "binder")]
 mod rbac;
-#[cfg(any(feature = "binder", feature = "agent"))]
+#[cfg(any(feature = "binder", feature = "agent", feature = "provisioner"))]
 mod run;
 
 use std::io;
@@ -30,8 +30,8 @@ use clap::{CommandFactory as _, Parser as _};
 use cli::{Cli, Command, LogFormat};
 
 fn main() -> ExitCode {
-    // The agent's calls that may hang are made by this program once more.
-    #[cfg(feature = "agent")]
+    // Calls that may hang, or take long, are made by this program once more.
+    #[cfg(any(feature = "agent", feature = "provisioner"))]
     bitts_mount::child::serve();
     let cli = Cli::parse();
     match execute(cli) {
@@ -68,7 +68,7 @@ fn execute(cli: Cli) -> Result<ExitCode> {
     match cli.command {
         #[cfg(feature = "demo")]
         Command::Demo(args) => demo::run(&args),
-        #[cfg(any(feature = "binder", feature = "agent"))]
+        #[cfg(any(feature = "binder", feature = "agent", feature = "provisioner"))]
         Command::Run(args) => run::run(args),
         #[cfg(feature = "binder")]
         Command::Explain(args) => explain::run(&args),

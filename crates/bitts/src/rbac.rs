@@ -25,6 +25,8 @@ pub(crate) fn grants(roles: &[Role]) -> Vec<Grant> {
             }
             #[cfg(feature = "agent")]
             Role::Agent => grants.extend(bitts_agent::grants()),
+            #[cfg(feature = "provisioner")]
+            Role::Provisioner => grants.extend(bitts_provisioner::grants()),
         }
     }
     grants.extend(bitts_runtime::event_grants());
@@ -39,6 +41,8 @@ pub(crate) fn stands_in_for(roles: &[Role]) -> Vec<StockController> {
             Role::Binder => stock.extend(bitts_binder::stands_in_for()),
             #[cfg(feature = "agent")]
             Role::Agent => {}
+            #[cfg(feature = "provisioner")]
+            Role::Provisioner => {}
         }
     }
     stock.into_iter().collect()

@@ -22,8 +22,19 @@ async fn roles(mut args: Run) -> Result<ExitCode> {
     args.roles.sort_unstable();
     args.roles.dedup();
     #[cfg(feature = "agent")]
-    if args.roles.contains(&Role::Agent) && args.agent.node_name.is_none() {
+    if args.roles.contains(&Role::Agent) && args.node_name.is_none() {
         anyhow::bail!("the agent must know its node: set --node-name or BITTS_NODE_NAME");
+    }
+    #[cfg(feature = "provisioner")]
+    if args.roles.contains(&Role::Provisioner) {
+        if args.node_name.is_none() {
+            anyhow::bail!("the provisioner must know its node: set --node-name or BITTS_NODE_NAME");
+        }
+        if args.provisioner.disks.is_empty() {
+            anyhow::bail!(
+                "the provisioner must know where to make volumes: set --disks or BITTS_DISKS"
+            );
+        }
     }
     let client = bitts_runtime::connect(args.kubeconfig.as_deref()).await?;
     #[cfg(feature = "binder")]
@@ -58,8 +69,15 @@ async fn roles(mut args: Run) -> Result<ExitCode> {
             }
             #[cfg(feature = "agent")]
             Role::Agent => {
-                let config = agent(&args.agent);
+                let config = agent(&args);
                 roles.spawn(async move { ("agent", bitts_agent::run(&host, config).await) });
+            }
+            #[cfg(feature = "provisioner")]
+            Role::Provisioner => {
+                let config = provisioner(&args);
+                roles.spawn(
+                    async move { ("provisioner", bitts_provisioner::run(&host, config).await) },
+                );
             }
         }
     }
@@ -102,12 +120,26 @@ fn own_namespace() -> Option<String> {
 }
 
 #[cfg(feature = "agent")]
-fn agent(args: &crate::cli::Agent) -> bitts_agent::AgentConfig {
+fn agent(args: &Run) -> bitts_agent::AgentConfig {
     let node = args.node_name.as_deref().unwrap_or_default();
+    let args = &args.agent;
     bitts_agent::AgentConfig {
         kubelet_dir: args.kubelet_dir.clone(),
         local_root: args.local_root.clone(),
         finish_pods: args.finish_pods,
         ..bitts_agent::AgentConfig::new(node.into())
+    }
+}
+
+#[cfg(feature = "provisioner")]
+fn provisioner(args: &Run) -> bitts_provisioner::LocalConfig {
+    let node = args.node_name.as_deref().unwrap_or_default();
+    let args = &args.provisioner;
+    bitts_provisioner::LocalConfig {
+        options: bitts_provisioner::Options {
+            node: node.into(),
+            names: [args.provisioner_name.as_str().into()].into(),
+        },
+        disks: args.disks.clone(),
     }
 }
