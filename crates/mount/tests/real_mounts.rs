@@ -12,6 +12,7 @@ use std::os::fd::AsRawFd as _;
 use std::os::unix::fs::{PermissionsExt as _, symlink};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use bitts_mount::bind::{self, Options};
@@ -21,6 +22,7 @@ use bitts_mount::path::Root;
 use bitts_mount::sandbox;
 use bitts_mount::table::{MountTable, Watcher};
 use harness::{Namespace, end, start_holder};
+use rustix::fs::{CWD, RenameFlags};
 use rustix::mount::MountPropagationFlags;
 
 const CASES: &[(&str, fn())] = &[
@@ -40,6 +42,10 @@ const CASES: &[(&str, fn())] = &[
     (
         "a_swapped_path_does_not_redirect_a_mount",
         a_swapped_path_does_not_redirect_a_mount,
+    ),
+    (
+        "a_link_race_redirects_no_mount",
+        a_link_race_redirects_no_mount,
     ),
     ("the_private_root_is_private", the_private_root_is_private),
     (
@@ -177,6 +183,57 @@ fn a_swapped_path_does_not_redirect_a_mount() {
     bind::bind(&source, &target, Options::default()).unwrap();
     assert!(Path::new("/var/lib/kubelet/w/right").exists());
     assert!(!Path::new("/data/secret/right").exists());
+}
+
+/// Issue 5: a thread swaps the pod's directory for a link while volumes are set up and cleaned up.
+fn a_link_race_redirects_no_mount() {
+    sandbox::enter().unwrap();
+    fs::create_dir_all("/data/secret/v").unwrap();
+    fs::create_dir("/var/lib/kubelet/pod").unwrap();
+    symlink("/data/secret", "/var/lib/kubelet/link").unwrap();
+    let source = Root::open("/".as_ref())
+        .unwrap()
+        .resolve("/data/pv".as_ref())
+        .unwrap()
+        .dir;
+    let kubelet = Dir::open("/var/lib/kubelet".as_ref()).unwrap();
+    let over = AtomicBool::new(false);
+    let (mut mounted, mut refused) = (0, 0);
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            while !over.load(Ordering::Relaxed) {
+                let (pod, link) = ("/var/lib/kubelet/pod", "/var/lib/kubelet/link");
+                // Refused while something is mounted below: that is no failure of the test.
+                let _ = rustix::fs::renameat_with(CWD, pod, CWD, link, RenameFlags::EXCHANGE);
+            }
+        });
+        let done = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
+            let mut tries = 0;
+            while (mounted < 100 || refused < 100) && tries < 1_000_000 {
+                tries += 1;
+                let Ok(pod) = kubelet.make_child(&name("pod")) else {
+                    refused += 1;
+                    continue;
+                };
+                let target = pod.make_child(&name("v")).unwrap();
+                bind::bind(&source, &target, Options::default()).unwrap();
+                drop(target);
+                pod.unmount(&name("v")).unwrap();
+                assert_eq!(pod.remove(&name("v")).unwrap(), Removal::Removed);
+                mounted += 1;
+            }
+        }));
+        over.store(true, Ordering::Relaxed);
+        done.unwrap();
+    });
+    assert!(
+        mounted >= 100 && refused >= 100,
+        "{mounted} and {refused}: no race"
+    );
+    // Neither mounted upon nor removed.
+    assert!(Path::new("/data/secret/v").exists());
+    let table = MountTable::read().unwrap();
+    assert!(table.iter().all(|mount| !mount.point.starts_with("/data")));
 }
 
 fn the_private_root_is_private() {
