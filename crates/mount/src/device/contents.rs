@@ -185,6 +185,42 @@ mod tests {
         }
     }
 
+    proptest::proptest! {
+        #![proptest_config(proptest::prelude::ProptestConfig::with_cases(64))]
+
+        /// Amendment 12: whatever bytes are on it, a device without a whole mark is only ever
+        /// given to a format when all that was read is zero.
+        #[test]
+        fn no_bytes_make_a_device_blank(
+            edits in proptest::collection::vec((0..2_usize << 20, 0..=255_u8), 0..4),
+            at_mark in proptest::collection::vec((0..512_usize, 0..=255_u8), 0..2),
+            with_mark: bool,
+        ) {
+            let whole = marked(FsType::Xfs);
+            let mut read = if with_mark { marked(FsType::Xfs) } else { zeros() };
+            let behind = (1 << 20) - 4096;
+            for (at, byte) in at_mark.iter().map(|(at, byte)| (behind + at, byte)) {
+                read.first[at] = *byte;
+            }
+            for (at, byte) in edits {
+                match at.checked_sub(1 << 20) {
+                    Some(at) => read.last[at] = byte,
+                    None => read.first[at] = byte,
+                }
+            }
+            let is_zero = read.first.iter().chain(&read.last).all(|byte| *byte == 0);
+            let mark = behind..behind + 512;
+            let has_mark = read.first[mark.clone()] == whole.first[mark];
+            let starts_empty = read.first[..4096].iter().all(|byte| *byte == 0);
+            match judge(Verdict::Nothing, &read) {
+                Judgement::Blank => assert!(is_zero),
+                Judgement::Unfinished => assert!(has_mark && starts_empty),
+                Judgement::Taken(_) => assert!(!(is_zero || has_mark && starts_empty)),
+                Judgement::Marked(_) => panic!("there is no file system"),
+            }
+        }
+    }
+
     #[test]
     fn our_own_format_is_known_by_its_mark() {
         for fs in FsType::ALL {
