@@ -62,7 +62,7 @@ pub(crate) enum Command {
     /// Check whether roles may run on a cluster, above all that no stock controller does their work.
     #[cfg(feature = "binder")]
     Preflight(crate::preflight::Preflight),
-    /// Print what is applied to a cluster that the binder is to run on.
+    /// Print what is applied to a cluster that the binder or the provisioner is to run on.
     #[cfg(feature = "binder")]
     Manifests(crate::manifests::Manifests),
     /// Serve an in-memory Kubernetes API that kubectl works against.
@@ -233,7 +233,7 @@ pub(crate) struct Provisioner {
 
 /// A path that leads to the same place wherever the process runs.
 #[cfg(feature = "provisioner")]
-fn absolute(text: &str) -> Result<PathBuf, String> {
+pub(crate) fn absolute(text: &str) -> Result<PathBuf, String> {
     let path: PathBuf = text.into();
     let plain = |part| !matches!(part, std::path::Component::ParentDir);
     if path.is_absolute() && path.components().all(plain) && path.parent().is_some() {

@@ -1,5 +1,8 @@
-//! `bitts manifests`: what is applied to a cluster that the binder is to run on. `deploy/` holds
-//! what it prints by default, and a test sees to it.
+//! `bitts manifests`: what is applied to a cluster that a role is to run on. `deploy/` holds what it
+//! prints by default, and tests see to it.
+
+#[cfg(feature = "provisioner")]
+mod provisioner;
 
 use std::io::Write as _;
 use std::process::ExitCode;
@@ -18,13 +21,51 @@ const PORT: u16 = 9590;
 /// `bitts manifests`.
 #[derive(Debug, Args)]
 pub(crate) struct Manifests {
-    /// The namespace that the binder runs in; `kube-system` works too.
-    #[arg(long, value_name = "NAMESPACE", default_value = "bitts-system")]
-    namespace: String,
+    /// The role.
+    #[arg(long, value_enum, default_value_t)]
+    role: Of,
+
+    /// The namespace that it runs in; `kube-system` works for the binder [default: `bitts-system` for
+    /// the binder, `bitts-nodes` for the provisioner].
+    #[arg(long, value_name = "NAMESPACE")]
+    namespace: Option<String>,
 
     /// The container image.
     #[arg(long, value_name = "IMAGE", default_value = concat!("bitts:", env!("CARGO_PKG_VERSION")))]
     image: String,
+
+    /// The directories on each node in which the provisioner makes volumes, separated by commas.
+    #[cfg(feature = "provisioner")]
+    #[arg(
+        long,
+        value_name = "DIR",
+        value_delimiter = ',',
+        value_parser = crate::cli::absolute,
+        default_value = "/var/lib/bitts"
+    )]
+    disks: Vec<std::path::PathBuf>,
+}
+
+/// The roles that there are manifests for.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::ValueEnum)]
+enum Of {
+    /// Two replicas, one of which leads.
+    #[default]
+    Binder,
+    /// One on each node.
+    #[cfg(feature = "provisioner")]
+    Provisioner,
+}
+
+impl Manifests {
+    fn namespace(&self) -> &str {
+        let usual = match self.role {
+            Of::Binder => "bitts-system",
+            #[cfg(feature = "provisioner")]
+            Of::Provisioner => "bitts-nodes",
+        };
+        self.namespace.as_deref().unwrap_or(usual)
+    }
 }
 
 pub(crate) fn run(args: &Manifests) -> Result<ExitCode> {
@@ -34,7 +75,12 @@ pub(crate) fn run(args: &Manifests) -> Result<ExitCode> {
 
 fn text(args: &Manifests) -> Result<String> {
     let mut text = "# Printed by `bitts manifests`: change the code, not this file.\n".to_owned();
-    for (why, object) in objects(args) {
+    let objects = match args.role {
+        Of::Binder => objects(args),
+        #[cfg(feature = "provisioner")]
+        Of::Provisioner => provisioner::objects(args),
+    };
+    for (why, object) in objects {
         text.push_str("---\n");
         for line in why.lines() {
             text.push_str(&format!("# {line}\n"));
@@ -46,7 +92,7 @@ fn text(args: &Manifests) -> Result<String> {
 
 /// The objects in the order in which they are applied, and why there is each.
 fn objects(args: &Manifests) -> Vec<(String, Value)> {
-    let namespace = args.namespace.as_str();
+    let namespace = args.namespace();
     let grants = rbac::grants(&[Role::Binder]);
     let mut objects = Vec::new();
     let mut add = |why: &str, object: Value| objects.push((why.to_owned(), object));
@@ -179,7 +225,7 @@ fn deployment(args: &Manifests) -> Value {
     let apart = json!([{"weight": 1, "podAffinityTerm": {
         "topologyKey": "kubernetes.io/hostname", "labelSelector": {"matchLabels": labels()}}}]);
     json!({
-        "apiVersion": "apps/v1", "kind": "Deployment", "metadata": meta(&args.namespace),
+        "apiVersion": "apps/v1", "kind": "Deployment", "metadata": meta(args.namespace()),
         "spec": {
             "replicas": 2,
             "selector": {"matchLabels": labels()},
@@ -223,7 +269,7 @@ mod tests {
         manifests: Manifests,
     }
 
-    fn printed(flags: &[&str]) -> String {
+    pub(super) fn printed(flags: &[&str]) -> String {
         let line = Line::try_parse_from(["bitts"].iter().chain(flags)).unwrap();
         text(&line.manifests).unwrap()
     }

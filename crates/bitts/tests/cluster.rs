@@ -71,15 +71,19 @@ impl Site {
         assert!(applied.status.success(), "{}", said(&applied));
     }
 
-    /// A kubeconfig of the service account that is deployed.
+    /// A kubeconfig of the binder's service account that is deployed.
     async fn account(&self) -> PathBuf {
-        let path = format!("/api/v1/namespaces/{NAMESPACE}/serviceaccounts/bitts-binder/token");
+        self.account_of(NAMESPACE, "bitts-binder").await
+    }
+
+    async fn account_of(&self, namespace: &str, name: &str) -> PathBuf {
+        let path = format!("/api/v1/namespaces/{namespace}/serviceaccounts/{name}/token");
         let request = json!({"apiVersion": "authentication.k8s.io/v1", "kind": "TokenRequest",
             "spec": {"expirationSeconds": 3600}});
         let token = self.post(&path, request).await;
         let mut config: Value = serde_json::from_str(self.api.kubeconfig()).unwrap();
         config["users"][0]["user"] = json!({"token": token["status"]["token"]});
-        let file = self.file("account");
+        let file = self.file(&format!("account-{name}"));
         std::fs::write(&file, config.to_string()).unwrap();
         file
     }
@@ -290,6 +294,76 @@ async fn what_is_deployed_is_enough() {
     })
     .await;
     let log = site.log();
+    assert!(
+        !log.contains("orbidden") && !log.contains("may not"),
+        "{log}"
+    );
+}
+
+/// N12, P12: a life in which the provisioner writes everything that it can write, with what `deploy/`
+/// grants.
+#[tokio::test]
+async fn what_is_deployed_is_enough_for_the_provisioner() {
+    let Some(site) = Site::start().await else {
+        return;
+    };
+    site.deploy();
+    let _binder = site.binder(&site.account().await);
+    let account = site.account_of("bitts-nodes", "bitts-provisioner").await;
+    let disk = site.file("disk");
+    std::fs::create_dir(&disk).unwrap();
+    let arguments = [
+        "run".to_owned(),
+        "--roles=provisioner".to_owned(),
+        "--node-name=n1".to_owned(),
+        format!("--disks={}", disk.display()),
+        format!("--kubeconfig={}", account.display()),
+    ];
+    let folder = site.folder.path();
+    let provisioner =
+        Process::start_as("provisioner", Path::new(BITTS), &arguments, folder).unwrap();
+    let node = json!({"apiVersion": "v1", "kind": "Node",
+        "metadata": {"name": "n1", "labels": {"kubernetes.io/hostname": "n1"}}});
+    site.post("/api/v1/nodes", node).await;
+    for (name, size) in [("small", "1Mi"), ("large", "4Ei")] {
+        let claim = json!({"apiVersion": "v1", "kind": "PersistentVolumeClaim",
+            "metadata": {"name": name,
+                "annotations": {"volume.kubernetes.io/selected-node": "n1"}},
+            "spec": {"accessModes": ["ReadWriteOnce"], "storageClassName": "local",
+                "resources": {"requests": {"storage": size}}}});
+        site.post(CLAIMS, claim).await;
+    }
+    // Given back to the scheduler, and told.
+    let large = format!("{CLAIMS}/large");
+    site.until(&large, "given back", |claim| {
+        claim.is_some_and(|c| {
+            !c.to_string()
+                .contains("\"volume.kubernetes.io/selected-node\":")
+        })
+    })
+    .await;
+    site.until("/api/v1/namespaces/default/events", "told", |events| {
+        events.is_some_and(|events| events.to_string().contains("bytes free"))
+    })
+    .await;
+    // Made, held or not as the policy says, and taken away.
+    let small = format!("{CLAIMS}/small");
+    site.phase(&small, "Bound").await;
+    let claim = site.get(&small).await.unwrap();
+    let volume = format!("{VOLUMES}/{}", text(&claim, "/spec/volumeName"));
+    site.phase(&volume, "Bound").await;
+    for policy in ["Retain", "Delete"] {
+        let body = json!({"spec": {"persistentVolumeReclaimPolicy": policy}});
+        site.call("PATCH", &volume, body).await;
+        site.until(&volume, policy, |volume| {
+            let held = volume.is_some_and(|v| v.to_string().contains("external-provisioner"));
+            held == (policy == "Delete")
+        })
+        .await;
+    }
+    site.call("DELETE", &small, Value::Null).await;
+    site.until(&volume, "gone", |volume| volume.is_none()).await;
+    let log = provisioner.printed();
     assert!(
         !log.contains("orbidden") && !log.contains("may not"),
         "{log}"
