@@ -10,9 +10,9 @@ use crate::task::{Mount, MountKey, MountSource};
 
 /// What the gates look at besides the pod.
 pub struct World<'a> {
-    /// All claims.
+    /// The claims that pods wait for.
     pub claims: &'a Cache<Claim>,
-    /// All volumes.
+    /// The volumes that pods wait for.
     pub volumes: &'a Cache<Volume>,
     /// The node that the pod runs on.
     pub node: Option<&'a Node>,
@@ -74,6 +74,13 @@ pub enum Refusal {
         "MountVolume.SetUp failed for volume {0:?} : volume uses the ReadWriteOncePod access mode and is already in use by another pod"
     )]
     InUse(Name),
+}
+
+impl Refusal {
+    /// Whether only another pod changes it: what it is about cannot be changed.
+    pub(crate) fn is_final(&self) -> bool {
+        matches!(self, Self::Block(_) | Self::Ephemeral(_) | Self::Type(..))
+    }
 }
 
 /// The mount that a pod's volume asks for; `None` for a volume that has no claim and is none of

@@ -1,8 +1,7 @@
 //! The node agent: mounts what the node's pods need and takes it down again.
 //!
 //! [`Agent`] is the decisions, a [`Machine`](bitts_api::machine::Machine) without I/O. It watches
-//! the pods of its node and, for now, all claims and volumes: watching only those that its pods use
-//! is later work. [`gates`] says which of a pod's volumes may be mounted. With the
+//! the pods of its node, and follows the claims and volumes that they wait for. [`gates`] says which of a pod's volumes may be mounted. With the
 //! feature `run`, `tree` does what is decided to the kubelet's directory and `run` puts it all on a
 //! cluster.
 //!
@@ -39,6 +38,7 @@
 //! ```
 
 mod finish;
+mod following;
 pub mod gates;
 mod grants;
 mod ledger;

@@ -6,9 +6,13 @@ use std::sync::Arc;
 use bitts_api::machine::{
     Cache, Change, Effect, Event, Input, Machine, Moment, Outcome, Place, Scope, Severity, Watch,
 };
-use bitts_api::{Claim, Kind, Name, Node, NodeName, Object, ObjectKey, Pod, Uid, Volume};
+use bitts_api::{
+    Claim, Kind, Name, Namespace, Node, NodeName, Object, ObjectKey, Pod, PodVolume,
+    PodVolumeSource, Uid, Volume,
+};
 
 use crate::finish::{Finishing, Next};
+use crate::following::Following;
 use crate::gates::{self, Refusal, World};
 use crate::ledger::{Actual, Job, Ledger};
 use crate::task::{Alarm, Mount, MountKey, Report, Task, back_off};
@@ -17,7 +21,7 @@ type Effects = Vec<Effect<Task, Alarm>>;
 
 /// Decides which volumes are mounted for the pods of one node, and when they are taken down.
 ///
-/// It does nothing before it was told all pods, claims and volumes, its node, and what a scan of
+/// It does nothing before it was told all its pods, its node, and what a scan of
 /// the kubelet's directory found (B2, M4): until then work only piles up.
 #[derive(Debug)]
 pub struct Agent {
@@ -30,8 +34,8 @@ pub struct Agent {
     nodes: Cache<Node>,
     /// Where each pod's object is.
     by_uid: BTreeMap<Uid, Place>,
-    /// The pods that wait for, or use, each claim.
-    by_claim: BTreeMap<Place, BTreeSet<Place>>,
+    /// Which claims and volumes pods wait for; no others are known.
+    following: Following,
     /// The pods that wait until another one gives a volume up.
     by_turn: BTreeMap<Name, BTreeSet<Place>>,
 
@@ -39,6 +43,8 @@ pub struct Agent {
     finishing: Finishing,
     /// The last refusal that was told of each pod's volume, by its name in the pod.
     told: BTreeMap<(Uid, Box<str>), Refusal>,
+    /// The mount that each pod's volume is in, by its name in the pod.
+    planned: BTreeMap<(Uid, Box<str>), MountKey>,
 
     scan: Scan,
     /// What has to be looked at again.
@@ -69,11 +75,12 @@ impl Agent {
             volumes: Cache::default(),
             nodes: Cache::default(),
             by_uid: BTreeMap::new(),
-            by_claim: BTreeMap::new(),
+            following: Following::default(),
             by_turn: BTreeMap::new(),
             ledger: Ledger::default(),
             finishing: Finishing::default(),
             told: BTreeMap::new(),
+            planned: BTreeMap::new(),
             scan: Scan::NotAsked,
             pods_to_look_at: BTreeSet::new(),
             volumes_to_look_at: BTreeSet::new(),
@@ -82,11 +89,7 @@ impl Agent {
     }
 
     fn is_ready(&self) -> bool {
-        self.scan == Scan::Done
-            && self.pods.is_listed()
-            && self.claims.is_listed()
-            && self.volumes.is_listed()
-            && self.nodes.is_listed()
+        self.scan == Scan::Done && self.pods.is_listed() && self.nodes.is_listed()
     }
 
     fn node(&self) -> Option<&Arc<Node>> {
@@ -126,13 +129,17 @@ impl Agent {
 
     fn look_at_pod(&mut self, place: &Place, out: &mut Effects) {
         let Some(pod) = self.pods.get(place).cloned() else {
+            self.follow(place, BTreeSet::new(), out);
             return;
         };
         let uid = &pod.meta.uid;
         self.volumes_to_look_at.extend(self.ledger.of_pod(uid));
         if !pod.is_terminated() {
             self.plan_pod(place, &pod, out);
-        } else if self.finish_pods && pod.meta.is_deleting() && !self.ledger.has_pod(uid) {
+            return;
+        }
+        self.follow(place, BTreeSet::new(), out);
+        if self.finish_pods && pod.meta.is_deleting() && !self.ledger.has_pod(uid) {
             out.extend(self.finishing.start(&pod).map(Effect::Destroy));
         }
     }
@@ -140,18 +147,30 @@ impl Agent {
     fn plan_pod(&mut self, place: &Place, pod: &Pod, out: &mut Effects) {
         let uid = &pod.meta.uid;
         let mut wanted = BTreeMap::<MountKey, Mount>::new();
+        let mut needs = BTreeSet::new();
         for volume in &pod.volumes {
+            let topic = (uid.clone(), volume.name.clone());
+            if self.is_settled(&topic) {
+                continue;
+            }
+            let keys = self.keys(pod, volume);
+            let known = keys.iter().all(|key| self.following.knows(key));
+            if !known {
+                needs.extend(keys);
+                continue;
+            }
             let world = World {
                 claims: &self.claims,
                 volumes: &self.volumes,
                 node: self.node().map(|node| &**node),
                 used_by_another: &|volume| self.ledger.has_other_pod(volume, uid),
             };
-            let topic = (uid.clone(), volume.name.clone());
             match gates::plan(pod, volume, &world) {
                 Ok(None) => {}
                 Ok(Some(mount)) => {
                     self.told.remove(&topic);
+                    self.planned.insert(topic, mount.key.clone());
+                    needs.extend(keys);
                     // Volumes of a pod that name the same claim share one mount, which is
                     // read-only when none of them writes.
                     let read_only = mount.read_only;
@@ -159,6 +178,9 @@ impl Agent {
                     shared.read_only &= read_only;
                 }
                 Err(refusal) => {
+                    if !refusal.is_final() {
+                        needs.extend(keys);
+                    }
                     if let Refusal::InUse(name) = &refusal {
                         self.by_turn
                             .entry(name.clone())
@@ -172,11 +194,51 @@ impl Agent {
                 }
             }
         }
+        self.follow(place, needs, out);
         for (key, mount) in wanted {
             let record = self.ledger.open(key.clone());
             record.pod = Some(pod_key(pod));
             record.want(mount);
             self.volumes_to_look_at.insert(key);
+        }
+    }
+
+    /// Whether nothing that may still be told changes what becomes of a pod's volume.
+    fn is_settled(&mut self, topic: &(Uid, Box<str>)) -> bool {
+        if self.told.get(topic).is_some_and(Refusal::is_final) {
+            return true;
+        }
+        let record = self.planned.get(topic);
+        let record = record.and_then(|key| self.ledger.get(key));
+        record.is_some_and(|record| matches!(record.actual, Actual::Mounted(_)))
+    }
+
+    /// The objects that decide on a pod's volume, as far as is known yet.
+    fn keys(&self, pod: &Pod, volume: &PodVolume) -> Vec<ObjectKey> {
+        let PodVolumeSource::Claim { name, .. } = &volume.source else {
+            return Vec::new();
+        };
+        let place = (pod.meta.namespace.clone(), name.clone());
+        let bound_to = self
+            .claims
+            .get(&place)
+            .and_then(|claim| claim.volume_name.as_ref())
+            .map(volume_key);
+        let claim = claim_key(place.0, name);
+        [claim].into_iter().chain(bound_to).collect()
+    }
+
+    /// Asks to be told of these for a pod, and of nothing else.
+    fn follow(&mut self, pod: &Place, needs: BTreeSet<ObjectKey>, out: &mut Effects) {
+        let difference = self.following.set(pod, needs);
+        out.extend(difference.begun.into_iter().map(Effect::Follow));
+        for key in difference.ended {
+            let place = (key.namespace.clone(), key.name.clone());
+            match key.kind {
+                Kind::Claim => self.claims.forget(&place),
+                _ => self.volumes.forget(&place),
+            }
+            out.push(Effect::Unfollow(key));
         }
     }
 
@@ -229,6 +291,8 @@ impl Agent {
             Report::Mounted { mount, .. } => {
                 if let Some(record) = self.ledger.get(&mount.key) {
                     self.volumes_to_look_at.insert(mount.key.clone());
+                    self.pods_to_look_at
+                        .extend(self.by_uid.get(&mount.key.pod).cloned());
                     record.succeed(Actual::Mounted(mount));
                 }
             }
@@ -350,28 +414,6 @@ impl Agent {
                     .into_iter()
                     .for_each(|change| self.pod_changed(change));
             }
-            Kind::Claim => {
-                let changes = self
-                    .claims
-                    .replace(objects.into_iter().filter_map(|o| match o {
-                        Object::Claim(claim) => Some(claim),
-                        _ => None,
-                    }));
-                changes
-                    .into_iter()
-                    .for_each(|change| self.claim_changed(change));
-            }
-            Kind::Volume => {
-                let changes = self
-                    .volumes
-                    .replace(objects.into_iter().filter_map(|o| match o {
-                        Object::Volume(volume) => Some(volume),
-                        _ => None,
-                    }));
-                changes
-                    .into_iter()
-                    .for_each(|change| self.volume_changed(change));
-            }
             Kind::Node => {
                 let changes = self
                     .nodes
@@ -383,8 +425,34 @@ impl Agent {
                     .into_iter()
                     .for_each(|change| self.node_changed(change));
             }
-            Kind::StorageClass | Kind::AttributesClass => {}
+            // Followed one by one, or not at all.
+            Kind::Claim | Kind::Volume | Kind::StorageClass | Kind::AttributesClass => {}
         }
+    }
+
+    /// Takes in what is at the place of an object that pods wait for.
+    fn find(&mut self, key: &ObjectKey, found: Option<Object>) {
+        if !self.following.found(key) {
+            return;
+        }
+        let place = (key.namespace.clone(), key.name.clone());
+        match (key.kind, found) {
+            (Kind::Claim, Some(Object::Claim(claim))) => {
+                drop(self.claims.find(&place, Some(claim)))
+            }
+            (Kind::Claim, _) => drop(self.claims.find(&place, None)),
+            (Kind::Volume, Some(Object::Volume(volume))) => {
+                drop(self.volumes.find(&place, Some(volume)));
+            }
+            (Kind::Volume, _) => drop(self.volumes.find(&place, None)),
+            _ => {}
+        }
+        self.look_at_pods_of(key);
+    }
+
+    fn look_at_pods_of(&mut self, key: &ObjectKey) {
+        self.pods_to_look_at
+            .extend(self.following.pods(key).cloned());
     }
 
     fn see(&mut self, object: Object) {
@@ -396,16 +464,16 @@ impl Agent {
                     .for_each(|change| self.pod_changed(change));
             }
             Object::Claim(claim) => {
-                let changes = self.claims.see(claim);
-                changes
-                    .into_iter()
-                    .for_each(|change| self.claim_changed(change));
+                let key = claim_key(claim.meta.namespace.clone(), &claim.meta.name);
+                if self.following.knows(&key) && !self.claims.see(claim).is_empty() {
+                    self.look_at_pods_of(&key);
+                }
             }
             Object::Volume(volume) => {
-                let changes = self.volumes.see(volume);
-                changes
-                    .into_iter()
-                    .for_each(|change| self.volume_changed(change));
+                let key = volume_key(&volume.meta.name);
+                if self.following.knows(&key) && !self.volumes.see(volume).is_empty() {
+                    self.look_at_pods_of(&key);
+                }
             }
             Object::Node(node) if node.meta.name == *self.node.as_str() => {
                 let changes = self.nodes.see(node);
@@ -421,7 +489,7 @@ impl Agent {
     }
 
     fn delete(&mut self, key: ObjectKey, uid: &Uid) {
-        let place = (key.namespace, key.name);
+        let place = (key.namespace.clone(), key.name.clone());
         match key.kind {
             Kind::Pod => {
                 let change = self.pods.remove(&place, uid);
@@ -429,17 +497,15 @@ impl Agent {
                     .into_iter()
                     .for_each(|change| self.pod_changed(change));
             }
-            Kind::Claim => {
-                let change = self.claims.remove(&place, uid);
-                change
-                    .into_iter()
-                    .for_each(|change| self.claim_changed(change));
+            Kind::Claim if self.following.knows(&key) => {
+                if self.claims.remove(&place, uid).is_some() {
+                    self.look_at_pods_of(&key);
+                }
             }
-            Kind::Volume => {
-                let change = self.volumes.remove(&place, uid);
-                change
-                    .into_iter()
-                    .for_each(|change| self.volume_changed(change));
+            Kind::Volume if self.following.knows(&key) => {
+                if self.volumes.remove(&place, uid).is_some() {
+                    self.look_at_pods_of(&key);
+                }
             }
             Kind::Node => {
                 let change = self.nodes.remove(&place, uid);
@@ -447,63 +513,28 @@ impl Agent {
                     .into_iter()
                     .for_each(|change| self.node_changed(change));
             }
-            Kind::StorageClass | Kind::AttributesClass => {}
+            Kind::Claim | Kind::Volume | Kind::StorageClass | Kind::AttributesClass => {}
         }
     }
 
     fn pod_changed(&mut self, change: Change<Pod>) {
         let (old, new) = sides(change);
         if let Some(old) = &old {
-            let place = place_of(old);
-            for claim in claims_of(old) {
-                if let Some(pods) = self.by_claim.get_mut(&claim) {
-                    pods.remove(&place);
-                    if pods.is_empty() {
-                        self.by_claim.remove(&claim);
-                    }
-                }
-            }
+            self.pods_to_look_at.insert(place_of(old));
             if new.is_none() {
                 let uid = &old.meta.uid;
                 self.by_uid.remove(uid);
                 self.told.retain(|(pod, _), _| pod != uid);
+                self.planned.retain(|(pod, _), _| pod != uid);
                 self.finishing.forget(&pod_key(old));
                 self.volumes_to_look_at.extend(self.ledger.of_pod(uid));
             }
         }
         if let Some(new) = &new {
             let place = place_of(new);
-            for claim in claims_of(new) {
-                self.by_claim
-                    .entry(claim)
-                    .or_default()
-                    .insert(place.clone());
-            }
             self.by_uid.insert(new.meta.uid.clone(), place.clone());
             self.finishing.wake(&pod_key(new));
             self.pods_to_look_at.insert(place);
-        }
-    }
-
-    fn claim_changed(&mut self, change: Change<Claim>) {
-        let (old, new) = sides(change);
-        for claim in old.iter().chain(&new) {
-            let place = claim.meta.place();
-            self.pods_to_look_at
-                .extend(self.by_claim.get(&place).into_iter().flatten().cloned());
-        }
-    }
-
-    /// A volume matters to the pods of the claim that it says it belongs to.
-    fn volume_changed(&mut self, change: Change<Volume>) {
-        let (old, new) = sides(change);
-        for volume in old.iter().chain(&new) {
-            let Some(claim) = &volume.claim_ref else {
-                continue;
-            };
-            let place = (Some(claim.namespace.clone()), claim.name.clone());
-            self.pods_to_look_at
-                .extend(self.by_claim.get(&place).into_iter().flatten().cloned());
         }
     }
 
@@ -529,8 +560,6 @@ impl Machine for Agent {
         let watch = |kind, scope| Watch { kind, scope };
         vec![
             watch(Kind::Pod, Scope::OnNode(self.node.clone())),
-            watch(Kind::Claim, Scope::All),
-            watch(Kind::Volume, Scope::All),
             watch(Kind::Node, Scope::Named(self.node.as_str().into())),
         ]
     }
@@ -543,6 +572,7 @@ impl Machine for Agent {
         }
         match input {
             Input::Listed(kind, objects) => self.list(kind, objects),
+            Input::Found(key, found) => self.find(&key, found),
             Input::Seen(object) => self.see(object),
             Input::Deleted(key, uid) => self.delete(key, &uid),
             Input::Finished(key, outcome) => self.finished(key, outcome, &mut out),
@@ -578,10 +608,20 @@ fn pod_key(pod: &Pod) -> ObjectKey {
     }
 }
 
-fn claims_of(pod: &Pod) -> impl Iterator<Item = Place> {
-    let namespace = pod.meta.namespace.clone();
-    pod.claims()
-        .map(move |claim| (namespace.clone(), claim.clone()))
+fn claim_key(namespace: Option<Namespace>, name: &Name) -> ObjectKey {
+    ObjectKey {
+        kind: Kind::Claim,
+        namespace,
+        name: name.clone(),
+    }
+}
+
+fn volume_key(name: &Name) -> ObjectKey {
+    ObjectKey {
+        kind: Kind::Volume,
+        namespace: None,
+        name: name.clone(),
+    }
 }
 
 fn about_pod(pod: &Pod, reason: &'static str, message: String) -> Effect<Task, Alarm> {

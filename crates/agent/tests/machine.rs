@@ -4,6 +4,7 @@
     reason = "also in what the tests share, where clippy sees no test"
 )]
 
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::fmt::Write as _;
 
 use bitts_agent::{Agent, Alarm, How, Mount, MountKey, MountSource, Plugin, Report, Stage, Task};
@@ -93,17 +94,30 @@ fn deleting(value: Value, at: u32) -> Value {
     version(with(value, deletion), at)
 }
 
-/// A machine that is fed, with what it answers.
-struct Run(Agent);
+/// A machine that is fed, with what it answers, beside an API that tells it of what it follows.
+struct Run {
+    agent: Agent,
+    /// The API's claims and volumes.
+    objects: BTreeMap<ObjectKey, Object>,
+    followed: BTreeSet<ObjectKey>,
+}
 
 impl Run {
+    fn new(agent: Agent) -> Self {
+        Self {
+            agent,
+            objects: BTreeMap::new(),
+            followed: BTreeSet::new(),
+        }
+    }
+
     /// Everything of the seed but the pod is listed, and the node is empty.
     fn ready() -> Self {
         Self::of(vec![volume()], vec![claim()], vec![], Vec::new())
     }
 
     fn of(volumes: Vec<Value>, claims: Vec<Value>, pods: Vec<Value>, found: Vec<MountKey>) -> Self {
-        let mut run = Self(Agent::new("node-1".into(), true));
+        let mut run = Self::new(Agent::new("node-1".into(), true));
         run.list(Kind::Node, vec![node()]);
         run.list(Kind::Volume, volumes);
         run.list(Kind::Claim, claims);
@@ -115,23 +129,70 @@ impl Run {
         run
     }
 
+    /// What the machine wants done, without what it follows: that is answered at once.
     fn feed(&mut self, input: Input<Report, Alarm>) -> Effects {
-        self.0.handle(Moment::default(), input)
+        let mut inputs = VecDeque::from([input]);
+        let mut all = Vec::new();
+        while let Some(input) = inputs.pop_front() {
+            for effect in self.agent.handle(Moment::default(), input) {
+                match effect {
+                    Effect::Follow(key) => {
+                        assert!(self.followed.insert(key.clone()), "{key} twice");
+                        let found = self.objects.get(&key).cloned();
+                        inputs.push_back(Input::Found(key, found));
+                    }
+                    Effect::Unfollow(key) => assert!(self.followed.remove(&key), "{key}"),
+                    effect => all.push(effect),
+                }
+            }
+        }
+        all
     }
 
     fn list(&mut self, kind: Kind, values: Vec<Value>) -> Effects {
-        let objects = values
+        let objects: Vec<_> = values
             .into_iter()
             .map(|value| object(kind, value))
             .collect();
-        self.feed(Input::Listed(kind, objects))
+        if !matches!(kind, Kind::Claim | Kind::Volume) {
+            return self.feed(Input::Listed(kind, objects));
+        }
+        self.objects.retain(|key, _| key.kind != kind);
+        self.objects
+            .extend(objects.into_iter().map(|object| (object.key(), object)));
+        let followed: Vec<_> = self
+            .followed
+            .iter()
+            .filter(|key| key.kind == kind)
+            .collect();
+        let found: Vec<_> = followed
+            .into_iter()
+            .map(|key| Input::Found(key.clone(), self.objects.get(key).cloned()))
+            .collect();
+        found
+            .into_iter()
+            .flat_map(|input| self.feed(input))
+            .collect()
     }
 
     fn see(&mut self, kind: Kind, value: Value) -> Effects {
-        self.feed(Input::Seen(object(kind, value)))
+        let object = object(kind, value);
+        if matches!(kind, Kind::Claim | Kind::Volume) {
+            self.objects.insert(object.key(), object.clone());
+            if !self.followed.contains(&object.key()) {
+                return Vec::new();
+            }
+        }
+        self.feed(Input::Seen(object))
     }
 
     fn gone(&mut self, key: ObjectKey, uid: &str) -> Effects {
+        if matches!(key.kind, Kind::Claim | Kind::Volume) {
+            self.objects.remove(&key);
+            if !self.followed.contains(&key) {
+                return Vec::new();
+            }
+        }
         self.feed(Input::Deleted(key, uid.into()))
     }
 
@@ -231,11 +292,14 @@ fn the_life_of_the_seeds_pod() {
                 ),
                 Effect::Write(write) => writeln!(trace, "  write {}", write.step),
                 Effect::Create(create) => writeln!(trace, "  create {}", create.step),
+                Effect::Follow(key) | Effect::Unfollow(key) => {
+                    unreachable!("{key} is answered by the run")
+                }
             }
             .unwrap();
         }
     };
-    let mut run = Run(Agent::new("node-1".into(), true));
+    let mut run = Run::new(Agent::new("node-1".into(), true));
     note(
         "volumes are listed",
         &run.list(Kind::Volume, vec![volume()]),
@@ -277,14 +341,14 @@ fn nothing_is_decided_before_everything_is_known() {
         volumes: vec![key("gone")],
         empty: Vec::new(),
     };
-    let listings: [(Kind, Vec<Value>); 4] = [
+    let listings: [(Kind, Vec<Value>); 2] = [
         (Kind::Pod, vec![pod("web", &["cqh"])]),
-        (Kind::Claim, vec![claim()]),
-        (Kind::Volume, vec![volume()]),
         (Kind::Node, vec![node()]),
     ];
     for last in 0..listings.len() {
-        let mut run = Run(Agent::new("node-1".into(), false));
+        let mut run = Run::new(Agent::new("node-1".into(), false));
+        run.list(Kind::Claim, vec![claim()]);
+        run.list(Kind::Volume, vec![volume()]);
         for (i, (kind, values)) in listings.iter().enumerate() {
             if i != last {
                 let effects = run.list(*kind, values.clone());
@@ -320,6 +384,73 @@ fn watches_only_its_own_pods_and_node() {
         json!({"spec": {"nodeName": "node-2"}}),
     );
     assert_eq!(run.see(Kind::Pod, elsewhere), []);
+}
+
+/// Of claims and volumes it knows those that its pods wait for, from when they do until they are
+/// mounted.
+#[test]
+fn follows_what_its_pods_wait_for_until_it_is_mounted() {
+    let mut agent = Agent::new("node-1".into(), false);
+    let mut feed = |input| agent.handle(Moment::default(), input);
+    feed(Input::Listed(Kind::Node, vec![object(Kind::Node, node())]));
+    feed(Input::Report(Report::Scanned {
+        volumes: Vec::new(),
+        empty: Vec::new(),
+    }));
+    let pods = vec![
+        object(Kind::Pod, pod("web", &["cqh"])),
+        object(Kind::Pod, pod("api", &["cqh"])),
+    ];
+    let (the_claim, the_volume) = (ObjectKey::claim("default", "cqh"), ObjectKey::volume("cqh"));
+    let follow = |key: &ObjectKey| vec![Effect::Follow(key.clone())];
+    let unfollow = |key: &ObjectKey| Effect::Unfollow(key.clone());
+    assert_eq!(feed(Input::Listed(Kind::Pod, pods)), follow(&the_claim));
+    // Nobody is told that it is not there before it was read.
+    assert_eq!(
+        feed(Input::Listed(
+            Kind::Node,
+            vec![object(Kind::Node, version(node(), 2))]
+        )),
+        []
+    );
+    let found = |kind, value| Some(object(kind, value));
+    assert_eq!(
+        feed(Input::Found(the_claim.clone(), found(Kind::Claim, claim()))),
+        follow(&the_volume)
+    );
+    assert_eq!(
+        feed(Input::Found(
+            the_volume.clone(),
+            found(Kind::Volume, volume())
+        )),
+        [mounts("api"), mounts("web")].concat()
+    );
+    let mounted = |pod| {
+        Input::Report(Report::Mounted {
+            mount: mount(pod),
+            target: key(pod).target(),
+            how: How::Now,
+        })
+    };
+    assert_eq!(feed(mounted("web")), [], "the other pod still waits");
+    assert_eq!(
+        feed(mounted("api")),
+        [unfollow(&the_volume), unfollow(&the_claim)]
+    );
+    // What was on its way is nobody's business any more.
+    assert_eq!(feed(Input::Found(the_claim.clone(), None)), []);
+    assert_eq!(
+        feed(Input::Seen(object(Kind::Volume, version(volume(), 9)))),
+        []
+    );
+    // A further pod reads what there is by then.
+    let third = object(Kind::Pod, pod("third", &["cqh"]));
+    assert_eq!(feed(Input::Seen(third)), follow(&the_claim));
+    let gone = feed(Input::Found(the_claim.clone(), None));
+    assert!(events(&gone)[0].contains("not found"), "{gone:?}");
+    // The pod gives up: nobody waits any more.
+    let end = Input::Deleted(ObjectKey::pod("default", "third"), "third-uid".into());
+    assert_eq!(feed(end), [unfollow(&the_claim)]);
 }
 
 /// Each gate of M2 and M16: what is wrong, the text the user gets once, and the change that opens
@@ -403,6 +534,7 @@ fn gates_refuse_once_and_open_at_once() {
         let base = right.clone();
         let bad = with(base, wrong);
         run.list(kind, vec![bad.clone()]);
+        let is_final = ["block", "another type"].contains(&name);
         assert_eq!(
             events(&run.see(Kind::Pod, pod("web", &["cqh"]))),
             [text],
@@ -415,7 +547,14 @@ fn gates_refuse_once_and_open_at_once() {
             "{name}"
         );
         assert_eq!(run.see(kind, version(bad, 50)), [], "{name}");
-        assert_eq!(run.see(kind, version(right, 60)), mounts("web"), "{name}");
+        let opened = run.see(kind, version(right, 60));
+        // What the API lets nobody change is not waited for.
+        assert_eq!(
+            opened,
+            if is_final { Vec::new() } else { mounts("web") },
+            "{name}"
+        );
+        assert_eq!(run.followed.is_empty(), is_final, "{name}");
     }
 }
 
@@ -468,11 +607,11 @@ fn an_unsupported_volume_does_not_keep_the_others_down() {
     let texts = events(&effects);
     assert_eq!(texts.len(), 2, "{texts:?}");
     assert!(
-        texts[0].contains(r#"volume type "rbd" is not supported"#),
+        texts[1].contains(r#"volume type "rbd" is not supported"#),
         "{texts:?}"
     );
     assert!(
-        texts[1].contains("generic ephemeral volumes are not supported"),
+        texts[0].contains("generic ephemeral volumes are not supported"),
         "{texts:?}"
     );
     assert!(effects.ends_with(&mounts("web")), "{effects:?}");
@@ -597,7 +736,7 @@ fn a_pod_that_ends_while_its_node_is_unknown_is_not_mounted_for() {
 
 #[test]
 fn directories_stay_until_the_node_is_known() {
-    let mut run = Run(Agent::new("mistyped".into(), true));
+    let mut run = Run::new(Agent::new("mistyped".into(), true));
     run.list(Kind::Volume, vec![volume()]);
     run.list(Kind::Claim, vec![claim()]);
     run.list(Kind::Pod, vec![]);
@@ -649,11 +788,7 @@ fn a_running_pod_keeps_its_volume_whatever_happens() {
     run.see(Kind::Pod, running(pod("web", &["cqh"])));
     run.mounted(mount("web"));
     let lost = with(claim(), json!({"status": {"phase": "Lost"}}));
-    assert_eq!(
-        run.see(Kind::Claim, version(lost, 30)).len(),
-        1,
-        "an event and no more"
-    );
+    assert_eq!(run.see(Kind::Claim, version(lost, 30)), []);
     run.gone(ObjectKey::claim("default", "cqh"), "c-1");
     run.gone(ObjectKey::volume("cqh"), "v-1");
     let relabelled = with(node(), json!({"metadata": {"labels": {"cqh": "other"}}}));
@@ -723,7 +858,7 @@ fn what_an_earlier_agent_left_is_taken_over() {
     assert_eq!(event.uid, "n-1");
     assert!(event.message.contains("pod gone-uid"), "{}", event.message);
 
-    let mut run = Run(Agent::new("node-1".into(), false));
+    let mut run = Run::new(Agent::new("node-1".into(), false));
     run.list(Kind::Node, vec![node()]);
     run.list(Kind::Volume, vec![volume()]);
     run.list(Kind::Claim, vec![claim()]);
@@ -735,13 +870,13 @@ fn what_an_earlier_agent_left_is_taken_over() {
     let removed = Effect::Task(Task::RemovePodDirectory("old".into()));
     assert_eq!(
         effects,
-        [unmounts("gone"), mounts("web"), vec![removed]].concat()
+        [unmounts("gone"), vec![removed], mounts("web")].concat()
     );
 }
 
 #[test]
 fn a_scan_that_fails_is_told_once_and_tried_again() {
-    let mut run = Run(Agent::new("node-1".into(), false));
+    let mut run = Run::new(Agent::new("node-1".into(), false));
     run.list(Kind::Node, vec![node()]);
     let effects = run.report(Report::ScanFailed("no such directory".into()));
     assert_eq!(events(&effects), ["no such directory"]);
@@ -855,7 +990,7 @@ fn the_object_of_an_ended_pod_is_deleted() {
 
 #[test]
 fn objects_are_left_to_the_kubelet_unless_told_otherwise() {
-    let mut run = Run(Agent::new("node-1".into(), false));
+    let mut run = Run::new(Agent::new("node-1".into(), false));
     run.list(Kind::Node, vec![node()]);
     run.list(Kind::Volume, vec![volume()]);
     run.list(Kind::Claim, vec![claim()]);

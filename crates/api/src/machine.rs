@@ -12,6 +12,9 @@
 //!   parallel.
 //! - Before `Finished`, the runner feeds what the write returned, or what it read live after a
 //!   refusal, as [`Input::Seen`] or [`Input::Deleted`].
+//! - A kind is watched or followed object by object ([`Effect::Follow`]), never both. Of a followed
+//!   object nothing is known before [`Input::Found`] came for it, and nothing comes for it after
+//!   [`Effect::Unfollow`], until it is followed anew.
 //! - An effect may be executed and its result lost (the process died, another one took the lease):
 //!   the next machine finds out from the objects. Hence every effect is idempotent and carries its
 //!   precondition.
@@ -98,6 +101,9 @@ pub enum Input<R, A> {
     /// All objects of a watch, from a consistent list: whatever else the machine knew of that kind
     /// is gone, and older versions than it knew are believed (an API restored from a backup).
     Listed(Kind, Vec<Object>),
+    /// What is at the place of a followed object, from a consistent read: whatever else the machine
+    /// knew of it is gone, and an older version than it knew is believed.
+    Found(ObjectKey, Option<Object>),
     /// An object as it is now, from a watch, a write or a live read.
     Seen(Object),
     /// An object that is no more.
@@ -142,6 +148,12 @@ pub enum Effect<T, A> {
     Event(Event),
     /// Work of this role.
     Task(T),
+    /// Tell of the object at this place, whether or not there is one, until [`Effect::Unfollow`]:
+    /// [`Input::Found`] at first and whenever something may have been missed, then
+    /// [`Input::Seen`] and [`Input::Deleted`]. Following what is followed changes nothing.
+    Follow(ObjectKey),
+    /// Tell of it no longer.
+    Unfollow(ObjectKey),
     /// Give [`Input::Alarm`] after this long.
     Wake(Duration, A),
 }
@@ -448,6 +460,34 @@ impl<T: Cached> Cache<T> {
             return None;
         }
         self.objects.remove(place).map(Change::Removed)
+    }
+
+    /// Takes in what a consistent read found at one place: it is the truth, whatever version was
+    /// known. Returns what changed, a removal first.
+    pub fn find(&mut self, place: &Place, found: Option<Arc<T>>) -> Vec<Change<T>>
+    where
+        T: PartialEq,
+    {
+        let old = self.objects.remove(place);
+        let Some(new) = found else {
+            return old.map(Change::Removed).into_iter().collect();
+        };
+        if self.gone.contains(&new.meta().uid) {
+            self.gone.clear();
+        }
+        self.objects.insert(place.clone(), new.clone());
+        match old {
+            Some(old) if old == new => Vec::new(),
+            Some(old) if old.meta().uid != new.meta().uid => {
+                vec![Change::Removed(old), Change::Set { old: None, new }]
+            }
+            old => vec![Change::Set { old, new }],
+        }
+    }
+
+    /// Drops an object that nothing is told of any more: it is not gone, it is not known.
+    pub fn forget(&mut self, place: &Place) {
+        self.objects.remove(place);
     }
 
     /// Takes in a consistent list: it is the truth, whatever versions were known. Returns what

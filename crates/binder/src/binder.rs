@@ -97,7 +97,8 @@ impl Machine for Binder {
                 self.looks.disprove();
                 self.known.list(kind, objects, &mut self.dirty);
             }
-            Input::Seen(object) => self.see(object),
+            Input::Found(_, Some(object)) | Input::Seen(object) => self.see(object),
+            Input::Found(_, None) => {} // it follows nothing
             Input::Deleted(key, uid) => self.known.remove(&key, &uid, &mut self.dirty),
             Input::Finished(key, outcome) => self.landed(&key, &outcome),
             Input::Alarm(Retry(key, timer, step)) => {

@@ -26,7 +26,7 @@ impl Binding {
             }
             Told::Seen(Object::Claim(claim)) => drop(self.0.remove(&claim.meta.uid)),
             Told::Deleted(_, uid) => drop(self.0.remove(uid)),
-            Told::Seen(_) | Told::Listed(..) => {}
+            Told::Seen(_) | Told::Listed(..) | Told::Found(..) => {}
         }
     }
 

@@ -54,6 +54,11 @@ impl Health {
         self.state().watches.entry((role, resource)).or_default();
     }
 
+    /// Nothing is watched of it any more.
+    pub(crate) fn forget_watch(&self, role: &'static str, resource: &'static str) {
+        self.state().watches.remove(&(role, resource));
+    }
+
     /// The API said something on this watch.
     pub(crate) fn heard(&self, role: &'static str, resource: &'static str) {
         if let Some(watch) = self.state().watches.get_mut(&(role, resource)) {

@@ -70,6 +70,7 @@ mod destroy;
 mod discovery;
 mod events;
 mod execute;
+mod follow;
 mod gate;
 mod grants;
 mod health;

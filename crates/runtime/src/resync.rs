@@ -226,7 +226,7 @@ impl Resync {
         self.host.metrics().repairs.get_or_create(&of).inc();
         let at = Instant::now();
         self.tell
-            .send(News { at, told })
+            .send(News { at, of: None, told })
             .await
             .map_err(|_| Failure::Over)
     }
@@ -264,7 +264,7 @@ fn unread(answer: Answer) -> Failure {
 }
 
 /// Within a tenth of the interval, so that processes that were started together do not ask together.
-fn jittered(interval: Duration) -> Duration {
+pub(crate) fn jittered(interval: Duration) -> Duration {
     let (chance, _) = Uuid::new_v4().as_u64_pair();
     let within = u32::try_from(chance >> 40).unwrap_or_default();
     interval.mul_f64(0.9 + 0.2 * f64::from(within) / f64::from(1_u32 << 24))

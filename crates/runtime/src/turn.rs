@@ -17,6 +17,7 @@ use crate::create::create;
 use crate::destroy::destroy;
 use crate::events::{Recorder, recorder};
 use crate::execute::{Ended, Fact, write};
+use crate::follow::Follows;
 use crate::gate::Gate;
 use crate::health::Stage;
 use crate::inflight::InFlight;
@@ -82,7 +83,8 @@ where
     let caller = Caller::new(host.clone(), options.name, gate);
     let (events, event_writer) = recorder(caller.clone(), options.event_source);
     let (ask, asked) = mpsc::channel(1);
-    let (mut watches, told) = start_watches(host, options.name, &machine, ask);
+    let (tell, told) = mpsc::channel(QUEUE);
+    let mut watches = start_watches(host, options.name, &machine, ask, &tell);
     let mut event_writers = JoinSet::new();
     event_writers.spawn(event_writer);
     let mut turn = Turn {
@@ -96,6 +98,7 @@ where
         in_flight: InFlight::default(),
         resting: Resting::default(),
         binding: Binding::default(),
+        follows: Follows::new(host.clone(), options.name, tell),
         questions: host.answers_for(options.name),
         asked,
         effects: JoinSet::new(),
@@ -122,8 +125,8 @@ fn start_watches<M: Machine>(
     role: &'static str,
     machine: &M,
     ask: mpsc::Sender<Asked>,
-) -> (JoinSet<()>, mpsc::Receiver<News>) {
-    let (tell, told) = mpsc::channel(QUEUE);
+    tell: &mpsc::Sender<News>,
+) -> JoinSet<()> {
     let mut tasks = JoinSet::new();
     let all = machine.watches();
     host.health().set_stage(role, Stage::Active);
@@ -136,7 +139,7 @@ fn start_watches<M: Machine>(
     for one in all {
         tasks.spawn(watch(host.clone(), role, one, tell.clone()));
     }
-    (tasks, told)
+    tasks
 }
 
 struct Turn<M: Machine, W> {
@@ -150,6 +153,7 @@ struct Turn<M: Machine, W> {
     in_flight: InFlight<Change>,
     resting: Resting,
     binding: Binding,
+    follows: Follows,
     questions: mpsc::Receiver<Question>,
     asked: mpsc::Receiver<Asked>,
     effects: JoinSet<Spent<M::Report>>,
@@ -184,11 +188,15 @@ where
                     // Whoever asked may have gone.
                     drop(asked.send(self.machine.measures()));
                 }
-                Some(News { at, told: news }) = told.recv() => {
+                Some(News { at, of, told: news }) = told.recv() => {
                     self.host.metrics().queue_depth.get_or_create(&role).set(depth(told.len()));
+                    if self.follows.is_over(of) {
+                        continue;
+                    }
                     self.binding.heard(at, &news);
                     self.input(match news {
                         Told::Listed(kind, objects) => Input::Listed(kind, objects),
+                        Told::Found(key, found) => Input::Found(key, found),
                         Told::Seen(object) => Input::Seen(object),
                         Told::Deleted(key, uid) => Input::Deleted(key, uid),
                     });
@@ -202,6 +210,9 @@ where
                 Some(ended) = watches.join_next() => {
                     // Watches end only when nobody listens: this one panicked.
                     let _ = ended;
+                    return Err(RuntimeError::Panicked { what: "a watch" });
+                }
+                () = self.follows.panicked() => {
                     return Err(RuntimeError::Panicked { what: "a watch" });
                 }
             }
@@ -272,6 +283,8 @@ where
                 self.effects
                     .spawn(async move { Spent::Reported(worker.perform(task).await) });
             }
+            Effect::Follow(key) => self.follows.begin(key),
+            Effect::Unfollow(key) => self.follows.end(&key),
             Effect::Wake(after, alarm) => {
                 self.alarms.insert(alarm, after.min(LONGEST_WAKE));
             }
@@ -381,6 +394,7 @@ fn note(caller: &Caller, change: &Change, outcome: &Outcome, began: Instant) {
 fn name_of<R, A>(input: &Input<R, A>) -> &'static str {
     match input {
         Input::Listed(..) => "listed",
+        Input::Found(..) => "found",
         Input::Seen(_) => "seen",
         Input::Deleted(..) => "deleted",
         Input::Finished(..) => "finished",

@@ -23,6 +23,7 @@ use crate::Host;
 use crate::api::{self, Answer, Call, open, send};
 use crate::backoff::Backoff;
 use crate::discovery::is_served;
+use crate::follow::Followed;
 use crate::lines::{Line, Lines};
 use crate::list::{PAGE, Page, escaped, page_path};
 use crate::metrics::OfWatch;
@@ -39,6 +40,7 @@ const ABSENT_RETRY: Duration = Duration::from_secs(300);
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) enum Told {
     Listed(Kind, Vec<Object>),
+    Found(ObjectKey, Option<Object>),
     Seen(Object),
     Deleted(ObjectKey, Uid),
 }
@@ -47,6 +49,8 @@ pub(crate) enum Told {
 #[derive(Debug)]
 pub(crate) struct News {
     pub(crate) at: Instant,
+    /// Of which follow it is, by its number; `None` for a watch.
+    pub(crate) of: Option<u64>,
     pub(crate) told: Told,
 }
 
@@ -82,24 +86,28 @@ impl Trouble {
 
 /// Runs a watch until nobody listens any more.
 pub(crate) async fn watch(host: Host, role: &'static str, watch: Watch, tell: mpsc::Sender<News>) {
-    let mut watcher = Watcher {
-        of: OfWatch {
-            role,
-            resource: watch.kind.plural(),
-        },
-        collection: api::collection(watch.kind, None),
-        selector: match &watch.scope {
-            Scope::All => String::new(),
-            Scope::OnNode(node) => format!("spec.nodeName={node}"),
-            Scope::Named(name) => format!("metadata.name={name}"),
-        },
-        kind: watch.kind,
-        was_listed: false,
-        was_absent: false,
-        whole: false,
-        host,
-        tell,
+    let selector = match &watch.scope {
+        Scope::All => String::new(),
+        Scope::OnNode(node) => format!("spec.nodeName={node}"),
+        Scope::Named(name) => format!("metadata.name={name}"),
     };
+    let mut watcher = Watcher::new(host, role, watch.kind, tell);
+    watcher.selector = selector;
+    watcher.run().await;
+}
+
+/// Follows one object until nobody listens any more.
+pub(crate) async fn follow(
+    host: Host,
+    role: &'static str,
+    followed: Followed,
+    tell: mpsc::Sender<News>,
+) {
+    let key = &followed.key;
+    let mut watcher = Watcher::new(host, role, key.kind, tell);
+    watcher.collection = api::collection(key.kind, key.namespace.as_ref());
+    watcher.selector = format!("metadata.name={}", key.name);
+    watcher.followed = Some(followed);
     watcher.run().await;
 }
 
@@ -114,14 +122,45 @@ struct Watcher {
     was_absent: bool,
     /// The next list is taken without pages.
     whole: bool,
+    /// The one object, where it is not a kind that is watched.
+    followed: Option<Followed>,
 }
 
 impl Watcher {
+    /// For all objects of the kind.
+    fn new(host: Host, role: &'static str, kind: Kind, tell: mpsc::Sender<News>) -> Self {
+        Self {
+            of: OfWatch {
+                role,
+                resource: kind.plural(),
+            },
+            collection: api::collection(kind, None),
+            selector: String::new(),
+            kind,
+            was_listed: false,
+            was_absent: false,
+            whole: false,
+            followed: None,
+            host,
+            tell,
+        }
+    }
+
     async fn run(&mut self) {
         let mut backoff = Backoff::new(FIRST_RETRY, self.host.timing().watch_retry);
         // Where in the history this watch is; unknown means a list is due.
         let mut version: Option<String> = None;
+        let mut leave = None;
         loop {
+            if version.is_some()
+                && leave.is_none()
+                && let Some(followed) = &self.followed
+            {
+                leave = followed.leave_to_watch().await;
+                if leave.is_none() {
+                    version = None;
+                }
+            }
             let result = match &mut version {
                 None => self.list().await.map(|listed| version = Some(listed)),
                 Some(version) => {
@@ -178,6 +217,10 @@ impl Watcher {
 
     /// Takes a consistent list and tells it as one. Returns its place in the history.
     async fn list(&mut self) -> Result<String, Trouble> {
+        let _turn = match &self.followed {
+            Some(followed) => followed.turn_to_read().await,
+            None => None,
+        };
         let mut objects = Vec::new();
         let mut next: Option<String> = None;
         let (limit, patience) = match std::mem::take(&mut self.whole) {
@@ -207,7 +250,7 @@ impl Watcher {
             let version = page
                 .version()
                 .ok_or_else(|| Trouble::failed("the list has no resourceVersion".to_owned()))?;
-            self.tell(Told::Listed(self.kind, objects)).await?;
+            self.tell(self.all(objects)).await?;
             self.listed();
             return Ok(version);
         }
@@ -357,15 +400,27 @@ impl Watcher {
             "this API has no {}: what depends on them is off",
             self.kind.name()
         );
-        self.tell(Told::Listed(self.kind, Vec::new())).await?;
+        self.tell(self.all(Vec::new())).await?;
         let OfWatch { role, resource } = self.of;
         self.host.health().listed(role, resource);
         Ok(())
     }
 
+    /// What a consistent list says.
+    fn all(&self, mut objects: Vec<Object>) -> Told {
+        match &self.followed {
+            Some(followed) => Told::Found(followed.key.clone(), objects.pop()),
+            None => Told::Listed(self.kind, objects),
+        }
+    }
+
     async fn tell(&self, told: Told) -> Result<(), Over> {
         let at = Instant::now();
-        self.tell.send(News { at, told }).await.map_err(|_| Over)
+        let of = self.followed.as_ref().map(|followed| followed.number);
+        self.tell
+            .send(News { at, of, told })
+            .await
+            .map_err(|_| Over)
     }
 
     fn heard(&self) {

@@ -160,6 +160,7 @@ impl World {
                 Effect::Event(event) => self.tell(event)?,
                 Effect::Wake(_, retry) => self.process.timers.push(retry),
                 Effect::Task(never) => match never {},
+                Effect::Follow(_) | Effect::Unfollow(_) => {} // the binder watches all
                 effect => {
                     let key = key(&effect);
                     if self.process.queue.iter().any(|e| self::key(e) == key) {
@@ -443,7 +444,9 @@ impl World {
                 };
                 (d.step, outcome)
             }
-            Effect::Event(_) | Effect::Wake(..) => return Ok(Outcome::Done),
+            Effect::Event(_) | Effect::Wake(..) | Effect::Follow(_) | Effect::Unfollow(_) => {
+                return Ok(Outcome::Done);
+            }
             Effect::Task(never) => match *never {},
         };
         if outcome == Outcome::Done {
@@ -538,6 +541,7 @@ fn key(effect: &BinderEffect) -> ObjectKey {
         Effect::Destroy(destroy) => destroy.target.key.clone(),
         Effect::Create(create) => create.key.clone(),
         Effect::Event(event) => event.about.clone(),
+        Effect::Follow(key) | Effect::Unfollow(key) => key.clone(),
         Effect::Wake(..) => ObjectKey::volume(""),
         Effect::Task(never) => match *never {},
     }

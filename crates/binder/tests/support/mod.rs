@@ -336,6 +336,7 @@ impl World {
                 Effect::Event(event) => self.events.push(event),
                 Effect::Wake(after, retry) => self.timers.push((after, retry)),
                 Effect::Task(never) => match never {},
+                Effect::Follow(_) | Effect::Unfollow(_) => panic!("the binder watches all"),
                 other => {
                     let twice = self.queue.iter().any(|e| key(e) == key(&other));
                     assert!(!twice, "two effects in flight for {}", key(&other));

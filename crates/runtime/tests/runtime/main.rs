@@ -4,6 +4,7 @@
 
 mod destroying;
 mod fake;
+mod following;
 mod leading;
 mod reaching;
 mod resyncing;

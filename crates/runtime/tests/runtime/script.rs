@@ -16,7 +16,7 @@ use crate::fake::Fake;
 pub(crate) type In = Input<String, &'static str>;
 pub(crate) type Out = Effect<&'static str, &'static str>;
 
-type Decide = Box<dyn FnMut(&In) -> Vec<Out> + Send>;
+pub(crate) type Decide = Box<dyn FnMut(&In) -> Vec<Out> + Send>;
 
 /// Writes down what it is told, and answers as the test says.
 pub(crate) struct Script {
@@ -261,6 +261,8 @@ pub(crate) fn tell(input: &In) -> String {
             let objects: Vec<_> = objects.iter().map(short).collect();
             format!("listed {} [{}]", kind.plural(), objects.join(" "))
         }
+        Input::Found(key, Some(object)) => format!("found {key}@{}", object.resource_version()),
+        Input::Found(key, None) => format!("found no {key}"),
         Input::Seen(object) => format!("seen {}", short(object)),
         Input::Deleted(key, uid) => format!("deleted {key} {uid}"),
         Input::Finished(key, outcome) => format!("finished {key} {outcome:?}"),
