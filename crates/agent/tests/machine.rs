@@ -614,7 +614,7 @@ fn an_unsupported_volume_does_not_keep_the_others_down() {
         texts[0].contains("generic ephemeral volumes are not supported"),
         "{texts:?}"
     );
-    assert!(effects.ends_with(&mounts("web")), "{effects:?}");
+    assert!(effects.contains(&mounts("web")[0]), "{effects:?}");
 }
 
 #[test]

@@ -122,23 +122,30 @@ impl World {
                      "claimRef": {"namespace": "default", "name": "cqh", "uid": "c"}},
         });
         let node = json!({"metadata": {"name": "n", "uid": "n"}});
-        let lists = [
-            (Kind::Pod, self.pods.clone()),
-            (Kind::Claim, vec![claim]),
-            (Kind::Volume, vec![volume]),
-            (Kind::Node, vec![node]),
-        ];
+        let lists = [(Kind::Pod, self.pods.clone()), (Kind::Node, vec![node])];
+        let read = |kind: Kind, value: &Value| kind.read(value.to_string().as_bytes()).unwrap();
         let mut agent = Agent::new("n".into(), false);
         let mut effects = Vec::new();
         for (kind, values) in lists {
-            let read = |value: Value| kind.read(value.to_string().as_bytes()).unwrap();
-            let list = Input::Listed(kind, values.into_iter().map(read).collect());
+            let objects = values.iter().map(|value| read(kind, value)).collect();
+            let list = Input::Listed(kind, objects);
             effects.extend(agent.handle(Moment::default(), list));
         }
         let (mut reports, mut steps, mut killed) = (Vec::new(), 0, false);
         while !effects.is_empty() {
-            let Effect::Task(task) = effects.remove(0) else {
-                continue;
+            let task = match effects.remove(0) {
+                Effect::Task(task) => task,
+                Effect::Follow(key) => {
+                    let value = if key.kind == Kind::Claim {
+                        &claim
+                    } else {
+                        &volume
+                    };
+                    let found = Input::Found(key.clone(), Some(read(key.kind, value)));
+                    effects.extend(agent.handle(Moment::default(), found));
+                    continue;
+                }
+                _ => continue,
             };
             let report = self.tree.perform(task, &mut |_: Step<'_>| {
                 killed |= Some(steps) == kill;

@@ -645,7 +645,8 @@ impl Machine for Provisioner {
         }
         match input {
             Input::Listed(kind, objects) => self.list(kind, objects),
-            Input::Seen(object) => self.see(object),
+            Input::Found(_, Some(object)) | Input::Seen(object) => self.see(object),
+            Input::Found(_, None) => {} // it follows nothing
             Input::Deleted(key, uid) => self.delete(key, &uid),
             Input::Finished(key, outcome) => self.finished(&key, outcome),
             Input::Report(report) => self.report(report),
