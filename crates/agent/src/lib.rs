@@ -24,7 +24,8 @@
 //! Of section 5 of the contract this first cut leaves out: every type but local directories and NFS
 //! (a claim's volume of another type is an event on its pod), raw block volumes, generic ephemeral
 //! claims, fsGroup (M35), subPath (M44), and the check that a container really uses a volume (M2:
-//! all claims of a pod are mounted). Beside a kubelet it must not run.
+//! all claims of a pod are mounted). Beside a kubelet it must not run, and does not where it
+//! finds one (`kubelet`).
 //!
 //! ```
 //! use bitts_agent::{Agent, Task};
@@ -41,6 +42,8 @@ mod finish;
 mod following;
 pub mod gates;
 mod grants;
+#[cfg(feature = "run")]
+pub mod kubelet;
 mod ledger;
 mod machine;
 #[cfg(feature = "run")]

@@ -25,6 +25,10 @@ async fn roles(mut args: Run) -> Result<ExitCode> {
     if args.roles.contains(&Role::Agent) && args.node_name.is_none() {
         anyhow::bail!("the agent must know its node: set --node-name or BITTS_NODE_NAME");
     }
+    #[cfg(feature = "agent")]
+    if args.roles.contains(&Role::Agent) {
+        bitts_agent::kubelet::none_runs("/proc".as_ref(), &args.agent.kubelet_dir)?;
+    }
     #[cfg(feature = "provisioner")]
     if args.roles.contains(&Role::Provisioner) {
         if args.node_name.is_none() {
