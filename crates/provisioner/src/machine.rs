@@ -9,7 +9,7 @@ use bitts_api::machine::{
     Reading, Scope, Target, Watch, Write,
 };
 use bitts_api::{
-    Claim, Kind, Name, Node, Object, ObjectKey, ResourceVersion, StorageClass, Uid, Volume,
+    Claim, Kind, Name, Node, Object, ObjectKey, Recent, ResourceVersion, StorageClass, Uid, Volume,
 };
 
 use crate::claim::{is_served, plan, wants};
@@ -48,6 +48,8 @@ pub struct Provisioner {
     units: BTreeMap<Name, Unit>,
     /// For whom there is something on the disk.
     owners: BTreeMap<Name, Owner>,
+    /// Volumes that were taken away: their claims were seen to be gone, whatever the watch still says.
+    gone: Recent<Name, 4096>,
     scan: Scan,
     dirty: BTreeSet<Name>,
     made: u64,
@@ -76,6 +78,7 @@ impl Provisioner {
             present: BTreeMap::new(),
             units: BTreeMap::new(),
             owners: BTreeMap::new(),
+            gone: Recent::default(),
             scan: Scan::NotAsked,
             dirty: BTreeSet::new(),
             made: 0,
@@ -309,6 +312,7 @@ impl Provisioner {
                 let (unit, _) = self.landed(&volume);
                 unit.succeed();
                 unit.disk = Disk::Removed;
+                self.gone.insert(volume.clone());
                 self.owners.remove(&volume);
                 self.removed += 1;
             }
@@ -452,7 +456,7 @@ impl Provisioner {
             return;
         }
         let claim = self.claim(name).cloned();
-        let wanted = claim.filter(|c| wants(c, &self.options));
+        let wanted = claim.filter(|c| wants(c, &self.options) && !self.gone.contains(name));
         match self.volume(name).cloned() {
             Some(volume) if volume::is_made_on(&volume, &self.options.node) => {
                 self.decide_volume(name, &volume);

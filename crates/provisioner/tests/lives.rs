@@ -315,3 +315,29 @@ fn released_by_mistake_is_spared() {
         })
         .unwrap();
 }
+
+/// A claim that is made anew under its name while its volume is released, and the watch is late: nothing
+/// is made again for the first (P12, B3).
+#[test]
+fn a_claim_of_the_same_name_leaves_nothing_of_the_first() {
+    let mut life = Life::new(Plant::Nothing);
+    let done = Deed::Execute(0, Fate::Done);
+    for deed in [
+        Deed::CreateClaim(0),
+        Deed::Kill,
+        done,
+        done,
+        done,
+        Deed::Bind,
+        Deed::DeleteClaim(0),
+        done,
+        Deed::CreateClaim(0),
+        Deed::Bind,
+    ] {
+        life.live(deed);
+    }
+    life.world.settle();
+    let made = |step: &&String| *step == "make pvc-u1";
+    assert_eq!(life.world.steps.iter().filter(made).count(), 1);
+    life.end();
+}
