@@ -44,6 +44,8 @@ pub mod gates;
 mod grants;
 #[cfg(feature = "run")]
 pub mod kubelet;
+#[cfg(feature = "run")]
+mod lanes;
 mod ledger;
 mod machine;
 #[cfg(feature = "run")]

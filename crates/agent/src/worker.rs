@@ -8,6 +8,7 @@ use bitts_runtime::{Host, RoleOptions, RuntimeError, Worker, run_role};
 use tokio::sync::mpsc::UnboundedSender;
 
 use crate::Agent;
+use crate::lanes::Lanes;
 use crate::task::{How, MountKey, Report, Stage, Task};
 use crate::tree::Tree;
 
@@ -79,6 +80,7 @@ pub async fn run(host: &Host, config: AgentConfig) -> Result<(), RuntimeError> {
 #[derive(Clone, Debug)]
 pub struct NodeWorker {
     tree: Tree,
+    lanes: Lanes,
     mounter: Mounter,
     observer: Option<UnboundedSender<Report>>,
 }
@@ -93,6 +95,7 @@ impl NodeWorker {
                 local_root: config.local_root,
                 patience: config.patience,
             },
+            lanes: Lanes::default(),
             mounter: config.mounter,
             observer: config.observer,
         }
@@ -135,6 +138,7 @@ impl Worker for NodeWorker {
             Mounter::DryRun => self.show(task),
             Mounter::System => {
                 let (tree, copy) = (self.tree.clone(), task.clone());
+                let _lane = self.lanes.enter(&task, &tree).await;
                 let done = tokio::task::spawn_blocking(move || {
                     tree.perform(copy, &mut |step| {
                         tracing::trace!(?step);

@@ -2,7 +2,7 @@
 //!
 //! A call on a network file system waits in the kernel as long as the server does not answer, and a
 //! thread that waits so cannot be ended; a process can. The child is the same program once more: its
-//! `main` begins with [`serve`].
+//! `main` begins with [`serve`]. For calls that are many and short there is the [`crew`].
 
 use std::fs::File;
 use std::io::{self, Read as _, Seek as _};
@@ -14,9 +14,10 @@ use std::time::{Duration, Instant};
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::fs::MemfdFlags;
+use rustix::io::Errno;
 use rustix::process::{Pid, PidfdFlags, Signal};
 
-use crate::SystemError;
+use crate::{SystemError, crew};
 
 /// The name that a child is started under.
 const NAME: &str = "bitts-mount-child";
@@ -37,6 +38,10 @@ pub fn serve() {
         return;
     }
     let words: Vec<String> = arguments.collect();
+    if words == [crew::STAY] {
+        let ended = crew::stay();
+        std::process::exit(ended.is_err().into())
+    }
     let code = match crate::work::perform(&words) {
         Ok(answer) => say(&answer, 0),
         Err(failure) => say(&failure.message, failure.code()),
@@ -109,21 +114,12 @@ pub(crate) fn ask(
         rustix::fs::memfd_create("said", MemfdFlags::CLOEXEC).map_err(|e| failed(e.into()))?;
     let mut said = File::from(said);
     let directory: OwnedFd = directory.as_fd().try_clone_to_owned().map_err(failed)?;
-    let mut child = command
+    command
         .stdin(Stdio::from(directory))
-        .stdout(Stdio::null())
-        .stderr(Stdio::from(said.try_clone().map_err(failed)?))
-        .process_group(0)
-        .spawn()
-        .map_err(failed)?;
+        .stderr(Stdio::from(said.try_clone().map_err(failed)?));
+    let mut child = start(&mut command)?;
     let Some(status) = wait(&mut child, deadline)? else {
-        // With all that it started, as mount.nfs does.
-        if let Some(group) = Pid::from_raw(child.id().cast_signed()) {
-            let _ = rustix::process::kill_process_group(group, Signal::KILL);
-        }
-        if wait(&mut child, LAST_BREATH)?.is_none() {
-            STUCK.lock().unwrap_or_else(|e| e.into_inner()).push(child);
-        }
+        kill(child)?;
         return Err(ChildError::Deadline(deadline));
     };
     let mut message = String::new();
@@ -140,6 +136,31 @@ pub(crate) fn ask(
     }
 }
 
+/// Starts a child with a process group of its own, so that all that it starts can be killed with it.
+pub(crate) fn start(command: &mut Command) -> Result<Child, SystemError> {
+    command
+        .stdout(Stdio::null())
+        .process_group(0)
+        .spawn()
+        .map_err(|e| SystemError::new("starting a child", e))
+}
+
+/// Kills a child with all that it started, as mount.nfs does.
+pub(crate) fn kill(mut child: Child) -> Result<(), SystemError> {
+    if let Some(group) = Pid::from_raw(child.id().cast_signed()) {
+        let _ = rustix::process::kill_process_group(group, Signal::KILL);
+    }
+    if wait(&mut child, LAST_BREATH)?.is_none() {
+        forget(child);
+    }
+    Ok(())
+}
+
+/// Leaves a child to end by itself; what is left of it then goes with a later call.
+pub(crate) fn forget(child: Child) {
+    STUCK.lock().unwrap_or_else(|e| e.into_inner()).push(child);
+}
+
 /// Waits without a thread or a signal handler of its own.
 fn wait(child: &mut Child, at_most: Duration) -> Result<Option<ExitStatus>, SystemError> {
     let failed = |e: io::Error| SystemError::new("waiting for a child", e);
@@ -147,25 +168,30 @@ fn wait(child: &mut Child, at_most: Duration) -> Result<Option<ExitStatus>, Syst
         .ok_or_else(|| failed(io::ErrorKind::NotFound.into()))?;
     let handle =
         rustix::process::pidfd_open(pid, PidfdFlags::empty()).map_err(|e| failed(e.into()))?;
+    let ended = wait_for(&handle, at_most).map_err(|e| failed(e.into()))?;
+    if !ended {
+        return Ok(None);
+    }
+    child.wait().map(Some).map_err(failed)
+}
+
+/// Waits until there is something to read, or no longer.
+pub(crate) fn wait_for(what: &OwnedFd, at_most: Duration) -> Result<bool, Errno> {
     let start = Instant::now();
     loop {
-        if let Some(status) = child.try_wait().map_err(failed)? {
-            return Ok(Some(status));
-        }
         let left = at_most.saturating_sub(start.elapsed());
-        if left.is_zero() {
-            return Ok(None);
-        }
         let limit = Timespec::try_from(left).ok();
-        match poll(&mut [PollFd::new(&handle, PollFlags::IN)], limit.as_ref()) {
-            Ok(_) | Err(rustix::io::Errno::INTR) => {}
-            Err(e) => return Err(failed(e.into())),
+        match poll(&mut [PollFd::new(what, PollFlags::IN)], limit.as_ref()) {
+            Ok(0) if left.is_zero() => return Ok(false),
+            Ok(0) | Err(Errno::INTR) => {}
+            Ok(_) => return Ok(true),
+            Err(error) => return Err(error),
         }
     }
 }
 
 /// Forgets the children that the kernel has let go meanwhile.
-fn reap() {
+pub(crate) fn reap() {
     let mut stuck = STUCK.lock().unwrap_or_else(|e| e.into_inner());
     stuck.retain_mut(|child| matches!(child.try_wait(), Ok(None)));
 }

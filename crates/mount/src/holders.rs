@@ -14,6 +14,7 @@ use rustix::io::Errno;
 
 use crate::SystemError;
 use crate::dir::Dir;
+use crate::namespace::{self, Namespace};
 use crate::table::{self, Device, Mount, MountId, MountTable};
 
 /// A process that keeps a mount, or a pod, in use.
@@ -92,6 +93,7 @@ fn cgroup_named<'a>(lines: &'a str, uid: &str, escaped: &str) -> Option<&'a str>
 /// # Errors
 /// When nothing is mounted at the directory, or `/proc` cannot be read.
 pub fn of_mount(mounted: &Dir) -> Result<Vec<Holder>, SystemError> {
+    let namespace = namespace::own()?;
     let table = MountTable::read()?;
     let id = mounted.identity()?.mount;
     let ours = table.get(id).ok_or_else(|| {
@@ -103,9 +105,14 @@ pub fn of_mount(mounted: &Dir) -> Result<Vec<Holder>, SystemError> {
     })?;
     let mut found = Vec::new();
     for pid in processes()? {
-        let how = match MountTable::of_process(pid) {
-            Ok(theirs) => holding(pid, &table, ours, &theirs),
-            Err(e) => unless_ended(e.io_error()),
+        let how = if has_mounts_of(pid, namespace) {
+            let open = open_file(pid, &[id]);
+            open.map_or_else(|e| unless_ended(&e), |file| file.map(Holding::Open))
+        } else {
+            match MountTable::of_process(pid) {
+                Ok(theirs) => holding(pid, &table, ours, &theirs),
+                Err(e) => unless_ended(e.io_error()),
+            }
         };
         found.extend(how.map(|how| Holder {
             pid,
@@ -114,6 +121,12 @@ pub fn of_mount(mounted: &Dir) -> Result<Vec<Holder>, SystemError> {
         }));
     }
     Ok(found)
+}
+
+/// Whether a process is in this mount namespace, whose table need not be read once more then: on a
+/// node most are. Where that cannot be seen, the answer is no.
+fn has_mounts_of(pid: i32, namespace: Namespace) -> bool {
+    namespace::of_process(pid).is_ok_and(|theirs| theirs == namespace)
 }
 
 fn holding(pid: i32, own: &MountTable, ours: &Mount, theirs: &MountTable) -> Option<Holding> {
@@ -157,6 +170,7 @@ fn unless_ended(error: &io::Error) -> Option<Holding> {
 /// # Errors
 /// When nothing is known of the mount that the directory lies on, or `/proc` cannot be read.
 pub fn of_foreign_mount_on(dir: &Dir) -> Result<Vec<Holder>, SystemError> {
+    let namespace = namespace::own()?;
     let own = MountTable::read()?;
     let doing = || format!("finding where {} lies", dir.path().display());
     // It may have been opened through links.
@@ -166,7 +180,10 @@ pub fn of_foreign_mount_on(dir: &Dir) -> Result<Vec<Holder>, SystemError> {
     let below = own.get(dir.identity()?.mount).ok_or_else(absent)?;
     let place = place_on(below, &path).ok_or_else(absent)?;
     let mut found = Vec::new();
-    for pid in processes()? {
+    for pid in processes()?
+        .into_iter()
+        .filter(|pid| !has_mounts_of(*pid, namespace))
+    {
         let how = match MountTable::of_process(pid) {
             Ok(theirs) => theirs
                 .iter()

@@ -31,10 +31,12 @@
 
 pub mod bind;
 pub mod child;
+mod crew;
 pub mod device;
 pub mod dir;
 mod error;
 pub mod holders;
+mod namespace;
 pub mod nfs;
 pub mod path;
 pub mod sandbox;

@@ -12,10 +12,10 @@ use std::time::Duration;
 
 use rustix::io::Errno;
 
-use crate::SystemError;
 use crate::child::{self, ChildError};
 use crate::dir::{Component, Dir};
 use crate::work;
+use crate::{SystemError, crew};
 
 /// What a server exports.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -233,16 +233,15 @@ fn try_way(
     deadline: Duration,
 ) -> Result<(), ChildError> {
     let source = share.to_string();
-    let command = match way {
+    match way {
         Way::Kernel(version) => {
             let mut words = vec![work::MOUNT_NFS, &share.server, &source, version.as_str()];
             words.extend(&options.flags);
             words.extend(options.others.iter().map(String::as_str));
-            child::own(&words)?
+            crew::call(&words, target, deadline).map(drop)
         }
-        Way::Program => program(&source, options)?,
-    };
-    child::run(command, target, deadline)
+        Way::Program => child::run(program(&source, options)?, target, deadline),
+    }
 }
 
 /// `mount.nfs`, which must not be found through the user's PATH.
@@ -329,7 +328,7 @@ pub fn probe(parent: &Dir, name: &Component, deadline: Duration) -> Result<(), N
 }
 
 fn in_child(words: &[&str], directory: impl AsFd, deadline: Duration) -> Result<(), ChildError> {
-    child::run(child::own(words)?, directory, deadline)
+    crew::call(words, directory, deadline).map(drop)
 }
 
 fn explain(what: &str, error: ChildError) -> NfsError {

@@ -233,20 +233,18 @@ pub(crate) fn two_pods_on_one_volume() -> anyhow::Result<()> {
     })
 }
 
-/// Healthy volumes are mounted and taken down while a server hangs, and the hung one's pod is torn
-/// down in the end. How much slower they are is only printed: it is to be 1.2 times at most, and the
-/// three runs so far, on a busy machine, took 2.63, 1.37 and 1.15 times. Not yet explained.
+/// Healthy volumes are mounted as fast beside a server that hangs as without it, and the hung one's
+/// pod is torn down in the end. The two are measured in turn, in one run, and the medians compared.
 pub(crate) fn a_hung_server_blocks_no_other() -> anyhow::Result<()> {
-    const VOLUMES: usize = 20;
+    const VOLUMES: usize = 50;
+    const ROUNDS: usize = 3;
+    const MOST: f64 = 1.2;
     let healthy = Server::start(1, &["a"])?;
     let mut hung = Server::start(2, &["a", "b"])?;
     with_agent(async |world| {
-        for name in ["stuck", "late"] {
-            let export = if name == "stuck" { "a" } else { "b" };
+        for (name, export) in [("stuck", "a"), ("late", "b")] {
             world.add_volume(name, &hung, export, &["vers=4.2"]).await?;
         }
-        let stuck = world.add_pod("stuck", "stuck", false).await?;
-        world.mounted(&stuck).await?;
         for i in 0..VOLUMES {
             world
                 .add_volume(&format!("v{i}"), &healthy, "a", &["vers=4.2"])
@@ -254,22 +252,38 @@ pub(crate) fn a_hung_server_blocks_no_other() -> anyhow::Result<()> {
         }
         // Once for nothing: the first mounts of a kernel are slower.
         round(world, VOLUMES).await?;
-        let without = round(world, VOLUMES).await?;
-        hung.drop_packets(true)?;
-        // One that is mounted already and has to go, and one that never will be.
-        world.end_pod("stuck").await?;
-        world.add_pod("late", "late", false).await?;
-        let with = round(world, VOLUMES).await?;
-        println!("{VOLUMES} mounts: {without:?} without, {with:?} beside a hung server");
-        let ratio = with.as_secs_f64() / without.as_secs_f64();
-        println!("ratio {ratio:.2}");
-        let start = Instant::now();
-        while stuck.exists() || is_mounted(&stuck)? {
-            ensure!(start.elapsed() < LONG, "the hung pod's volume stays");
-            tokio::time::sleep(Duration::from_millis(50)).await;
+        let (mut without, mut beside) = (Vec::new(), Vec::new());
+        for _ in 0..ROUNDS {
+            without.push(round(world, VOLUMES).await?);
+            let stuck = world.add_pod("stuck", "stuck", false).await?;
+            world.mounted(&stuck).await?;
+            hung.drop_packets(true)?;
+            // One that is mounted already and has to go, and one that cannot be mounted.
+            world.end_pod("stuck").await?;
+            world.add_pod("late", "late", false).await?;
+            beside.push(round(world, VOLUMES).await?);
+            let start = Instant::now();
+            while stuck.exists() || is_mounted(&stuck)? {
+                ensure!(start.elapsed() < LONG, "the hung pod's volume stays");
+                tokio::time::sleep(Duration::from_millis(50)).await;
+            }
+            hung.drop_packets(false)?;
+            world.end_pod("late").await?;
         }
+        println!("{VOLUMES} mounts: {without:?} without, {beside:?} beside a hung server");
+        let ratio = median(&mut beside).as_secs_f64() / median(&mut without).as_secs_f64();
+        println!("ratio {ratio:.2}");
+        ensure!(
+            ratio <= MOST,
+            "{ratio:.2} times as long beside a hung server"
+        );
         Ok(())
     })
+}
+
+fn median(times: &mut [Duration]) -> Duration {
+    times.sort_unstable();
+    times[times.len() / 2]
 }
 
 /// How long it takes until the pods' volumes are mounted; they are taken down again.

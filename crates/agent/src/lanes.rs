@@ -1,0 +1,48 @@
+//! A lane for each server: how many calls may wait for one that does not answer.
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use bitts_mount::table::MountTable;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+
+use crate::task::{MountSource, Plugin, Task};
+use crate::tree::Tree;
+
+/// Calls to one server at a time: others wait their turn without a thread or a child.
+const WIDTH: usize = 4;
+
+/// The lanes of all servers.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Lanes(Arc<Mutex<BTreeMap<String, Arc<Semaphore>>>>);
+
+impl Lanes {
+    /// Waits until the task may begin; it may go on until what is returned is dropped.
+    pub(crate) async fn enter(&self, task: &Task, tree: &Tree) -> Option<OwnedSemaphorePermit> {
+        let server = server(task, tree)?;
+        let lane = {
+            let mut lanes = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+            // Those that nobody uses any more.
+            lanes.retain(|name, lane| *name == server || Arc::strong_count(lane) > 1);
+            let new = || Arc::new(Semaphore::new(WIDTH));
+            lanes.entry(server).or_insert_with(new).clone()
+        };
+        lane.acquire_owned().await.ok()
+    }
+}
+
+/// Whom the task waits for.
+fn server(task: &Task, tree: &Tree) -> Option<String> {
+    match task {
+        Task::Mount(mount) => match &mount.source {
+            MountSource::Nfs { server, .. } => Some(server.to_string()),
+            MountSource::Local(_) => None,
+        },
+        Task::Unmount(key) if key.plugin == Plugin::Nfs => {
+            let table = MountTable::read().ok()?;
+            let source = &table.at(&tree.target(key))?.source;
+            source.split_once(":/").map(|(server, _)| server.to_owned())
+        }
+        _ => None,
+    }
+}
