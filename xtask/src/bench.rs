@@ -29,6 +29,9 @@ enum Bench {
     /// What another client of the API server feels while claims are bound.
     #[command(disable_help_flag = true)]
     Neighbour(Passed),
+    /// Mount the volumes of many pods at once: the agent, one child for each, and bare system calls.
+    #[command(disable_help_flag = true)]
+    Mount(Passed),
     /// What each form of each write costs the API server.
     #[command(disable_help_flag = true)]
     Writes(Passed),
@@ -58,6 +61,7 @@ pub(crate) fn run(args: Args) -> Result<ExitCode> {
         Bench::LateVolume(passed) => on_an_api("late-volume", passed),
         Bench::Idle(passed) => on_an_api("idle", passed),
         Bench::Neighbour(passed) => on_an_api("neighbour", passed),
+        Bench::Mount(passed) => on_an_api("mount", passed),
         Bench::Writes(passed) => on_an_api("writes", passed),
     }
 }

@@ -1,4 +1,5 @@
-//! A lane for each server: how many calls may wait for one that does not answer.
+//! A lane for each server: how many calls may wait for one that does not answer. What the node does by
+//! itself has a lane, too: more threads than that would only take memory.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -9,7 +10,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use crate::task::{MountSource, Plugin, Task};
 use crate::tree::Tree;
 
-/// Calls to one server at a time: others wait their turn without a thread or a child.
+/// Tasks in one lane at a time: others wait their turn without a thread or a child.
 const WIDTH: usize = 4;
 
 /// The lanes of all servers.
@@ -31,18 +32,19 @@ impl Lanes {
     }
 }
 
-/// Whom the task waits for.
+/// Whom the task waits for; the node itself has no name.
 fn server(task: &Task, tree: &Tree) -> Option<String> {
     match task {
-        Task::Mount(mount) => match &mount.source {
-            MountSource::Nfs { server, .. } => Some(server.to_string()),
-            MountSource::Local(_) => None,
-        },
+        Task::Mount(mount) => Some(match &mount.source {
+            MountSource::Nfs { server, .. } => server.to_string(),
+            MountSource::Local(_) => String::new(),
+        }),
         Task::Unmount(key) if key.plugin == Plugin::Nfs => {
             let table = MountTable::read().ok()?;
             let source = &table.at(&tree.target(key))?.source;
             source.split_once(":/").map(|(server, _)| server.to_owned())
         }
-        _ => None,
+        Task::Unmount(_) | Task::RemovePodDirectory(_) => Some(String::new()),
+        Task::Scan => None,
     }
 }

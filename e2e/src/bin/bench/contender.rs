@@ -108,6 +108,18 @@ impl Started {
         })
     }
 
+    /// The agent of a node, with this directory as the kubelet's.
+    pub(crate) fn agent(kubeconfig: &str, node: &str, kubelet: &Path) -> Result<Self> {
+        let (program, _) = Contender::Bitts.command()?;
+        let arguments = [
+            "run".to_owned(),
+            "--roles=agent".to_owned(),
+            format!("--node-name={node}"),
+            format!("--kubelet-dir={}", kubelet.display()),
+        ];
+        Self::start(&program, arguments.into(), kubeconfig)
+    }
+
     /// What it takes is read here.
     pub(crate) async fn running(&mut self) -> Result<Running> {
         // Its shell needs a moment to become it.

@@ -1,9 +1,9 @@
-//! The benches of the binder on a real API server: `cargo xtask bench bind`, for one.
+//! The benches of whole programs on an API server: `cargo xtask bench bind`, for one.
 //!
 //! - [`setup`]: a fresh API server, volumes and claims on it, and what it costs (CPU, requests).
 //! - [`contender`]: the programs that bind; [`limit`] is the one that does nothing but write.
 //! - [`usage`]: what a process took, as the kernel counts it.
-//! - [`bind`], [`late`], [`idle`], [`neighbour`], [`writes`]: one bench each.
+//! - [`bind`], [`late`], [`idle`], [`neighbour`], [`mount`], [`writes`]: one bench each.
 //! - [`figures`]: what a bench found, as JSON or as a table.
 
 mod bind;
@@ -12,6 +12,7 @@ mod figures;
 mod idle;
 mod late;
 mod limit;
+mod mount;
 mod neighbour;
 mod setup;
 mod usage;
@@ -40,6 +41,8 @@ enum Bench {
     Idle(idle::Args),
     /// What another client of the API server feels while claims are bound.
     Neighbour(neighbour::Args),
+    /// Mount the volumes of many pods at once: the agent, one child for each, and bare system calls.
+    Mount(mount::Args),
     /// What each form of each write costs the API server.
     Writes(writes::Args),
     /// The contender `limit`, which the other benches start.
@@ -47,13 +50,22 @@ enum Bench {
     Limit(limit::Args),
 }
 
-#[tokio::main]
-async fn main() -> Result<ExitCode> {
-    match Cli::parse().bench {
+fn main() -> Result<ExitCode> {
+    let bench = Cli::parse().bench;
+    if matches!(bench, Bench::Mount(_)) {
+        mount::separate()?;
+    }
+    let runtime = tokio::runtime::Runtime::new()?;
+    runtime.block_on(run(bench))
+}
+
+async fn run(bench: Bench) -> Result<ExitCode> {
+    match bench {
         Bench::Bind(args) => bind::run(args).await,
         Bench::LateVolume(args) => late::run(args).await,
         Bench::Idle(args) => idle::run(args).await,
         Bench::Neighbour(args) => neighbour::run(args).await,
+        Bench::Mount(args) => mount::run(args).await,
         Bench::Writes(args) => writes::run(args).await,
         Bench::Limit(args) => limit::run(args).await,
     }

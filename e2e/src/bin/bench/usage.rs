@@ -39,6 +39,22 @@ impl Running {
         let peak = self.0.status()?.vmhwm.context("no VmHWM")?;
         Ok(peak as f64 * 1024.0 / 1e6)
     }
+
+    /// The memory that it has now, in MB of 10^6 bytes.
+    pub(crate) fn held_mb(&self) -> Result<f64> {
+        let held = self.0.status()?.vmrss.context("no VmRSS")?;
+        Ok(held as f64 * 1024.0 / 1e6)
+    }
+
+    /// How often its threads that are there now went to sleep by themselves so far.
+    pub(crate) fn woken(&self) -> Result<u64> {
+        let tasks = self.0.tasks()?.flatten();
+        // One that ended meanwhile is not there any more.
+        let statuses = tasks.filter_map(|task| task.status().ok());
+        Ok(statuses
+            .filter_map(|status| status.voluntary_ctxt_switches)
+            .sum())
+    }
 }
 
 /// The share of the machine that others used in the last minute, as `uptime` tells it.
