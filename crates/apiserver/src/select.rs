@@ -29,6 +29,11 @@ impl Selection {
         self.labels.is_empty() && self.fields.is_empty()
     }
 
+    /// The one name that an object must have to be selected, where there is one.
+    pub(crate) fn name(&self) -> Option<&str> {
+        self.fields.iter().find_map(fields::Field::name)
+    }
+
     /// Whether a stored object is selected.
     pub(crate) fn matches(&self, object: &Value) -> bool {
         let labels = &object["metadata"]["labels"];
@@ -139,6 +144,8 @@ mod tests {
                 .unwrap()
                 .matches(&pod)
         );
+        assert_eq!(select("pods", "metadata.name=q").unwrap().name(), Some("q"));
+        assert_eq!(select("pods", "metadata.name!=q").unwrap().name(), None);
         assert!(!select("pods", "metadata.name=q").unwrap().matches(&pod));
         assert!(
             select("pods", "spec.volumes=x")

@@ -120,10 +120,26 @@ fn page(state: &State, call: &Call, at: u64, from: Option<Continue>) -> Result<P
             status
         }
     };
-    let mut objects = state
-        .scan_at(call.table(), at, namespace, after.as_ref())
-        .map_err(expired)?
-        .filter(|object| selection.matches(object));
+    // Clients that follow one object select it by name: that is no reason to look at all.
+    let named = selection
+        .name()
+        .filter(|_| at == state.revision() && namespace.is_some() == call.kind.namespaced)
+        .map(|name| Key::new(namespace.unwrap_or_default(), name));
+    let candidates: Box<dyn Iterator<Item = _>> = match named {
+        Some(key) => {
+            let is_left = after.is_none_or(|after| key > after);
+            Box::new(
+                state
+                    .get(call.table(), &key)
+                    .filter(|_| is_left)
+                    .into_iter(),
+            )
+        }
+        None => state
+            .scan_at(call.table(), at, namespace, after.as_ref())
+            .map_err(expired)?,
+    };
+    let mut objects = candidates.filter(|object| selection.matches(object));
     let mut page = Page {
         revision: at,
         ..Page::default()

@@ -12,6 +12,12 @@ pub(super) struct Field {
 }
 
 impl Field {
+    /// The name that it wants an object to have.
+    pub(super) fn name(&self) -> Option<&str> {
+        let wanted = self.equal && self.path == "metadata.name";
+        wanted.then_some(self.value.as_str())
+    }
+
     /// Whether the field of a stored object is (or is not) as wanted.
     pub(super) fn holds(&self, object: &Value) -> bool {
         (field_of(object, self.path) == self.value) == self.equal
