@@ -57,21 +57,34 @@ pub(crate) fn expect(share: &Share, mounted: &Dir) -> Result<(), Trouble> {
     )))
 }
 
-/// Unmounts a volume that nothing uses any more; by force where its server does not answer in
-/// time. What the pod wrote and the server never got is then lost.
+/// What came of an unmount.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Ended {
+    /// It is done.
+    InTime,
+    /// The server did not answer; the mount may be there or not.
+    TooLate,
+}
+
+/// Unmounts a volume that nothing uses any more.
 pub(crate) fn unmount(
     parent: &Dir,
     volume: &Component,
     patience: Duration,
-) -> Result<(), NfsError> {
-    let Err(first) = nfs::unmount(parent, volume, Unmount::Normal, patience) else {
-        return Ok(());
-    };
-    // In use after all, or not allowed: more force would not be right.
-    if first.class != nfs::Class::Uncertain {
-        return Err(first);
+) -> Result<Ended, NfsError> {
+    match nfs::unmount(parent, volume, Unmount::Normal, patience) {
+        Ok(()) => Ok(Ended::InTime),
+        Err(error) if error.class == nfs::Class::Uncertain => {
+            tracing::warn!(%error, "unmounting by force, unless something uses it now");
+            Ok(Ended::TooLate)
+        }
+        // In use after all, or not allowed: more force would not be right.
+        Err(error) => Err(error),
     }
-    tracing::warn!(error = %first, "unmounting by force");
+}
+
+/// Unmounts without the server. What the pod wrote and the server never got is lost.
+pub(crate) fn force(parent: &Dir, volume: &Component) -> Result<(), NfsError> {
     nfs::unmount(parent, volume, Unmount::Forced, FORCED)
         .or_else(|_| nfs::unmount(parent, volume, Unmount::Lazy, FORCED))
 }

@@ -250,6 +250,8 @@ impl Tree {
     fn unmount(&self, key: &MountKey, watcher: Watcher<'_>) -> Result<Down, Trouble> {
         let (pod, volume) = (name(&key.pod.to_string())?, name(key.volume.as_str())?);
         let mut was_mounted = false;
+        // Who uses the mount is asked anew before force, for which the answer must still be nobody.
+        let mut by_force = false;
         if let Some(parent) = self.plugin_directory(key.plugin, &pod)? {
             while let Some(target) = parent.child(&volume)? {
                 if !target.identity()?.is_mount_point {
@@ -263,7 +265,14 @@ impl Tree {
                 watcher(Step::Unmount)?;
                 match key.plugin {
                     Plugin::Local => parent.unmount(&volume)?,
-                    Plugin::Nfs => nfs::unmount(&parent, &volume, self.patience)?,
+                    Plugin::Nfs if by_force => {
+                        nfs::force(&parent, &volume)?;
+                        by_force = false;
+                    }
+                    Plugin::Nfs => {
+                        let ended = nfs::unmount(&parent, &volume, self.patience)?;
+                        by_force = ended == nfs::Ended::TooLate;
+                    }
                 }
                 was_mounted = true;
             }

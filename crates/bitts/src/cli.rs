@@ -122,6 +122,15 @@ fn resync_interval(text: &str) -> Result<ResyncInterval, String> {
     }
 }
 
+#[cfg(feature = "agent")]
+fn patience(text: &str) -> Result<std::time::Duration, String> {
+    let span: jiff::SignedDuration = text.parse().map_err(|error| format!("{error}"))?;
+    match std::time::Duration::try_from(span) {
+        Ok(time) if time.as_secs() >= 1 => Ok(time),
+        _ => Err("less than a second would force what only takes its time".to_owned()),
+    }
+}
+
 /// `bitts run`.
 #[cfg(any(feature = "binder", feature = "agent", feature = "provisioner"))]
 #[derive(Debug, Args)]
@@ -265,6 +274,17 @@ pub(crate) struct Agent {
         env = "BITTS_LOCAL_ROOT"
     )]
     pub(crate) local_root: PathBuf,
+
+    /// How long a server may take before a mount is given up for now, and before the unmount of a pod
+    /// that is over is forced. Force waits for the pod's processes to end.
+    #[arg(
+        long,
+        value_name = "DURATION",
+        default_value = "60s",
+        env = "BITTS_PATIENCE",
+        value_parser = patience
+    )]
+    pub(crate) patience: std::time::Duration,
 
     /// Delete a pod's object once its volumes are down. Only for nodes whose pods nothing else runs.
     #[arg(long, env = "BITTS_FINISH_PODS")]
@@ -431,6 +451,15 @@ mod tests {
         }
         for refused in ["999ms", "-1m", "30", "soon", ""] {
             assert!(resync_interval(refused).is_err(), "{refused}");
+        }
+    }
+
+    #[test]
+    #[cfg(feature = "agent")]
+    fn patience_is_at_least_a_second() {
+        assert_eq!(patience("90s"), Ok(std::time::Duration::from_secs(90)));
+        for text in ["0s", "100ms", "-5s", "soon"] {
+            assert!(patience(text).is_err(), "{text}");
         }
     }
 

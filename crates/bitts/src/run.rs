@@ -130,6 +130,7 @@ fn agent(args: &Run) -> bitts_agent::AgentConfig {
     bitts_agent::AgentConfig {
         kubelet_dir: args.kubelet_dir.clone(),
         local_root: args.local_root.clone(),
+        patience: args.patience,
         finish_pods: args.finish_pods,
         ..bitts_agent::AgentConfig::new(node.into())
     }

@@ -20,16 +20,18 @@ const NODE: &str = "node-1";
 /// Nothing here takes as long; a test that waits for more fails.
 const LONG: Duration = Duration::from_secs(60);
 /// How long the agent waits for a server.
-const PATIENCE: Duration = Duration::from_secs(6);
+pub(crate) const PATIENCE: Duration = Duration::from_secs(6);
 
 /// A node with an agent, its API, and a binder.
-struct World {
+pub(crate) struct World {
     api: Scope,
     reports: UnboundedReceiver<Report>,
 }
 
 /// Runs a test of the agent to its end.
-fn with_agent(test: impl AsyncFnOnce(&mut World) -> anyhow::Result<()>) -> anyhow::Result<()> {
+pub(crate) fn with_agent(
+    test: impl AsyncFnOnce(&mut World) -> anyhow::Result<()>,
+) -> anyhow::Result<()> {
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(2)
         .enable_all()
@@ -67,7 +69,7 @@ fn with_agent(test: impl AsyncFnOnce(&mut World) -> anyhow::Result<()>) -> anyho
 
 impl World {
     /// Makes a volume on a server, and its claim of the same name.
-    async fn add_volume(
+    pub(crate) async fn add_volume(
         &self,
         name: &str,
         server: &Server,
@@ -103,7 +105,12 @@ impl World {
     }
 
     /// Starts a pod that uses a claim; returns where its volume will be mounted.
-    async fn add_pod(&self, name: &str, claim: &str, read_only: bool) -> anyhow::Result<PathBuf> {
+    pub(crate) async fn add_pod(
+        &self,
+        name: &str,
+        claim: &str,
+        read_only: bool,
+    ) -> anyhow::Result<PathBuf> {
         let source = json!({"claimName": claim, "readOnly": read_only});
         let pod = json!({
             "apiVersion": "v1", "kind": "Pod", "metadata": {"name": name},
@@ -119,7 +126,7 @@ impl World {
         Ok(Path::new(KUBELET).join(target))
     }
 
-    async fn end_pod(&self, name: &str) -> anyhow::Result<()> {
+    pub(crate) async fn end_pod(&self, name: &str) -> anyhow::Result<()> {
         let now = json!({"gracePeriodSeconds": 0});
         self.api
             .delete(&self.pods(&format!("/{name}")), now)
@@ -133,7 +140,10 @@ impl World {
     }
 
     /// Waits for a report of the agent.
-    async fn report<T>(&mut self, wanted: impl Fn(Report) -> Option<T>) -> anyhow::Result<T> {
+    pub(crate) async fn report<T>(
+        &mut self,
+        wanted: impl Fn(Report) -> Option<T>,
+    ) -> anyhow::Result<T> {
         let mut seen = Vec::new();
         let found = async {
             while let Some(report) = self.reports.recv().await {
@@ -148,7 +158,7 @@ impl World {
         found.with_context(|| format!("the agent never said so, but:\n{}", seen.join("\n")))
     }
 
-    async fn mounted(&mut self, target: &Path) -> anyhow::Result<()> {
+    pub(crate) async fn mounted(&mut self, target: &Path) -> anyhow::Result<()> {
         self.report(|report| match report {
             Report::Mounted { target: there, .. } if there == target => Some(()),
             _ => None,
@@ -156,7 +166,7 @@ impl World {
         .await
     }
 
-    async fn unmounted(&mut self, target: &Path) -> anyhow::Result<()> {
+    pub(crate) async fn unmounted(&mut self, target: &Path) -> anyhow::Result<()> {
         self.report(|report| match report {
             Report::Unmounted { target: there, .. } if there == target => Some(()),
             _ => None,
@@ -172,7 +182,7 @@ impl World {
     }
 }
 
-fn is_mounted(target: &Path) -> anyhow::Result<bool> {
+pub(crate) fn is_mounted(target: &Path) -> anyhow::Result<bool> {
     let table = MountTable::read()?;
     Ok(table
         .at(target)

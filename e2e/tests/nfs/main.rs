@@ -1,6 +1,7 @@
 //! Real NFS: bitts-mount and the agent with the kernel's client and server, in user-mode Linux.
 
 mod agent;
+mod deadlines;
 mod mounts;
 
 use std::process::ExitCode;
@@ -26,6 +27,14 @@ const CASES: &[Case] = &[
     (
         "a_hung_server_blocks_no_other",
         agent::a_hung_server_blocks_no_other,
+    ),
+    (
+        "a_hung_pod_is_gone_in_time",
+        deadlines::a_hung_pod_is_gone_in_time,
+    ),
+    (
+        "no_force_while_a_process_holds_on",
+        deadlines::no_force_while_a_process_holds_on,
     ),
 ];
 

@@ -1,0 +1,85 @@
+//! Pods that are deleted while their server hangs: how long their volumes stay, and what keeps them.
+
+use std::fs::{self, File};
+use std::process::{Child, Command};
+use std::time::{Duration, Instant};
+
+use anyhow::ensure;
+use bitts_agent::Report;
+use bitts_e2e::uml::server::Server;
+
+use crate::agent::{PATIENCE, is_mounted, with_agent};
+
+/// How long a forced and then a lazy unmount may take together.
+const FORCED: Duration = Duration::from_secs(10);
+/// What the API, the agent and a slow guest may need besides.
+const REST: Duration = Duration::from_secs(4);
+
+/// M41: the operator's deadline, and the bounded step after it.
+pub(crate) fn a_hung_pod_is_gone_in_time() -> anyhow::Result<()> {
+    let mut server = Server::start(1, &["a"])?;
+    with_agent(async |world| {
+        world.add_volume("a", &server, "a", &["vers=4.2"]).await?;
+        let target = world.add_pod("p", "a", false).await?;
+        world.mounted(&target).await?;
+        fs::write(target.join("file"), "kept")?;
+        File::open(target.join("file"))?.sync_all()?;
+        server.drop_packets(true)?;
+        let start = Instant::now();
+        world.end_pod("p").await?;
+        world.unmounted(&target).await?;
+        let took = start.elapsed();
+        println!("gone after {took:?} of {:?}", PATIENCE + FORCED);
+        ensure!(took <= PATIENCE + FORCED + REST, "it took {took:?}");
+        server.drop_packets(false)?;
+        ensure!(fs::read_to_string(server.export("a").join("file"))? == "kept");
+        Ok(())
+    })
+}
+
+/// Neither force nor a lazy unmount takes a volume from a process: the mount stays, the process is
+/// named, and once it has ended the volume is taken down.
+pub(crate) fn no_force_while_a_process_holds_on() -> anyhow::Result<()> {
+    let mut server = Server::start(1, &["a"])?;
+    with_agent(async |world| {
+        world.add_volume("a", &server, "a", &["vers=4.2"]).await?;
+        let target = world.add_pod("p", "a", false).await?;
+        world.mounted(&target).await?;
+        fs::write(target.join("file"), "held")?;
+        let file = File::open(target.join("file"))?;
+        let mut holder = Holder(Command::new("sleep").arg("600").stdin(file).spawn()?);
+        let pid = holder.0.id().to_string();
+        server.drop_packets(true)?;
+        let start = Instant::now();
+        world.end_pod("p").await?;
+        // Told of each time it is looked at, until long after force would have come.
+        while start.elapsed() <= PATIENCE + FORCED {
+            let holders = world.report(|report| match report {
+                Report::Kept { holders, .. } => Some(Ok(holders)),
+                Report::Unmounted { target, .. } => Some(Err(target)),
+                _ => None,
+            });
+            match holders.await? {
+                Ok(holders) => ensure!(holders.contains(&pid), "{holders:?} lacks {pid}"),
+                Err(target) => anyhow::bail!("{} was taken from a process", target.display()),
+            }
+            ensure!(is_mounted(&target)?, "the mount is gone");
+        }
+        // While the server hangs, the test did not get past the end of the killed process.
+        server.drop_packets(false)?;
+        holder.0.kill()?;
+        holder.0.wait()?;
+        world.unmounted(&target).await
+    })
+}
+
+/// A process that ends with its test.
+struct Holder(Child);
+
+impl Drop for Holder {
+    fn drop(&mut self) {
+        // It may have ended.
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
