@@ -29,7 +29,7 @@ type Effects = Vec<Effect<Task, Alarm>>;
 
 /// The provisioner of a node.
 ///
-/// Everything is kept by the volume's name, which follows from the claim's uid: one [`Unit`] has at
+/// Everything is kept by the volume's name, which follows from the claim's uid: one unit has at
 /// most one thing under way, and what comes next follows from its claim, its volume's object and what
 /// the disk holds.
 #[derive(Debug)]
