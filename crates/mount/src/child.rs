@@ -2,7 +2,7 @@
 //!
 //! A call on a network file system waits in the kernel as long as the server does not answer, and a
 //! thread that waits so cannot be ended; a process can. The child is the same program once more: its
-//! `main` begins with [`serve`]. For calls that are many and short there is the [`crew`].
+//! `main` begins with [`serve`]. For calls that are many and short there is the `crew`.
 
 use std::fs::File;
 use std::io::{self, Read as _, Seek as _};
