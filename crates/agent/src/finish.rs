@@ -6,7 +6,7 @@ use std::time::Duration;
 use bitts_api::machine::{Destroy, Destruction, Evidence, Outcome, Target};
 use bitts_api::{Kind, ObjectKey, Pod};
 
-use crate::task::back_off;
+use crate::retry::back_off;
 
 /// The deletions that were decided on.
 #[derive(Debug, Default)]

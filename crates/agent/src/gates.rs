@@ -2,11 +2,12 @@
 
 use bitts_api::machine::Cache;
 use bitts_api::{
-    AccessMode, Claim, ClaimPhase, Name, Node, Pod, PodVolume, PodVolumeSource, Source, Volume,
-    VolumeMode, names,
+    AccessMode, Claim, ClaimPhase, Name, Node, Pod, PodVolume, PodVolumeSource, Volume, VolumeMode,
+    names,
 };
 
-use crate::task::{Mount, MountKey, MountSource};
+use crate::plugins::Plugin;
+use crate::task::{Mount, MountKey, StageKey, Staging};
 
 /// What the gates look at besides the pod.
 pub struct World<'a> {
@@ -56,7 +57,7 @@ pub enum Refusal {
     Ephemeral(String),
     /// A type that this agent does not mount.
     #[error(
-        "MountVolume.NewMounter initialization failed for volume {0:?} : volume type {1:?} is not supported by this agent yet, only local directories and NFS are"
+        "MountVolume.NewMounter initialization failed for volume {0:?} : volume type {1:?} is not supported by this agent"
     )]
     Type(Name, String),
     /// Nothing is known of the node itself.
@@ -134,40 +135,40 @@ pub fn plan(pod: &Pod, volume: &PodVolume, world: &World<'_>) -> Result<Option<M
     if claim.volume_mode != VolumeMode::Filesystem || found.volume_mode != VolumeMode::Filesystem {
         return Err(Refusal::Block(place));
     }
-    let source = mount_source(found)?;
-    let never_written = matches!(
-        found.source,
-        Source::Nfs {
-            read_only: true,
-            ..
-        }
-    );
+    let plugin = Plugin::of(&found.source).ok_or_else(|| {
+        let name = found.source.type_name().to_owned();
+        Refusal::Type(bound_to.clone(), name)
+    })?;
     let mount = Mount {
         key: MountKey {
             pod: pod.meta.uid.clone(),
             volume: bound_to.clone(),
-            plugin: source.plugin(),
+            plugin,
         },
-        source,
+        source: found.source.clone(),
         options: found.mount_options.clone(),
-        read_only: *read_only || never_written,
+        read_only: *read_only || found.source.is_read_only(),
+        staging: staging(found, plugin).map(Box::new),
     };
     check_node(found, world)?;
     Ok(Some(mount))
 }
 
-fn mount_source(volume: &Volume) -> Result<MountSource, Refusal> {
-    match &volume.source {
-        Source::Local { path, .. } => Ok(MountSource::Local(path.clone())),
-        Source::Nfs { server, path, .. } => Ok(MountSource::Nfs {
-            server: server.clone(),
-            path: path.clone(),
-        }),
-        other => Err(Refusal::Type(
-            volume.meta.name.clone(),
-            other.type_name().to_owned(),
-        )),
-    }
+fn staging(volume: &Volume, plugin: Plugin) -> Option<Staging> {
+    plugin.stage_directory()?;
+    let name = &volume.meta.name;
+    let only_read = [AccessMode::ReadOnlyMany].into_iter().collect();
+    Some(Staging {
+        key: StageKey {
+            plugin,
+            name: plugin.volume_type().stage_name(&volume.source, name),
+        },
+        volume: name.clone(),
+        source: volume.source.clone(),
+        options: volume.mount_options.clone(),
+        // A pod that only reads says nothing of the next one.
+        read_only: volume.source.is_read_only() || volume.access_modes == only_read,
+    })
 }
 
 fn check_node(volume: &Volume, world: &World<'_>) -> Result<(), Refusal> {

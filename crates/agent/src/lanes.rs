@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use bitts_mount::table::MountTable;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
-use crate::task::{MountSource, Plugin, Task};
+use crate::task::{Staging, Task};
 use crate::tree::Tree;
 
 /// Tasks in one lane at a time: others wait their turn without a thread or a child.
@@ -35,16 +35,21 @@ impl Lanes {
 /// Whom the task waits for; the node itself has no name.
 fn server(task: &Task, tree: &Tree) -> Option<String> {
     match task {
-        Task::Mount(mount) => Some(match &mount.source {
-            MountSource::Nfs { server, .. } => server.to_string(),
-            MountSource::Local(_) => String::new(),
-        }),
-        Task::Unmount(key) if key.plugin == Plugin::Nfs => {
-            let table = MountTable::read().ok()?;
-            let source = &table.at(&tree.target(key))?.source;
-            source.split_once(":/").map(|(server, _)| server.to_owned())
+        Task::Mount(mount) => {
+            let server = mount.key.plugin.mounter().server(&mount.source);
+            Some(server.unwrap_or_default().to_owned())
         }
-        Task::Unmount(_) | Task::RemovePodDirectory(_) => Some(String::new()),
+        Task::Unmount(key) => match key.plugin.mounter().server_of() {
+            Some(server_of) => {
+                let table = MountTable::read().ok()?;
+                let mounted = &table.at(&tree.target(key))?.source;
+                server_of(mounted).map(str::to_owned)
+            }
+            None => Some(String::new()),
+        },
+        // A file system may take minutes to be made or checked.
+        Task::Stage(Staging { key, .. }) | Task::Unstage(key) => Some(key.to_string()),
+        Task::RemovePodDirectory(_) => Some(String::new()),
         Task::Scan => None,
     }
 }

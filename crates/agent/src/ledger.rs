@@ -6,7 +6,9 @@ use std::time::Duration;
 
 use bitts_api::{Name, ObjectKey, Uid};
 
-use crate::task::{Mount, MountKey, back_off};
+use crate::plugins::Plugin;
+use crate::retry::Retry;
+use crate::task::{Mount, MountKey, StageKey, Staging};
 
 /// A kind of work on a volume.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -35,18 +37,15 @@ pub(crate) struct Record {
     pub(crate) desired: Option<Mount>,
     pub(crate) actual: Actual,
     pub(crate) running: Option<Job>,
-    /// What failed and is tried again when its time has come.
-    waiting: Option<Job>,
-    failures: u32,
-    /// Counts the timers, so that one that no longer counts is known.
-    attempt: u32,
-    /// The trouble that the user was told of last.
-    told: Option<String>,
+    /// The device that a scan found mounted there.
+    pub(crate) found_on: Option<StageKey>,
+    pub(crate) retry: Retry<Job>,
 }
 
 impl Record {
-    /// What is to be done now, given whether the pod is over. Starts it.
-    pub(crate) fn start(&mut self, pod_is_over: bool) -> Option<Job> {
+    /// What is to be done now, given whether the pod is over and whether what the mount needs is
+    /// staged. Starts it.
+    pub(crate) fn start(&mut self, pod_is_over: bool, is_staged: bool) -> Option<Job> {
         let job = match (&self.desired, &self.actual) {
             _ if self.running.is_some() => return None,
             (_, Actual::Absent) if pod_is_over => return None,
@@ -54,14 +53,11 @@ impl Record {
             // A volume stays as long as its pod runs, whatever became of the claim (M3), and as it was
             // mounted, whatever became of its options.
             (None, _) | (Some(_), Actual::Mounted(_)) => return None,
+            (Some(_), Actual::Absent | Actual::Unsure) if !is_staged => return None,
             (Some(_), Actual::Absent | Actual::Unsure) => Job::Mount,
         };
-        if self.waiting == Some(job) {
+        if !self.retry.allows(job) {
             return None;
-        }
-        // Other work than what failed begins anew (N11).
-        if self.waiting.take().is_some() {
-            self.reset();
         }
         self.running = Some(job);
         Some(job)
@@ -78,47 +74,44 @@ impl Record {
     pub(crate) fn want(&mut self, mount: Mount) {
         if self.desired.as_ref() != Some(&mount) {
             self.desired = Some(mount);
-            self.reset();
+            self.retry.reset();
         }
+    }
+
+    /// The device that the mount still needs.
+    pub(crate) fn needs(&self, pod_is_over: bool) -> Option<&Staging> {
+        let desired = self.desired.as_ref().filter(|_| !pod_is_over)?;
+        let waits = matches!(self.actual, Actual::Absent | Actual::Unsure);
+        desired.staging.as_deref().filter(|_| waits)
+    }
+
+    /// The devices that have to stay for it.
+    pub(crate) fn stages(&self) -> impl Iterator<Item = StageKey> + use<'_> {
+        let mounted = match &self.actual {
+            Actual::Mounted(mount) => Some(mount),
+            Actual::Absent | Actual::Unsure => None,
+        };
+        let mounts = self.desired.iter().chain(mounted);
+        let stages = mounts.filter_map(|mount| mount.staging.as_deref());
+        let stages = stages.map(|staging| &staging.key).chain(&self.found_on);
+        stages.cloned()
     }
 
     /// The work ended well.
     pub(crate) fn succeed(&mut self, actual: Actual) {
         self.running = None;
         self.actual = actual;
-        self.reset();
+        self.retry.reset();
     }
 
     /// The work did not end well. Returns when to try again and the number of that try.
     pub(crate) fn fail(&mut self) -> (Duration, u32) {
-        self.waiting = self.running.take();
+        let job = self.running.take();
         if self.actual == Actual::Absent {
             // It may have come halfway (M9); what is known to be mounted stays so (M10).
             self.actual = Actual::Unsure;
         }
-        self.failures += 1;
-        self.attempt += 1;
-        (back_off(self.failures), self.attempt)
-    }
-
-    /// The time for a try has come.
-    pub(crate) fn retry(&mut self, attempt: u32) {
-        if attempt == self.attempt {
-            self.waiting = None;
-        }
-    }
-
-    /// Whether the user has yet to be told of this.
-    pub(crate) fn tells(&mut self, message: &str) -> bool {
-        let new = self.told.as_deref() != Some(message);
-        self.told = Some(message.to_owned());
-        new
-    }
-
-    fn reset(&mut self) {
-        self.waiting = None;
-        self.failures = 0;
-        self.told = None;
+        self.retry.fail(job)
     }
 }
 
@@ -139,6 +132,12 @@ impl Ledger {
         self.0.remove(key);
     }
 
+    /// The volumes in pods for which a device has to stay.
+    pub(crate) fn users(&self, stage: &StageKey) -> impl Iterator<Item = (&MountKey, &Record)> {
+        let of_type = self.0.iter().filter(|(key, _)| key.plugin == stage.plugin);
+        of_type.filter(|(_, record)| record.stages().any(|one| one == *stage))
+    }
+
     /// All volumes of all pods.
     pub(crate) fn keys(&self) -> impl Iterator<Item = &MountKey> {
         self.0.keys()
@@ -148,7 +147,7 @@ impl Ledger {
         let first = MountKey {
             pod: pod.clone(),
             volume: "".into(),
-            plugin: crate::task::Plugin::Local,
+            plugin: Plugin::Local,
         };
         self.0
             .range(first..)

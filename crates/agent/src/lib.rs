@@ -1,15 +1,18 @@
 //! The node agent: mounts what the node's pods need and takes it down again.
 //!
 //! [`Agent`] is the decisions, a [`Machine`](bitts_api::machine::Machine) without I/O. It watches
-//! the pods of its node, and follows the claims and volumes that they wait for. [`gates`] says which of a pod's volumes may be mounted. With the
-//! feature `run`, `tree` does what is decided to the kubelet's directory and `run` puts it all on a
-//! cluster.
+//! the pods of its node, and follows the claims and volumes that they wait for. [`gates`] says which
+//! of a pod's volumes may be mounted, [`Plugin`] which types there are. With the feature `run`,
+//! `tree` does what is decided to the kubelet's directory and `run` puts it all on a cluster.
 //!
 //! What holds, whenever the agent is killed:
 //! - A volume is mounted at `<kubelet dir>/pods/<uid>/volumes/<type>/<volume>` (`<type>` is
-//!   `kubernetes.io~local-volume` or `kubernetes.io~nfs`) once its claim is bound and all gates are
+//!   [`Plugin::directory`], such as `kubernetes.io~nfs`) once its claim is bound and all gates are
 //!   passed (M2, M16, M40), and stays there as long as the pod runs, whatever becomes of the claim
 //!   (M3).
+//! - A volume on a device is staged before: the device is formatted if it is proven blank, checked,
+//!   mounted once at `<kubelet dir>/plugins/<type>/mounts/<name>` and grown; each pod gets that
+//!   directory. After the last pod it is taken down, unless anything still uses it (M6, M23).
 //! - It is taken down when the API says that the pod is over, all pods having been listed, *and*
 //!   the node shows nothing of it: no process in its cgroup, none that holds the mount. Otherwise
 //!   it stays, the user is told, and it is looked at again.
@@ -21,8 +24,8 @@
 //! it looks like a small node, as a test's or a demo's container is. It would then see no process
 //! of any pod, and only the API's word would keep a volume mounted.
 //!
-//! Of section 5 of the contract this first cut leaves out: every type but local directories and NFS
-//! (a claim's volume of another type is an event on its pod), raw block volumes, generic ephemeral
+//! Of section 5 of the contract this leaves out: types that are no [`Plugin`] (a claim's volume of
+//! another type is an event on its pod), attaching, raw block volumes, generic ephemeral
 //! claims, fsGroup (M35), subPath (M44), and the check that a container really uses a volume (M2:
 //! all claims of a pod are mounted). Beside a kubelet it must not run, and does not where it
 //! finds one (`kubelet`).
@@ -48,8 +51,15 @@ pub mod kubelet;
 mod lanes;
 mod ledger;
 mod machine;
+mod plugins;
 #[cfg(feature = "run")]
-mod nfs;
+mod publish;
+mod retry;
+#[cfg(feature = "run")]
+mod scan;
+#[cfg(feature = "run")]
+mod stage;
+mod stages;
 mod task;
 #[cfg(feature = "run")]
 pub mod tree;
@@ -58,6 +68,9 @@ mod worker;
 
 pub use grants::grants;
 pub use machine::Agent;
-pub use task::{Alarm, How, Mount, MountKey, MountSource, Plugin, Report, Stage, Task};
+pub use plugins::Plugin;
+pub use task::{
+    Alarm, How, Leftover, Mount, MountKey, MountStep, OnNode, Report, StageKey, Staging, Task,
+};
 #[cfg(feature = "run")]
 pub use worker::{AgentConfig, Mounter, NodeWorker, run};

@@ -15,7 +15,9 @@ use crate::finish::{Finishing, Next};
 use crate::following::Following;
 use crate::gates::{self, Refusal, World};
 use crate::ledger::{Actual, Job, Ledger};
-use crate::task::{Alarm, Mount, MountKey, Report, Task, back_off};
+use crate::retry::back_off;
+use crate::stages::Stages;
+use crate::task::{Alarm, Mount, MountKey, OnNode, Report, StageKey, Task};
 
 type Effects = Vec<Effect<Task, Alarm>>;
 
@@ -40,6 +42,7 @@ pub struct Agent {
     by_turn: BTreeMap<Name, BTreeSet<Place>>,
 
     ledger: Ledger,
+    stages: Stages,
     finishing: Finishing,
     /// The last refusal that was told of each pod's volume, by its name in the pod.
     told: BTreeMap<(Uid, Box<str>), Refusal>,
@@ -50,6 +53,7 @@ pub struct Agent {
     /// What has to be looked at again.
     pods_to_look_at: BTreeSet<Place>,
     volumes_to_look_at: BTreeSet<MountKey>,
+    stages_to_look_at: BTreeSet<StageKey>,
     empty_to_remove: BTreeSet<Uid>,
 }
 
@@ -78,12 +82,14 @@ impl Agent {
             following: Following::default(),
             by_turn: BTreeMap::new(),
             ledger: Ledger::default(),
+            stages: Stages::default(),
             finishing: Finishing::default(),
             told: BTreeMap::new(),
             planned: BTreeMap::new(),
             scan: Scan::NotAsked,
             pods_to_look_at: BTreeSet::new(),
             volumes_to_look_at: BTreeSet::new(),
+            stages_to_look_at: BTreeSet::new(),
             empty_to_remove: BTreeSet::new(),
         }
     }
@@ -113,6 +119,8 @@ impl Agent {
                 self.look_at_pod(&place, out);
             } else if let Some(key) = self.volumes_to_look_at.pop_first() {
                 self.look_at_volume(key, out);
+            } else if let Some(key) = self.stages_to_look_at.pop_first() {
+                self.look_at_stage(&key, out);
             } else {
                 break;
             }
@@ -253,6 +261,7 @@ impl Agent {
             return;
         };
         if record.is_over(over) {
+            self.stages_to_look_at.extend(record.stages());
             self.ledger.close(&key);
             self.pods_to_look_at
                 .extend(self.by_uid.get(&key.pod).cloned());
@@ -260,21 +269,48 @@ impl Agent {
                 .extend(self.by_turn.remove(&key.volume).unwrap_or_default());
             return;
         }
+        let missing = record.needs(over).map(|staging| staging.key.clone());
+        let missing = missing.filter(|stage| self.stages.lacks(stage));
         let desired = record.desired.clone();
-        match (record.start(over), desired) {
+        match (record.start(over, missing.is_none()), desired) {
             (Some(Job::Unmount), _) => out.push(Effect::Task(Task::Unmount(key))),
             (Some(Job::Mount), Some(mount)) => out.push(Effect::Task(Task::Mount(mount))),
             (Some(Job::Mount), None) | (None, _) => {}
         }
+        self.stages_to_look_at.extend(missing);
+    }
+
+    fn look_at_stage(&mut self, key: &StageKey, out: &mut Effects) {
+        // As for the volumes: what is not listed does not look gone.
+        if self.node().is_none() {
+            return;
+        }
+        let needed = self.ledger.users(key).find_map(|(user, record)| {
+            let staging = record.needs(self.is_over(&user.pod))?;
+            (staging.key == *key && self.stages.lacks(key)).then(|| staging.clone())
+        });
+        let is_used = self.ledger.users(key).next().is_some();
+        let task = self.stages.start(key, needed.as_ref(), is_used);
+        out.extend(task.map(Effect::Task));
     }
 
     fn report(&mut self, report: Report, out: &mut Effects) {
         match report {
-            Report::Scanned { volumes, empty } => {
+            Report::Scanned {
+                volumes,
+                stages,
+                empty,
+            } => {
                 self.scan = Scan::Done;
-                for key in volumes {
-                    self.ledger.open(key.clone()).actual = Actual::Unsure;
-                    self.volumes_to_look_at.insert(key);
+                for found in volumes {
+                    let record = self.ledger.open(found.key.clone());
+                    record.actual = Actual::Unsure;
+                    record.found_on = found.stage;
+                    self.volumes_to_look_at.insert(found.key);
+                }
+                for key in stages {
+                    self.stages.found(key.clone());
+                    self.stages_to_look_at.insert(key);
                 }
                 self.empty_to_remove.extend(empty);
             }
@@ -296,12 +332,66 @@ impl Agent {
                     record.succeed(Actual::Mounted(mount));
                 }
             }
-            Report::MountFailed {
-                mount,
-                stage,
+            Report::Staged { staging, on_node } => {
+                self.stages.staged(&staging.key, &on_node);
+                if let OnNode::Device {
+                    warning: Some(warning),
+                    ..
+                } = on_node
+                {
+                    let text = format!(
+                        "MountVolume.NodeExpandVolume failed for volume {:?} : {warning}",
+                        staging.volume
+                    );
+                    self.tell_users(&staging.key, "FileSystemResizeFailed", &text, out);
+                }
+                self.stage_ended(staging.key);
+            }
+            Report::StageFailed {
+                staging,
+                step,
                 message,
             } => {
-                let text = format!("{stage} for volume {:?} : {message}", mount.key.volume);
+                let text = format!("{step} for volume {:?} : {message}", staging.volume);
+                let (delay, attempt, new) = self.stages.failed(&staging.key, &text);
+                if new {
+                    self.tell_users(&staging.key, "FailedMount", &text, out);
+                }
+                let alarm = Alarm::RetryStage(staging.key.clone(), attempt);
+                out.push(Effect::Wake(delay, alarm));
+                self.stage_ended(staging.key);
+            }
+            Report::Unstaged { key, .. } => {
+                self.stages.unstaged(&key);
+                self.stage_ended(key);
+            }
+            Report::UnstageFailed { key, message } => {
+                let text = format!("UnmountDevice failed for {key} : {message}");
+                let (delay, attempt, new) = self.stages.failed(&key, &text);
+                if new {
+                    out.extend(self.about_node("BittsFailedUnmount", text));
+                }
+                out.push(Effect::Wake(delay, Alarm::RetryStage(key.clone(), attempt)));
+                self.stage_ended(key);
+            }
+            Report::NeedsDevice(mount) => {
+                if let Some(staging) = mount.staging {
+                    self.stages.expect(staging.key);
+                }
+                if let Some(record) = self.ledger.get(&mount.key) {
+                    record.running = None;
+                    self.volumes_to_look_at.insert(mount.key);
+                }
+            }
+            Report::MountFailed {
+                mount,
+                step,
+                message,
+            } => {
+                if let Some(staging) = &mount.staging {
+                    self.stages.doubt(&staging.key);
+                }
+                let text = format!("{step} for volume {:?} : {message}", mount.key.volume);
                 self.failed(mount.key, "FailedMount", text, out);
             }
             Report::Unmounted { key, .. } => {
@@ -341,7 +431,7 @@ impl Agent {
             return;
         };
         let about = record.pod.clone().or(place);
-        let new = record.tells(&text);
+        let new = record.retry.tells(&text);
         let (delay, attempt) = record.fail();
         if new {
             out.extend(match about {
@@ -352,6 +442,21 @@ impl Agent {
         }
         self.volumes_to_look_at.insert(key.clone());
         out.push(Effect::Wake(delay, Alarm::Retry(key, attempt)));
+    }
+
+    /// What was done to a device is over: it and all that wait for it are looked at.
+    fn stage_ended(&mut self, key: StageKey) {
+        let users = self.ledger.users(&key).map(|(user, _)| user.clone());
+        self.volumes_to_look_at.extend(users);
+        self.stages_to_look_at.insert(key);
+    }
+
+    /// Tells the pods that have a volume on a device, or wait for one.
+    fn tell_users(&self, key: &StageKey, reason: &'static str, text: &str, out: &mut Effects) {
+        for (user, record) in self.ledger.users(key) {
+            let about = record.pod.clone().filter(|_| !self.is_over(&user.pod));
+            out.extend(about.map(|pod| warn(pod, user.pod.clone(), reason, text.to_owned())));
+        }
     }
 
     fn about_node(&self, reason: &'static str, text: String) -> Option<Effect<Task, Alarm>> {
@@ -373,9 +478,13 @@ impl Agent {
             }
             Alarm::Retry(key, attempt) => {
                 if let Some(record) = self.ledger.get(&key) {
-                    record.retry(attempt);
+                    record.retry.wake(attempt);
                     self.volumes_to_look_at.insert(key);
                 }
+            }
+            Alarm::RetryStage(key, attempt) => {
+                self.stages.retry(&key, attempt);
+                self.stages_to_look_at.insert(key);
             }
             Alarm::Finish(key) => {
                 self.finishing.wake(&key);
@@ -542,6 +651,7 @@ impl Agent {
         let (old, new) = sides(change);
         if old.is_some() != new.is_some() {
             self.volumes_to_look_at.extend(self.ledger.keys().cloned());
+            self.stages_to_look_at.extend(self.stages.keys().cloned());
         }
         // A node's status changes all the time.
         if old.map(|n| n.meta.labels.clone()) != new.map(|n| n.meta.labels.clone()) {

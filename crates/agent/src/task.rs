@@ -2,32 +2,10 @@
 
 use std::fmt;
 use std::path::PathBuf;
-use std::time::Duration;
 
-use bitts_api::{Name, ObjectKey, Uid};
+use bitts_api::{Name, ObjectKey, Source, Uid};
 
-/// A type of volume that the agent mounts.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Plugin {
-    /// Directories of the node (M40).
-    Local,
-    /// Exports of NFS servers (M41).
-    Nfs,
-}
-
-impl Plugin {
-    /// All of them.
-    pub const ALL: [Self; 2] = [Self::Local, Self::Nfs];
-
-    /// The directory in which a pod's volumes of this type are mounted, as the kubelet names it.
-    #[must_use]
-    pub fn directory(self) -> &'static str {
-        match self {
-            Self::Local => "kubernetes.io~local-volume",
-            Self::Nfs => "kubernetes.io~nfs",
-        }
-    }
-}
+use crate::plugins::Plugin;
 
 /// A volume in a pod: the unit of work. One task of it runs at a time, those of different ones run
 /// side by side (M7).
@@ -59,46 +37,57 @@ impl MountKey {
 pub struct Mount {
     /// Of which volume, in which pod.
     pub key: MountKey,
-    /// What is mounted.
-    pub source: MountSource,
+    /// What is mounted, as the volume names it.
+    pub source: Source,
     /// The volume's mount options.
     pub options: Box<[Box<str>]>,
     /// Whether the pod only reads.
     pub read_only: bool,
+    /// The device that must be mounted before, where the volume is on one.
+    pub staging: Option<Box<Staging>>,
 }
 
-/// What is mounted, as the volume names it.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum MountSource {
-    /// A directory on the node.
-    Local(Box<str>),
-    /// An export.
-    Nfs {
-        /// The server's name or address.
-        server: Box<str>,
-        /// The path there.
-        path: Box<str>,
-    },
+/// A device on the node, mounted once for all pods that use a volume on it (M6). One task of it
+/// runs at a time (M7).
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct StageKey {
+    /// The type of its volumes.
+    pub plugin: Plugin,
+    /// Its name in that type's directory.
+    pub name: Name,
 }
 
-impl MountSource {
-    /// The type of volume that it belongs to.
+impl StageKey {
+    /// Where it is mounted, below the kubelet's directory; nowhere for types that stage nothing.
     #[must_use]
-    pub fn plugin(&self) -> Plugin {
-        match self {
-            Self::Local(_) => Plugin::Local,
-            Self::Nfs { .. } => Plugin::Nfs,
+    pub fn target(&self) -> Option<PathBuf> {
+        let directory = self.plugin.stage_directory()?;
+        Some(PathBuf::from(directory).join(self.name.as_str()))
+    }
+}
+
+impl fmt::Display for StageKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.target() {
+            Some(target) => write!(f, "{}", target.display()),
+            None => f.write_str(self.name.as_str()),
         }
     }
 }
 
-impl fmt::Display for MountSource {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Local(path) => f.write_str(path),
-            Self::Nfs { server, path } => write!(f, "{server}:{path}"),
-        }
-    }
+/// A device as it shall be mounted.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Staging {
+    /// Which.
+    pub key: StageKey,
+    /// The volume that asks for it.
+    pub volume: Name,
+    /// The device, as the volume names it.
+    pub source: Source,
+    /// The volume's mount options.
+    pub options: Box<[Box<str>]>,
+    /// Whether nothing is ever written to the device: then it is neither formatted nor checked.
+    pub read_only: bool,
 }
 
 /// Work for the worker. Each is idempotent: doing it again after it was cut off anywhere is right.
@@ -106,10 +95,14 @@ impl fmt::Display for MountSource {
 pub enum Task {
     /// Find the volumes that an earlier agent left in the kubelet's directory (M29).
     Scan,
+    /// Have a volume's device mounted; does nothing for a volume that has none.
+    Stage(Staging),
     /// Mount a volume for a pod.
     Mount(Mount),
     /// Take a volume from a pod that is over, unless something still uses it.
     Unmount(MountKey),
+    /// Take a device down that no pod uses any more.
+    Unstage(StageKey),
     /// Remove the empty directories of a pod that is over.
     RemovePodDirectory(Uid),
 }
@@ -120,12 +113,44 @@ pub enum Report {
     /// What is there.
     Scanned {
         /// Directories of volumes, mounted or not.
-        volumes: Vec<MountKey>,
+        volumes: Vec<Leftover>,
+        /// Directories of devices, mounted or not.
+        stages: Vec<StageKey>,
         /// Pods of which only empty directories are left.
         empty: Vec<Uid>,
     },
     /// The kubelet's directory cannot be read.
     ScanFailed(String),
+    /// The device is ready for the volume's pods.
+    Staged {
+        /// What was asked for.
+        staging: Staging,
+        /// What the node has of it.
+        on_node: OnNode,
+    },
+    /// The device is not ready.
+    StageFailed {
+        /// What was asked for.
+        staging: Staging,
+        /// The step that failed.
+        step: MountStep,
+        /// Why, and what to do.
+        message: String,
+    },
+    /// Nothing of the device is left mounted.
+    Unstaged {
+        /// Which.
+        key: StageKey,
+        /// Whether it was mounted at all.
+        was_mounted: bool,
+    },
+    /// The device could not be taken down.
+    UnstageFailed {
+        /// Which.
+        key: StageKey,
+        /// Why, and what to do.
+        message: String,
+    },
     /// The volume is mounted.
     Mounted {
         /// The mount that was asked for.
@@ -135,12 +160,14 @@ pub enum Report {
         /// How that came about.
         how: How,
     },
+    /// The volume is on a device, which must be staged first. Nothing was done.
+    NeedsDevice(Mount),
     /// The volume is not mounted.
     MountFailed {
         /// The mount that was asked for.
         mount: Mount,
         /// The step that failed.
-        stage: Stage,
+        step: MountStep,
         /// Why, and what to do.
         message: String,
     },
@@ -184,19 +211,45 @@ pub enum How {
     Shown,
 }
 
+/// A volume's directory in a pod's, as an earlier agent left it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Leftover {
+    /// Whose.
+    pub key: MountKey,
+    /// The device that is mounted there.
+    pub stage: Option<StageKey>,
+}
+
+/// What the node has of a volume's device.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum OnNode {
+    /// Nothing: there is no device, or mounts are only shown here.
+    Nothing,
+    /// It is mounted.
+    Device {
+        /// How that came about.
+        how: How,
+        /// What went wrong without keeping the volume from being used: it could not be grown.
+        warning: Option<String>,
+    },
+}
+
 /// The steps of a mount by the names that users know from the kubelet's events (M16).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Stage {
+pub enum MountStep {
     /// Looking at what the volume names.
     NewMounter,
-    /// Mounting it.
+    /// Mounting its device.
+    MountDevice,
+    /// Mounting it for the pod.
     SetUp,
 }
 
-impl fmt::Display for Stage {
+impl fmt::Display for MountStep {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
             Self::NewMounter => "MountVolume.NewMounter initialization failed",
+            Self::MountDevice => "MountVolume.MountDevice failed",
             Self::SetUp => "MountVolume.SetUp failed",
         })
     }
@@ -209,27 +262,15 @@ pub enum Alarm {
     Scan,
     /// Try a volume again; stale unless it is the volume's latest try.
     Retry(MountKey, u32),
+    /// Try a device again; stale unless it is the device's latest try.
+    RetryStage(StageKey, u32),
     /// Try again to delete the object of a pod that is over.
     Finish(ObjectKey),
-}
-
-/// How long to wait after this many failures in a row: 500 ms, doubling to 2 m 2 s (N11).
-pub(crate) fn back_off(failures: u32) -> Duration {
-    const FIRST: Duration = Duration::from_millis(500);
-    const MOST: Duration = Duration::from_secs(122);
-    let doublings = failures.saturating_sub(1).min(8);
-    (FIRST * 2_u32.pow(doublings)).min(MOST)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn backs_off_as_the_kubelet_does() {
-        let millis = [1, 2, 3, 8, 9, 40].map(|n| back_off(n).as_millis());
-        assert_eq!(millis, [500, 1000, 2000, 64_000, 122_000, 122_000]);
-    }
 
     #[test]
     fn the_target_is_where_the_kubelet_has_it() {

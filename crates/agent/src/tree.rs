@@ -4,17 +4,16 @@
 //! where it should. Nothing is removed but empty directories, and none on which something is
 //! mounted (M34).
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::time::Duration;
 
-use bitts_mount::bind::{self, Options};
+use bitts_mount::device::DeviceError;
 use bitts_mount::dir::{Component, Dir, NameError, Removal};
-use bitts_mount::nfs::{NfsError, Share};
-use bitts_mount::path::{PathKind, Root};
+use bitts_mount::nfs::NfsError;
 use bitts_mount::{SystemError, holders};
 
-use crate::nfs;
-use crate::task::{How, Mount, MountKey, MountSource, Plugin, Report, Stage, Task};
+use crate::plugins::Plugin;
+use crate::task::{MountKey, Report, Task};
 
 /// Where the agent mounts, and from where.
 #[derive(Clone, Debug)]
@@ -23,6 +22,8 @@ pub struct Tree {
     pub kubelet_dir: PathBuf,
     /// The directory in which the paths of local volumes start.
     pub local_root: PathBuf,
+    /// The directory of the node's devices.
+    pub devices: PathBuf,
     /// How long a server may take to answer.
     pub patience: Duration,
 }
@@ -32,6 +33,8 @@ pub struct Tree {
 pub enum Step<'a> {
     /// A directory is made, unless it is there.
     Make(&'a str),
+    /// The device is mounted, and formatted before if it is blank.
+    Stage,
     /// The volume is mounted.
     Bind,
     /// The options of a mount are set once more.
@@ -60,8 +63,22 @@ pub(crate) enum Trouble {
     Stopped(#[from] Stopped),
     #[error(transparent)]
     Nfs(#[from] NfsError),
+    #[error(transparent)]
+    Device(#[from] DeviceError),
+    /// The volume is on a device that is not staged.
+    #[error("its device is not mounted")]
+    NotStaged,
     #[error("{0}")]
     Other(String),
+}
+
+/// What came of an unmount.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Ended {
+    /// It is done.
+    InTime,
+    /// The server did not answer; the mount may be there or not.
+    TooLate,
 }
 
 enum Down {
@@ -78,19 +95,38 @@ impl Tree {
     pub fn perform(&self, task: Task, watcher: Watcher<'_>) -> Report {
         match task {
             Task::Scan => match self.scan() {
-                Ok((volumes, empty)) => Report::Scanned { volumes, empty },
+                Ok(scanned) => scanned,
                 Err(trouble) => Report::ScanFailed(trouble.to_string()),
             },
-            Task::Mount(mount) => match self.mount(&mount, watcher) {
+            Task::Stage(staging) => {
+                let mounter = staging.key.plugin.mounter();
+                match mounter.stage(self, &staging, watcher) {
+                    Ok(on_node) => Report::Staged { staging, on_node },
+                    Err((step, trouble)) => Report::StageFailed {
+                        staging,
+                        step,
+                        message: trouble.to_string(),
+                    },
+                }
+            }
+            Task::Unstage(key) => match self.unstage_device(&key, watcher) {
+                Ok(was_mounted) => Report::Unstaged { key, was_mounted },
+                Err(trouble) => Report::UnstageFailed {
+                    key,
+                    message: trouble.to_string(),
+                },
+            },
+            Task::Mount(mount) => match mount.key.plugin.mounter().set_up(self, &mount, watcher) {
                 Ok(how) => Report::Mounted {
                     target: self.target(&mount.key),
                     mount,
                     how,
                 },
-                Err((stage, message)) => Report::MountFailed {
+                Err((_, Trouble::NotStaged)) => Report::NeedsDevice(mount),
+                Err((step, trouble)) => Report::MountFailed {
                     mount,
-                    stage,
-                    message,
+                    step,
+                    message: trouble.to_string(),
                 },
             },
             Task::Unmount(key) => match self.unmount(&key, watcher) {
@@ -126,127 +162,6 @@ impl Tree {
         self.kubelet_dir.join(key.target())
     }
 
-    /// Finds the volumes of every pod, and the pods of which only empty directories are left (M29).
-    /// Directories of other types are not looked into.
-    fn scan(&self) -> Result<(Vec<MountKey>, Vec<bitts_api::Uid>), Trouble> {
-        let kubelet = Dir::open(&self.kubelet_dir).map_err(|error| {
-            Trouble::Other(format!(
-                "{error}: create it or start the agent with --kubelet-dir"
-            ))
-        })?;
-        let (mut volumes, mut empty) = (Vec::new(), Vec::new());
-        let Some(pods) = kubelet.child(&name("pods")?)? else {
-            return Ok((volumes, empty));
-        };
-        for uid in pods.children()? {
-            match found_in(&pods, &uid) {
-                Ok(Found::Volumes(found)) => {
-                    volumes.extend(found.iter().map(|(plugin, volume)| MountKey {
-                        pod: uid.as_str().into(),
-                        volume: volume.as_str().into(),
-                        plugin: *plugin,
-                    }));
-                }
-                Ok(Found::Nothing) => empty.push(uid.as_str().into()),
-                Ok(Found::NotOurs) => {}
-                // One odd directory does not keep the others from being looked after.
-                Err(error) => tracing::warn!(pod = %uid, %error, "a pod's directory is left alone"),
-            }
-        }
-        Ok((volumes, empty))
-    }
-
-    fn mount(&self, mount: &Mount, watcher: Watcher<'_>) -> Result<How, (Stage, String)> {
-        let new_mounter = |error: &dyn ToString| (Stage::NewMounter, error.to_string());
-        let path = match &mount.source {
-            MountSource::Local(path) => path,
-            MountSource::Nfs { server, path } => {
-                let share = nfs::share(server, path).map_err(|error| new_mounter(&error))?;
-                return self
-                    .set_up_nfs(mount, &share, watcher)
-                    .map_err(|trouble| (Stage::SetUp, trouble.to_string()));
-            }
-        };
-        let source = Root::open(&self.local_root)
-            .and_then(|root| root.resolve(Path::new(&**path)))
-            .map_err(|error| new_mounter(&error))?;
-        if source.kind == PathKind::BlockDevice {
-            return Err(new_mounter(&format!(
-                "path {path:?} is a block device: this agent mounts only directories so far"
-            )));
-        }
-        self.set_up(mount, &source.dir, watcher)
-            .map_err(|trouble| (Stage::SetUp, trouble.to_string()))
-    }
-
-    fn set_up(&self, mount: &Mount, source: &Dir, watcher: Watcher<'_>) -> Result<How, Trouble> {
-        let mut options = Options::parse(mount.options.iter().map(|text| &**text))
-            .map_err(|error| Trouble::Other(error.to_string()))?;
-        if mount.read_only {
-            options = options.read_only();
-        }
-        let volume = name(mount.key.volume.as_str())?;
-        let (dir, target) = self.make_target(&mount.key, watcher)?;
-        let there = target.identity()?;
-        if there.is_mount_point {
-            if !there.is_same_file(&source.identity()?) {
-                return Err(Trouble::Other(format!(
-                    "something else than {:?} is mounted at {}: if nothing needs it, unmount it",
-                    mount.source.to_string(),
-                    target.path().display()
-                )));
-            }
-            // An agent that was killed may not have come to this.
-            watcher(Step::Configure)?;
-            bind::configure(source, &target, options)?;
-            return Ok(How::Before);
-        }
-        watcher(Step::Bind)?;
-        if let Err(error) = bind::bind(source, &target, options) {
-            drop(target);
-            // M40; that it stays where it cannot be removed harms nobody.
-            let _ = dir.remove(&volume);
-            return Err(error.into());
-        }
-        Ok(How::Now)
-    }
-
-    fn set_up_nfs(
-        &self,
-        mount: &Mount,
-        share: &Share,
-        watcher: Watcher<'_>,
-    ) -> Result<How, Trouble> {
-        let options = nfs::options(mount)?;
-        let (dir, target) = self.make_target(&mount.key, watcher)?;
-        if target.identity()?.is_mount_point {
-            nfs::expect(share, &target)?;
-            return Ok(How::Before);
-        }
-        watcher(Step::Bind)?;
-        let mounted = bitts_mount::nfs::mount(share, &target, &options, self.patience);
-        if let Err(error) = mounted {
-            drop(target);
-            // M40; that it stays where it cannot be removed harms nobody.
-            let _ = dir.remove(&name(mount.key.volume.as_str())?);
-            return Err(Trouble::Nfs(error));
-        }
-        Ok(How::Now)
-    }
-
-    /// Makes the directory of a volume and all above it; returns the one above, too.
-    fn make_target(&self, key: &MountKey, watcher: Watcher<'_>) -> Result<(Dir, Dir), Trouble> {
-        let mut dir = Dir::open(&self.kubelet_dir)?;
-        let (pod, plugin) = (key.pod.to_string(), key.plugin.directory());
-        for part in ["pods", &pod, "volumes", plugin] {
-            watcher(Step::Make(part))?;
-            dir = dir.make_child(&name(part)?)?;
-        }
-        watcher(Step::Make(key.volume.as_str()))?;
-        let target = dir.make_child(&name(key.volume.as_str())?)?;
-        Ok((dir, target))
-    }
-
     fn unmount(&self, key: &MountKey, watcher: Watcher<'_>) -> Result<Down, Trouble> {
         let (pod, volume) = (name(&key.pod.to_string())?, name(key.volume.as_str())?);
         let mut was_mounted = false;
@@ -263,17 +178,9 @@ impl Tree {
                 // Open, it would keep the mount busy.
                 drop(target);
                 watcher(Step::Unmount)?;
-                match key.plugin {
-                    Plugin::Local => parent.unmount(&volume)?,
-                    Plugin::Nfs if by_force => {
-                        nfs::force(&parent, &volume)?;
-                        by_force = false;
-                    }
-                    Plugin::Nfs => {
-                        let ended = nfs::unmount(&parent, &volume, self.patience)?;
-                        by_force = ended == nfs::Ended::TooLate;
-                    }
-                }
+                let mounter = key.plugin.mounter();
+                let ended = mounter.unmount(self, &parent, &volume, by_force)?;
+                by_force = ended == Ended::TooLate;
                 was_mounted = true;
             }
             // What is mounted there for others only would go with the directory.
@@ -338,42 +245,6 @@ impl Tree {
     }
 }
 
-enum Found {
-    Volumes(Vec<(Plugin, Component)>),
-    Nothing,
-    NotOurs,
-}
-
-fn found_in(pods: &Dir, uid: &Component) -> Result<Found, Trouble> {
-    let Some(pod) = pods.child(uid)? else {
-        return Ok(Found::NotOurs);
-    };
-    let volumes = name("volumes")?;
-    let mut only_ours = pod.children()?.iter().all(|child| *child == volumes);
-    if let Some(volumes) = pod.child(&volumes)? {
-        let mut found = Vec::new();
-        for child in volumes.children()? {
-            let plugin = Plugin::ALL
-                .into_iter()
-                .find(|plugin| plugin.directory() == child.as_str());
-            match (plugin, volumes.child(&child)?) {
-                (Some(plugin), Some(dir)) => {
-                    found.extend(dir.children()?.into_iter().map(|name| (plugin, name)));
-                }
-                _ => only_ours = false,
-            }
-        }
-        if !found.is_empty() {
-            return Ok(Found::Volumes(found));
-        }
-    }
-    Ok(if only_ours {
-        Found::Nothing
-    } else {
-        Found::NotOurs
-    })
-}
-
 /// The evidence against taking a mount away: processes of the pod, and others that
 /// use the mount.
 fn held(key: &MountKey, of_mount: Vec<holders::Holder>) -> Result<Option<String>, Trouble> {
@@ -387,6 +258,6 @@ fn held(key: &MountKey, of_mount: Vec<holders::Holder>) -> Result<Option<String>
     Ok((!texts.is_empty()).then(|| texts.join(", ")))
 }
 
-fn name(text: &str) -> Result<Component, Trouble> {
+pub(crate) fn name(text: &str) -> Result<Component, Trouble> {
     Ok(Component::new(text)?)
 }

@@ -9,7 +9,7 @@ use tokio::sync::mpsc::UnboundedSender;
 
 use crate::Agent;
 use crate::lanes::Lanes;
-use crate::task::{How, MountKey, Report, Stage, Task};
+use crate::task::{How, MountKey, MountStep, OnNode, Report, Task};
 use crate::tree::Tree;
 
 /// How the agent of a node is run.
@@ -22,6 +22,8 @@ pub struct AgentConfig {
     /// The directory in which the paths of local volumes start. A link that leaves it is refused,
     /// except in `/`, which nothing leaves.
     pub local_root: PathBuf,
+    /// The directory of the node's devices.
+    pub devices: PathBuf,
     /// How long a server may take to answer before a mount is given up for the time being, and
     /// before an unmount is forced.
     pub patience: Duration,
@@ -42,6 +44,7 @@ impl AgentConfig {
             node,
             kubelet_dir: "/var/lib/kubelet".into(),
             local_root: "/".into(),
+            devices: "/dev".into(),
             patience: Tree::PATIENCE,
             finish_pods: false,
             mounter: Mounter::System,
@@ -93,6 +96,7 @@ impl NodeWorker {
             tree: Tree {
                 kubelet_dir: config.kubelet_dir,
                 local_root: config.local_root,
+                devices: config.devices,
                 patience: config.patience,
             },
             lanes: Lanes::default(),
@@ -106,7 +110,16 @@ impl NodeWorker {
         match task {
             Task::Scan => Report::Scanned {
                 volumes: Vec::new(),
+                stages: Vec::new(),
                 empty: Vec::new(),
+            },
+            Task::Stage(staging) => Report::Staged {
+                staging,
+                on_node: OnNode::Nothing,
+            },
+            Task::Unstage(key) => Report::Unstaged {
+                key,
+                was_mounted: false,
             },
             Task::Mount(mount) => {
                 let target = self.tree.target(&mount.key);
@@ -163,9 +176,15 @@ impl Worker for NodeWorker {
 fn failed(task: Task, message: String) -> Report {
     match task {
         Task::Scan => Report::ScanFailed(message),
+        Task::Stage(staging) => Report::StageFailed {
+            staging,
+            step: MountStep::MountDevice,
+            message,
+        },
+        Task::Unstage(key) => Report::UnstageFailed { key, message },
         Task::Mount(mount) => Report::MountFailed {
             mount,
-            stage: Stage::SetUp,
+            step: MountStep::SetUp,
             message,
         },
         Task::Unmount(key) => Report::UnmountFailed { key, message },
@@ -175,21 +194,48 @@ fn failed(task: Task, message: String) -> Report {
 
 fn log(report: &Report) {
     match report {
-        Report::Scanned { volumes, .. } => {
-            tracing::info!(volumes = volumes.len(), "scanned the kubelet's directory");
+        Report::Scanned {
+            volumes, stages, ..
+        } => {
+            tracing::info!(
+                volumes = volumes.len(),
+                devices = stages.len(),
+                "scanned the kubelet's directory"
+            );
         }
         Report::ScanFailed(error) => tracing::error!(error, "cannot scan the kubelet's directory"),
         Report::Mounted { mount, target, how } => {
             let (volume, pod) = (&mount.key.volume, &mount.key.pod);
             tracing::info!(%volume, %pod, source = %mount.source, target = %target.display(), ?how, "mounted");
         }
+        Report::NeedsDevice(mount) => {
+            tracing::debug!(volume = %mount.key.volume, "is on a device");
+        }
+        Report::Staged { staging, on_node } => {
+            let (volume, device) = (&staging.volume, &staging.source);
+            tracing::info!(%volume, %device, target = %staging.key, ?on_node, "staged");
+        }
+        Report::StageFailed {
+            staging,
+            step,
+            message,
+        } => {
+            let (volume, device) = (&staging.volume, &staging.source);
+            tracing::warn!(%volume, %device, error = message, "{step}");
+        }
+        Report::Unstaged { key, was_mounted } => {
+            tracing::info!(target = %key, was_mounted, "unstaged");
+        }
+        Report::UnstageFailed { key, message } => {
+            tracing::warn!(target = %key, error = message, "cannot unstage");
+        }
         Report::MountFailed {
             mount,
-            stage,
+            step,
             message,
         } => {
             let (volume, pod) = (&mount.key.volume, &mount.key.pod);
-            tracing::warn!(%volume, %pod, error = message, "{stage}");
+            tracing::warn!(%volume, %pod, error = message, "{step}");
         }
         Report::Unmounted {
             key,

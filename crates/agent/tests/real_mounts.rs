@@ -14,11 +14,10 @@ use std::process::ExitCode;
 
 use bitts_agent::tree::{Step, Stopped, Tree};
 use bitts_agent::{
-    Agent, AgentConfig, How, Mount, MountKey, MountSource, Mounter, NodeWorker, Plugin, Report,
-    Task,
+    Agent, AgentConfig, How, Leftover, Mount, MountKey, Mounter, NodeWorker, Plugin, Report, Task,
 };
-use bitts_api::Kind;
 use bitts_api::machine::{Effect, Input, Machine as _, Moment};
+use bitts_api::{Kind, Source};
 use bitts_mount::bind::{self, Options};
 use bitts_mount::dir::{Component, Dir};
 use bitts_mount::sandbox;
@@ -89,6 +88,7 @@ impl World {
             tree: Tree {
                 kubelet_dir: "/var/lib/kubelet".into(),
                 local_root: "/".into(),
+                devices: "/dev".into(),
                 patience: Tree::PATIENCE,
             },
             pods: Vec::new(),
@@ -277,7 +277,7 @@ fn bad_paths_say_why_and_mount_when_mended() {
     let failure = |world: &World| {
         let (reports, _) = world.agent(None);
         match reports.last() {
-            Some(Report::MountFailed { stage, message, .. }) => format!("{stage}: {message}"),
+            Some(Report::MountFailed { step, message, .. }) => format!("{step}: {message}"),
             other => panic!("{other:?}"),
         }
     };
@@ -392,14 +392,19 @@ fn on_the_host(temp: &Path) -> (Tree, Mount) {
     };
     let mount = Mount {
         key,
-        source: MountSource::Local("/pv".into()),
+        source: Source::Local {
+            path: "/pv".into(),
+            fs_type: None,
+        },
         options: [].into(),
         read_only: false,
+        staging: None,
     };
     (
         Tree {
             kubelet_dir: temp.join("kubelet"),
             local_root: temp.into(),
+            devices: "/dev".into(),
             patience: Tree::PATIENCE,
         },
         mount,
@@ -529,9 +534,13 @@ fn the_worker_mounts_and_tells() {
     };
     let mount = Mount {
         key: key.clone(),
-        source: MountSource::Local("/data/pv".into()),
+        source: Source::Local {
+            path: "/data/pv".into(),
+            fs_type: None,
+        },
         options: [].into(),
         read_only: false,
+        staging: None,
     };
     let (observer, mut observed) = tokio::sync::mpsc::unbounded_channel();
     let config = AgentConfig {
@@ -597,7 +606,11 @@ fn the_worker_mounts_and_tells() {
         assert_eq!(
             report,
             Report::Scanned {
-                volumes,
+                volumes: volumes
+                    .into_iter()
+                    .map(|key| Leftover { key, stage: None })
+                    .collect(),
+                stages: Vec::new(),
                 empty: Vec::new()
             }
         );

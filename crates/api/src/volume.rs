@@ -199,8 +199,48 @@ pub enum Source {
         /// The driver's name for the volume.
         handle: Box<str>,
     },
+    /// A persistent disk of Google's cloud.
+    GcePersistentDisk {
+        /// The disk's name there.
+        disk: Box<str>,
+        /// Which part of it; 0 for all of it.
+        partition: u32,
+        /// Its file system; `None` lets the agent choose.
+        fs_type: Option<Box<str>>,
+        /// Never mounted writable.
+        read_only: bool,
+    },
+    /// A disk of an iSCSI target.
+    Iscsi {
+        /// The target's address and port.
+        portal: Box<str>,
+        /// Its qualified name.
+        iqn: Box<str>,
+        /// Which disk of it.
+        lun: u32,
+        /// Its file system; `None` lets the agent choose.
+        fs_type: Option<Box<str>>,
+        /// Never mounted writable.
+        read_only: bool,
+    },
     /// A type that no role knows, by its field name in the API (e.g. `rbd`).
     Other(Box<str>),
+}
+
+/// What people call it: a path, an export, a disk.
+impl fmt::Display for Source {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Local { path, .. } | Self::HostPath { path, .. } => f.write_str(path),
+            Self::Nfs { server, path, .. } => write!(f, "{server}:{path}"),
+            Self::Csi { driver, handle } => write!(f, "{handle} of {driver}"),
+            Self::GcePersistentDisk { disk, .. } => write!(f, "disk {disk}"),
+            Self::Iscsi {
+                portal, iqn, lun, ..
+            } => write!(f, "disk {lun} of {iqn} at {portal}"),
+            Self::Other(name) => write!(f, "a volume of type {name}"),
+        }
+    }
 }
 
 impl Source {
@@ -212,7 +252,31 @@ impl Source {
             Self::HostPath { .. } => "hostPath",
             Self::Nfs { .. } => "nfs",
             Self::Csi { .. } => "csi",
+            Self::GcePersistentDisk { .. } => "gcePersistentDisk",
+            Self::Iscsi { .. } => "iscsi",
             Self::Other(name) => name,
+        }
+    }
+
+    /// The file system that its device shall have.
+    #[must_use]
+    pub fn fs_type(&self) -> Option<&str> {
+        match self {
+            Self::Local { fs_type, .. }
+            | Self::GcePersistentDisk { fs_type, .. }
+            | Self::Iscsi { fs_type, .. } => fs_type.as_deref(),
+            Self::Nfs { .. } | Self::HostPath { .. } | Self::Csi { .. } | Self::Other(_) => None,
+        }
+    }
+
+    /// Whether it says itself that it is never written.
+    #[must_use]
+    pub fn is_read_only(&self) -> bool {
+        match self {
+            Self::Nfs { read_only, .. }
+            | Self::GcePersistentDisk { read_only, .. }
+            | Self::Iscsi { read_only, .. } => *read_only,
+            Self::Local { .. } | Self::HostPath { .. } | Self::Csi { .. } | Self::Other(_) => false,
         }
     }
 }
@@ -259,6 +323,8 @@ enum Field {
     HostPath,
     Nfs,
     Csi,
+    GcePersistentDisk,
+    Iscsi,
     Other(Box<str>),
 }
 
@@ -294,6 +360,8 @@ impl<'de> Visitor<'de> for SpecVisitor {
                 Field::HostPath => spec.offer(map.next_value::<Option<WireHostPath>>()?),
                 Field::Nfs => spec.offer(map.next_value::<Option<WireNfs>>()?),
                 Field::Csi => spec.offer(map.next_value::<Option<WireCsi>>()?),
+                Field::GcePersistentDisk => spec.offer(map.next_value::<Option<WireDisk>>()?),
+                Field::Iscsi => spec.offer(map.next_value::<Option<WireIscsi>>()?),
                 Field::Other(name) => {
                     let there = map.next_value::<Option<IgnoredAny>>()?;
                     if spec.source.is_none() && there.is_some() {
@@ -373,6 +441,32 @@ struct WireCsi {
     volume_handle: Box<str>,
 }
 
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct WireDisk {
+    #[serde(default, deserialize_with = "or_default")]
+    pd_name: Box<str>,
+    #[serde(default, deserialize_with = "or_default")]
+    partition: u32,
+    fs_type: Option<Box<str>>,
+    #[serde(default, deserialize_with = "or_default")]
+    read_only: bool,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct WireIscsi {
+    #[serde(default, deserialize_with = "or_default")]
+    target_portal: Box<str>,
+    #[serde(default, deserialize_with = "or_default")]
+    iqn: Box<str>,
+    #[serde(default, deserialize_with = "or_default")]
+    lun: u32,
+    fs_type: Option<Box<str>>,
+    #[serde(default, deserialize_with = "or_default")]
+    read_only: bool,
+}
+
 #[derive(Default, Deserialize)]
 #[serde(rename_all = "camelCase")]
 struct Status {
@@ -405,6 +499,29 @@ impl From<WireNfs> for Source {
         Self::Nfs {
             server: wire.server,
             path: wire.path,
+            read_only: wire.read_only,
+        }
+    }
+}
+
+impl From<WireDisk> for Source {
+    fn from(wire: WireDisk) -> Self {
+        Self::GcePersistentDisk {
+            disk: wire.pd_name,
+            partition: wire.partition,
+            fs_type: wire.fs_type.filter(|t| !t.is_empty()),
+            read_only: wire.read_only,
+        }
+    }
+}
+
+impl From<WireIscsi> for Source {
+    fn from(wire: WireIscsi) -> Self {
+        Self::Iscsi {
+            portal: wire.target_portal,
+            iqn: wire.iqn,
+            lun: wire.lun,
+            fs_type: wire.fs_type.filter(|t| !t.is_empty()),
             read_only: wire.read_only,
         }
     }

@@ -192,7 +192,10 @@ fn plugin(source: &Source) -> String {
         Source::HostPath { .. } => "kubernetes.io/host-path".to_owned(),
         Source::Nfs { .. } => "kubernetes.io/nfs".to_owned(),
         Source::Csi { driver, .. } => format!("kubernetes.io/csi:{driver}"),
-        Source::Other(_) => "N/A".to_owned(),
+        // Of these the stock controller knows no plugin.
+        Source::GcePersistentDisk { .. } | Source::Iscsi { .. } | Source::Other(_) => {
+            "N/A".to_owned()
+        }
     }
 }
 

@@ -95,7 +95,10 @@ fn site(volume: &Volume) -> Option<(Option<&str>, &str)> {
     match &volume.source {
         Source::Local { path, .. } | Source::HostPath { path, .. } => Some((None, path)),
         Source::Nfs { server, path, .. } => Some((Some(server), path)),
-        Source::Csi { .. } | Source::Other(_) => None,
+        Source::Csi { .. }
+        | Source::GcePersistentDisk { .. }
+        | Source::Iscsi { .. }
+        | Source::Other(_) => None,
     }
 }
 

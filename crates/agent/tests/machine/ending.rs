@@ -1,6 +1,6 @@
 //! What is taken down, and when.
 
-use bitts_agent::{Agent, Alarm, Report, Stage, Task};
+use bitts_agent::{Agent, Alarm, MountStep, Report, Task};
 use bitts_api::machine::{Destruction, Effect, Evidence, Input, Outcome};
 use bitts_api::{Kind, ObjectKey, Uid};
 use serde_json::json;
@@ -24,7 +24,7 @@ fn a_pod_that_ends_while_its_node_is_unknown_is_not_mounted_for() {
     run.see(Kind::Pod, pod("web", &["cqh"]));
     let failed = Report::MountFailed {
         mount: mount("web"),
-        stage: Stage::SetUp,
+        step: MountStep::SetUp,
         message: "busy".into(),
     };
     let (_, alarm) = timer(&run.report(failed));
@@ -42,7 +42,8 @@ fn directories_stay_until_the_node_is_known() {
     run.list(Kind::Pod, vec![]);
     run.list(Kind::Node, vec![]);
     let found = Report::Scanned {
-        volumes: vec![key("web")],
+        volumes: vec![bare(key("web"))],
+        stages: Vec::new(),
         empty: vec!["old".into()],
     };
     assert_eq!(run.report(found), []);
@@ -164,7 +165,8 @@ fn what_an_earlier_agent_left_is_taken_over() {
     run.list(Kind::Claim, vec![claim()]);
     run.list(Kind::Pod, vec![pod("web", &["cqh"])]);
     let effects = run.report(Report::Scanned {
-        volumes: found,
+        volumes: found.into_iter().map(bare).collect(),
+        stages: Vec::new(),
         empty: vec!["old".into(), "web-uid".into()],
     });
     let removed = Effect::Task(Task::RemovePodDirectory("old".into()));
@@ -296,6 +298,7 @@ fn objects_are_left_to_the_kubelet_unless_told_otherwise() {
     run.list(Kind::Claim, vec![claim()]);
     run.report(Report::Scanned {
         volumes: Vec::new(),
+        stages: Vec::new(),
         empty: Vec::new(),
     });
     assert_eq!(

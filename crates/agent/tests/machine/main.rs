@@ -4,12 +4,13 @@
     reason = "also in what the tests share, where clippy sees no test"
 )]
 
+mod devices;
 mod ending;
 mod run;
 
 use std::fmt::Write as _;
 
-use bitts_agent::{Agent, Alarm, How, Mount, MountSource, Report, Task};
+use bitts_agent::{Agent, Alarm, How, Mount, Report, Staging, Task};
 use bitts_api::machine::{Effect, Input, Machine as _, Moment, Outcome, Scope};
 use bitts_api::{Kind, ObjectKey};
 use serde_json::{Value, json};
@@ -56,6 +57,7 @@ fn the_life_of_the_seeds_pod() {
     );
     let nothing = Report::Scanned {
         volumes: Vec::new(),
+        stages: Vec::new(),
         empty: Vec::new(),
     };
     note("the scan found nothing", &run.report(nothing));
@@ -82,7 +84,8 @@ fn the_life_of_the_seeds_pod() {
 #[test]
 fn nothing_is_decided_before_everything_is_known() {
     let scanned = || Report::Scanned {
-        volumes: vec![key("gone")],
+        volumes: vec![bare(key("gone"))],
+        stages: Vec::new(),
         empty: Vec::new(),
     };
     let listings: [(Kind, Vec<Value>); 2] = [
@@ -139,6 +142,7 @@ fn follows_what_its_pods_wait_for_until_it_is_mounted() {
     feed(Input::Listed(Kind::Node, vec![object(Kind::Node, node())]));
     feed(Input::Report(Report::Scanned {
         volumes: Vec::new(),
+        stages: Vec::new(),
         empty: Vec::new(),
     }));
     let pods = vec![
@@ -263,7 +267,7 @@ fn gates_refuse_once_and_open_at_once() {
             Kind::Volume,
             json!({"spec": {"local": null, "rbd": {"image": "i"}}}),
             volume(),
-            r#"MountVolume.NewMounter initialization failed for volume "cqh" : volume type "rbd" is not supported by this agent yet, only local directories and NFS are"#,
+            r#"MountVolume.NewMounter initialization failed for volume "cqh" : volume type "rbd" is not supported by this agent"#,
         ),
         (
             "another node",
@@ -397,8 +401,13 @@ fn the_volumes_options_are_passed_on() {
             9,
         ),
     );
+    let options: Box<[Box<str>]> = [Box::from("noexec")].into();
     let wanted = Mount {
-        options: [Box::from("noexec")].into(),
+        options: options.clone(),
+        staging: Some(Box::new(Staging {
+            options,
+            ..staging()
+        })),
         ..mount("web")
     };
     assert_eq!(
@@ -434,7 +443,7 @@ fn failures_are_told_once_and_tried_again_ever_later() {
     let Effect::Task(Task::Mount(again)) = &effects[0] else {
         panic!("{effects:?}")
     };
-    assert_eq!(again.source, MountSource::Local("/data/new".into()));
+    assert_eq!(again.source, local("/data/new"));
     assert_eq!(run.feed(Input::Alarm(second)), [], "a try is under way");
 }
 

@@ -2,9 +2,12 @@
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
-use bitts_agent::{Agent, Alarm, How, Mount, MountKey, MountSource, Plugin, Report, Stage, Task};
+use bitts_agent::{
+    Agent, Alarm, How, Leftover, Mount, MountKey, MountStep, Plugin, Report, StageKey, Staging,
+    Task,
+};
 use bitts_api::machine::{Effect, Input, Machine as _, Moment};
-use bitts_api::{Kind, Object, ObjectKey};
+use bitts_api::{Kind, Object, ObjectKey, Source};
 use serde_json::{Value, json};
 
 pub(crate) type Effects = Vec<Effect<Task, Alarm>>;
@@ -120,7 +123,8 @@ impl Run {
         run.list(Kind::Volume, volumes);
         run.list(Kind::Claim, claims);
         run.report(Report::Scanned {
-            volumes: found,
+            volumes: found.into_iter().map(bare).collect(),
+            stages: Vec::new(),
             empty: Vec::new(),
         });
         run.list(Kind::Pod, pods);
@@ -219,7 +223,7 @@ impl Run {
         let message = r#"path "/data/pv" does not exist"#.to_owned();
         self.report(Report::MountFailed {
             mount,
-            stage: Stage::NewMounter,
+            step: MountStep::NewMounter,
             message,
         })
     }
@@ -233,12 +237,39 @@ pub(crate) fn key(pod: &str) -> MountKey {
     }
 }
 
+/// A directory of a volume that a scan found.
+pub(crate) fn bare(key: MountKey) -> Leftover {
+    Leftover { key, stage: None }
+}
+
+pub(crate) fn local(path: &str) -> Source {
+    Source::Local {
+        path: path.into(),
+        fs_type: None,
+    }
+}
+
+/// The device that the seed's volume may turn out to be.
+pub(crate) fn staging() -> Staging {
+    Staging {
+        key: StageKey {
+            plugin: Plugin::Local,
+            name: "cqh".into(),
+        },
+        volume: "cqh".into(),
+        source: local("/data/pv"),
+        options: [].into(),
+        read_only: false,
+    }
+}
+
 pub(crate) fn mount(pod: &str) -> Mount {
     Mount {
         key: key(pod),
-        source: MountSource::Local("/data/pv".into()),
+        source: local("/data/pv"),
         options: [].into(),
         read_only: false,
+        staging: Some(Box::new(staging())),
     }
 }
 

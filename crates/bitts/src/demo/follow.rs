@@ -177,9 +177,15 @@ pub(crate) async fn mounts(
                 format!("{} stays: {holders}", target.display()),
             ),
             Report::UnmountFailed { key, message } => (Step::Failed, key.pod, message),
-            Report::Scanned { .. } | Report::ScanFailed(_) | Report::PodDirectoryRemoved(_) => {
-                continue;
-            }
+            // The demo's volumes are directories: nothing is staged.
+            Report::Scanned { .. }
+            | Report::ScanFailed(_)
+            | Report::PodDirectoryRemoved(_)
+            | Report::NeedsDevice(_)
+            | Report::Staged { .. }
+            | Report::StageFailed { .. }
+            | Report::Unstaged { .. }
+            | Report::UnstageFailed { .. } => continue,
         };
         let name = pods.of(&pod.to_string()).await;
         story.step(step, "Pod", &name, &detail)?;

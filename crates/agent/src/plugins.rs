@@ -1,0 +1,179 @@
+//! The types of volumes that the agent mounts, one file each.
+//!
+//! A new one is a file with a [`VolumeType`] and a line in each list here.
+
+mod gce_persistent_disk;
+mod iscsi;
+mod local;
+mod nfs;
+
+use bitts_api::{Name, Source};
+#[cfg(feature = "run")]
+pub(crate) use node::Mounter;
+
+/// A type of volume that the agent mounts: a plugin, as the kubelet calls it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Plugin {
+    /// Directories and block devices of the node (M40).
+    Local,
+    /// Exports of NFS servers (M41).
+    Nfs,
+    /// Disks of Google's cloud, once they are attached.
+    GcePersistentDisk,
+    /// Disks of iSCSI targets, once the node is logged in there.
+    Iscsi,
+}
+
+impl Plugin {
+    /// All of them.
+    pub const ALL: [Self; 4] = [Self::Local, Self::Nfs, Self::GcePersistentDisk, Self::Iscsi];
+
+    /// The plugin that mounts this.
+    #[must_use]
+    pub fn of(source: &Source) -> Option<Self> {
+        match source {
+            Source::Local { .. } => Some(Self::Local),
+            Source::Nfs { .. } => Some(Self::Nfs),
+            Source::GcePersistentDisk { .. } => Some(Self::GcePersistentDisk),
+            Source::Iscsi { .. } => Some(Self::Iscsi),
+            Source::HostPath { .. } | Source::Csi { .. } | Source::Other(_) => None,
+        }
+    }
+
+    pub(crate) fn volume_type(self) -> &'static dyn VolumeType {
+        match self {
+            Self::Local => &local::Local,
+            Self::Nfs => &nfs::Nfs,
+            Self::GcePersistentDisk => &gce_persistent_disk::GcePersistentDisk,
+            Self::Iscsi => &iscsi::Iscsi,
+        }
+    }
+
+    #[cfg(feature = "run")]
+    pub(crate) fn mounter(self) -> &'static dyn Mounter {
+        match self {
+            Self::Local => &local::Local,
+            Self::Nfs => &nfs::Nfs,
+            Self::GcePersistentDisk => &gce_persistent_disk::GcePersistentDisk,
+            Self::Iscsi => &iscsi::Iscsi,
+        }
+    }
+
+    /// The directory in which a pod's volumes of this type are mounted, as the kubelet names it.
+    #[must_use]
+    pub fn directory(self) -> &'static str {
+        self.volume_type().directory()
+    }
+
+    /// The directory in which the devices of such volumes are mounted, below the kubelet's; none
+    /// where a volume is mounted for each pod anew.
+    #[must_use]
+    pub fn stage_directory(self) -> Option<&'static str> {
+        self.volume_type().stage_directory()
+    }
+}
+
+/// What there is to know of a type of volume before anything is done for one.
+pub(crate) trait VolumeType {
+    /// See [`Plugin::directory`].
+    fn directory(&self) -> &'static str;
+
+    /// See [`Plugin::stage_directory`].
+    fn stage_directory(&self) -> Option<&'static str> {
+        None
+    }
+
+    /// The name that the device of a volume has in there: the same for all volumes that are on it.
+    fn stage_name(&self, _source: &Source, volume: &Name) -> Name {
+        volume.clone()
+    }
+
+    /// Whether a volume of this type may turn out to be a directory, which is not staged.
+    fn may_be_directory(&self) -> bool {
+        false
+    }
+}
+
+#[cfg(feature = "run")]
+mod node {
+    use bitts_api::Source;
+    use bitts_mount::device::Device;
+    use bitts_mount::dir::{Component, Dir};
+
+    use crate::task::{How, Mount, MountStep, OnNode, Staging};
+    use crate::tree::{Ended, Tree, Trouble, Watcher};
+
+    /// What is done on the node for a type of volume. Each is idempotent, and is asked at every
+    /// [`Step`](crate::tree::Step) whether it shall go on.
+    pub(crate) trait Mounter {
+        /// The server that a mount of this source waits for.
+        fn server<'a>(&self, _source: &'a Source) -> Option<&'a str> {
+            None
+        }
+
+        /// How it is read from what the mount table has as the source; none where there is no server.
+        fn server_of(&self) -> Option<fn(&str) -> Option<&str>> {
+            None
+        }
+
+        /// Has the volume's device at its place in the stage directory.
+        fn stage(
+            &self,
+            _tree: &Tree,
+            _staging: &Staging,
+            _watcher: Watcher<'_>,
+        ) -> Result<OnNode, Failure> {
+            Ok(OnNode::Nothing)
+        }
+
+        /// Has the volume in the pod's directory.
+        fn set_up(&self, tree: &Tree, mount: &Mount, watcher: Watcher<'_>) -> Result<How, Failure>;
+
+        /// Takes the topmost mount from a pod's directory.
+        fn unmount(
+            &self,
+            _tree: &Tree,
+            parent: &Dir,
+            volume: &Component,
+            _by_force: bool,
+        ) -> Result<Ended, Trouble> {
+            parent.unmount(volume)?;
+            Ok(Ended::InTime)
+        }
+    }
+
+    /// The step at which it failed, and why.
+    pub(super) type Failure = (MountStep, Trouble);
+
+    /// A type of which every volume is a disk that the node has under a known name.
+    pub(super) trait Disk {
+        /// The disk, where it is there.
+        fn device(&self, tree: &Tree, source: &Source) -> Result<Device, Trouble>;
+    }
+
+    impl<T: Disk> Mounter for T {
+        fn stage(
+            &self,
+            tree: &Tree,
+            staging: &Staging,
+            watcher: Watcher<'_>,
+        ) -> Result<OnNode, Failure> {
+            self.device(tree, &staging.source)
+                .and_then(|device| tree.stage_device(staging, &device, watcher))
+                .map_err(|trouble| (MountStep::MountDevice, trouble))
+        }
+
+        fn set_up(&self, tree: &Tree, mount: &Mount, watcher: Watcher<'_>) -> Result<How, Failure> {
+            self.device(tree, &mount.source)
+                .and_then(|device| tree.bind_staged(mount, &device, watcher))
+                .map_err(|trouble| (MountStep::SetUp, trouble))
+        }
+    }
+
+    /// A source of another type than the plugin's: a bug of the machine's, told like any failure.
+    pub(super) fn not_of_this_type(source: &Source) -> Trouble {
+        Trouble::Other(format!(
+            "{source} was given to the wrong plugin: report this"
+        ))
+    }
+}

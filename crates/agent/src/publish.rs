@@ -1,0 +1,103 @@
+//! A volume in a pod's directory: made, and bound to what it shows.
+
+use bitts_mount::bind::{self, Options};
+use bitts_mount::dir::{Component, Dir};
+
+use crate::stage::something_else;
+use crate::task::{How, Mount, MountKey};
+use crate::tree::{Step, Tree, Trouble, Watcher, name};
+
+/// Where a volume is mounted for a pod.
+pub(crate) struct Place {
+    /// The directory, or what is mounted there.
+    pub(crate) dir: Dir,
+    above: Dir,
+    name: Component,
+}
+
+impl Place {
+    /// Removes the directory after a mount failed (M40). That it stays where it cannot be removed
+    /// harms nobody.
+    pub(crate) fn give_up(self) {
+        drop(self.dir);
+        let _ = self.above.remove(&self.name);
+    }
+}
+
+impl Tree {
+    /// Makes the directory of a volume and all above it.
+    pub(crate) fn make_target(
+        &self,
+        key: &MountKey,
+        watcher: Watcher<'_>,
+    ) -> Result<Place, Trouble> {
+        let pod = key.pod.to_string();
+        let above = ["pods", &pod, "volumes", key.plugin.directory()];
+        self.make(above, key.volume.as_str(), watcher)
+    }
+
+    /// Makes a directory of this name and those above it, below the kubelet's.
+    pub(crate) fn make<'a>(
+        &self,
+        above: impl IntoIterator<Item = &'a str>,
+        last: &str,
+        watcher: Watcher<'_>,
+    ) -> Result<Place, Trouble> {
+        let mut dir = Dir::open(&self.kubelet_dir)?;
+        for part in above {
+            watcher(Step::Make(part))?;
+            dir = dir.make_child(&name(part)?)?;
+        }
+        watcher(Step::Make(last))?;
+        let name = name(last)?;
+        Ok(Place {
+            dir: dir.make_child(&name)?,
+            above: dir,
+            name,
+        })
+    }
+
+    /// Shows a directory of the node in a pod's.
+    pub(crate) fn bind_directory(
+        &self,
+        mount: &Mount,
+        source: &Dir,
+        watcher: Watcher<'_>,
+    ) -> Result<How, Trouble> {
+        let options = Options::parse(mount.options.iter().map(|text| &**text))
+            .map_err(|error| Trouble::Other(error.to_string()))?;
+        self.bind(mount, source, options, watcher)
+    }
+
+    /// The same with options that were read already.
+    pub(crate) fn bind(
+        &self,
+        mount: &Mount,
+        source: &Dir,
+        options: Options,
+        watcher: Watcher<'_>,
+    ) -> Result<How, Trouble> {
+        let options = if mount.read_only {
+            options.read_only()
+        } else {
+            options
+        };
+        let place = self.make_target(&mount.key, watcher)?;
+        let there = place.dir.identity()?;
+        if there.is_mount_point {
+            if !there.is_same_file(&source.identity()?) {
+                return Err(something_else(&mount.source.to_string(), &place.dir));
+            }
+            // An agent that was killed may not have come to this.
+            watcher(Step::Configure)?;
+            bind::configure(source, &place.dir, options)?;
+            return Ok(How::Before);
+        }
+        watcher(Step::Bind)?;
+        if let Err(error) = bind::bind(source, &place.dir, options) {
+            place.give_up();
+            return Err(error.into());
+        }
+        Ok(How::Now)
+    }
+}

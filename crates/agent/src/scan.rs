@@ -1,0 +1,163 @@
+//! What an earlier agent left in the kubelet's directory (M29).
+
+use bitts_mount::dir::{Component, Dir};
+use bitts_mount::table::{Device, MountTable};
+
+use crate::plugins::Plugin;
+use crate::task::{Leftover, MountKey, Report, StageKey};
+use crate::tree::{Tree, Trouble, name};
+
+/// A device's directory, and what is mounted there.
+struct Staged {
+    key: StageKey,
+    device: Option<Device>,
+}
+
+impl Tree {
+    /// Finds the devices, the volumes of every pod, and the pods of which only empty directories
+    /// are left. Directories of other types are not looked into.
+    pub(crate) fn scan(&self) -> Result<Report, Trouble> {
+        let kubelet = Dir::open(&self.kubelet_dir).map_err(|error| {
+            Trouble::Other(format!(
+                "{error}: create it or start the agent with --kubelet-dir"
+            ))
+        })?;
+        let table = MountTable::read()?;
+        let staged = staged(&kubelet, &table)?;
+        let (mut volumes, mut empty) = (Vec::new(), Vec::new());
+        if let Some(pods) = kubelet.child(&name("pods")?)? {
+            for uid in pods.children()? {
+                match of_pod(&pods, &uid, &staged, &table) {
+                    Ok(Found::Volumes(found)) => volumes.extend(found),
+                    Ok(Found::Nothing) => empty.push(uid.as_str().into()),
+                    Ok(Found::NotOurs) => {}
+                    // One odd directory does not keep the others from being looked after.
+                    Err(error) => {
+                        tracing::warn!(pod = %uid, %error, "a pod's directory is left alone");
+                    }
+                }
+            }
+        }
+        Ok(Report::Scanned {
+            volumes,
+            stages: staged.into_iter().map(|staged| staged.key).collect(),
+            empty,
+        })
+    }
+}
+
+fn staged(kubelet: &Dir, table: &MountTable) -> Result<Vec<Staged>, Trouble> {
+    let mut found = Vec::new();
+    for plugin in Plugin::ALL {
+        let Some(directory) = plugin.stage_directory() else {
+            continue;
+        };
+        let Some(all) = descend(kubelet, directory)? else {
+            continue;
+        };
+        for name in all.children()? {
+            found.push(Staged {
+                key: StageKey {
+                    plugin,
+                    name: name.as_str().into(),
+                },
+                device: all
+                    .child(&name)?
+                    .map(|dir| mounted_at(&dir, table))
+                    .transpose()?
+                    .flatten(),
+            });
+        }
+    }
+    Ok(found)
+}
+
+enum Found {
+    Volumes(Vec<Leftover>),
+    Nothing,
+    NotOurs,
+}
+
+fn of_pod(
+    pods: &Dir,
+    uid: &Component,
+    staged: &[Staged],
+    table: &MountTable,
+) -> Result<Found, Trouble> {
+    let Some(pod) = pods.child(uid)? else {
+        return Ok(Found::NotOurs);
+    };
+    let volumes = name("volumes")?;
+    let mut only_ours = pod.children()?.iter().all(|child| *child == volumes);
+    let mut found = Vec::new();
+    if let Some(volumes) = pod.child(&volumes)? {
+        for child in volumes.children()? {
+            let plugin = Plugin::ALL
+                .into_iter()
+                .find(|plugin| plugin.directory() == child.as_str());
+            match (plugin, volumes.child(&child)?) {
+                (Some(plugin), Some(of_type)) => {
+                    for volume in of_type.children()? {
+                        let stage = stage_of(plugin, &of_type, &volume, staged, table)?;
+                        let key = MountKey {
+                            pod: uid.as_str().into(),
+                            volume: volume.as_str().into(),
+                            plugin,
+                        };
+                        found.push(Leftover { key, stage });
+                    }
+                }
+                _ => only_ours = false,
+            }
+        }
+    }
+    Ok(match (found.is_empty(), only_ours) {
+        (false, _) => Found::Volumes(found),
+        (true, true) => Found::Nothing,
+        (true, false) => Found::NotOurs,
+    })
+}
+
+/// The device on which a volume in a pod's directory is.
+fn stage_of(
+    plugin: Plugin,
+    parent: &Dir,
+    volume: &Component,
+    staged: &[Staged],
+    table: &MountTable,
+) -> Result<Option<StageKey>, Trouble> {
+    if plugin.stage_directory().is_none() {
+        return Ok(None);
+    }
+    let Some(dir) = parent.child(volume)? else {
+        return Ok(None);
+    };
+    let Some(device) = mounted_at(&dir, table)? else {
+        return Ok(None);
+    };
+    let on_it = staged.iter().find(|staged| staged.device == Some(device));
+    Ok(on_it.map(|staged| staged.key.clone()))
+}
+
+/// The device of what is mounted at a directory; none where nothing is.
+fn mounted_at(dir: &Dir, table: &MountTable) -> Result<Option<Device>, Trouble> {
+    let identity = dir.identity()?;
+    let mounted = table
+        .get(identity.mount)
+        .filter(|_| identity.is_mount_point);
+    Ok(mounted.map(|mount| mount.device))
+}
+
+/// Opens a directory some levels down.
+fn descend(dir: &Dir, path: &str) -> Result<Option<Dir>, Trouble> {
+    let mut parts = path.split('/');
+    let first = parts.next().unwrap_or_default();
+    let mut below = dir.child(&name(first)?)?;
+    for part in parts {
+        match below {
+            Some(dir) => below = dir.child(&name(part)?)?,
+            None => return Ok(None),
+        }
+    }
+    Ok(below)
+}
