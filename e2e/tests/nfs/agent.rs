@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, ensure};
-use bitts_agent::{AgentConfig, Report};
+use bitts_agent::{AgentConfig, Plugin, Report};
 use bitts_e2e::cluster::{Cluster, Kind, Scope};
 use bitts_e2e::uml::server::Server;
 use bitts_mount::table::MountTable;
@@ -15,7 +15,9 @@ use bitts_runtime::Host;
 use serde_json::{Value, json};
 use tokio::sync::mpsc::UnboundedReceiver;
 
-const KUBELET: &str = "/mnt/kubelet";
+pub(crate) const KUBELET: &str = "/mnt/kubelet";
+/// Where the node's devices are, of those that are found by a name.
+pub(crate) const DEVICES: &str = "/tmp/dev";
 const NODE: &str = "node-1";
 /// Nothing here takes as long; a test that waits for more fails.
 const LONG: Duration = Duration::from_secs(60);
@@ -46,6 +48,7 @@ pub(crate) fn with_agent(
         let (observer, reports) = tokio::sync::mpsc::unbounded_channel();
         let config = AgentConfig {
             kubelet_dir: KUBELET.into(),
+            devices: DEVICES.into(),
             patience: PATIENCE,
             observer: Some(observer),
             ..AgentConfig::new(NODE.into())
@@ -77,15 +80,32 @@ impl World {
         options: &[&str],
     ) -> anyhow::Result<()> {
         let path = server.path(export, &options.join(","));
-        let volume = json!({
+        let source = json!({"nfs": {"server": server.address(), "path": path}});
+        self.add_source(name, source, options).await
+    }
+
+    /// The same with any source.
+    pub(crate) async fn add_source(
+        &self,
+        name: &str,
+        source: Value,
+        options: &[&str],
+    ) -> anyhow::Result<()> {
+        let mut volume = json!({
             "apiVersion": "v1", "kind": "PersistentVolume", "metadata": {"name": name},
             "spec": {
                 "capacity": {"storage": "1Gi"}, "accessModes": ["ReadWriteMany"],
                 "persistentVolumeReclaimPolicy": "Retain", "mountOptions": options,
-                "nfs": {"server": server.address(), "path": path},
                 "claimRef": {"namespace": self.api.namespace(), "name": name},
+                "nodeAffinity": {"required": {"nodeSelectorTerms": [{"matchFields": [
+                    {"key": "metadata.name", "operator": "In", "values": [NODE]}]}]}},
             },
         });
+        let members = source.as_object().context("no source")?.clone();
+        volume["spec"]
+            .as_object_mut()
+            .context("no spec")?
+            .extend(members);
         let claim = json!({
             "apiVersion": "v1", "kind": "PersistentVolumeClaim", "metadata": {"name": name},
             "spec": {
@@ -122,8 +142,30 @@ impl World {
         });
         let made: Value = self.api.post(&self.pods(""), pod).await?.expect(201)?;
         let uid = made["metadata"]["uid"].as_str().context("no uid")?;
-        let target = format!("pods/{uid}/volumes/kubernetes.io~nfs/{claim}");
+        let volume = format!("/api/v1/persistentvolumes/{claim}");
+        let volume: Value = self.api.get(&volume).await?.expect(200)?;
+        let plugins = [
+            ("nfs", Plugin::Nfs),
+            ("local", Plugin::Local),
+            ("gcePersistentDisk", Plugin::GcePersistentDisk),
+            ("iscsi", Plugin::Iscsi),
+        ];
+        let mut fitting = plugins
+            .iter()
+            .filter(|(field, _)| !volume["spec"][field].is_null());
+        let (_, plugin) = fitting.next().context("of no type")?;
+        let target = format!("pods/{uid}/volumes/{}/{claim}", plugin.directory());
         Ok(Path::new(KUBELET).join(target))
+    }
+
+    /// The messages of all events about a pod.
+    pub(crate) async fn events(&self, pod: &str) -> anyhow::Result<Vec<String>> {
+        let path = format!("/api/v1/namespaces/{}/events", self.api.namespace());
+        let list: Value = self.api.get(&path).await?.expect(200)?;
+        let items = list["items"].as_array().context("no list")?;
+        let about = items.iter().filter(|e| e["involvedObject"]["name"] == pod);
+        let text = |e: &Value| e["message"].as_str().map(str::to_owned);
+        Ok(about.filter_map(text).collect())
     }
 
     pub(crate) async fn end_pod(&self, name: &str) -> anyhow::Result<()> {

@@ -1,7 +1,9 @@
-//! Real NFS: bitts-mount and the agent with the kernel's client and server, in user-mode Linux.
+//! Real NFS and real file systems: bitts-mount and the agent with the kernel's client and server and
+//! with loop devices, in user-mode Linux.
 
 mod agent;
 mod deadlines;
+mod disks;
 mod mounts;
 
 use std::process::ExitCode;
@@ -36,6 +38,15 @@ const CASES: &[Case] = &[
         "no_force_while_a_process_holds_on",
         deadlines::no_force_while_a_process_holds_on,
     ),
+    (
+        "the_life_of_a_local_device",
+        disks::the_life_of_a_local_device,
+    ),
+    (
+        "a_foreign_device_stays_as_it_is",
+        disks::a_foreign_device_stays_as_it_is,
+    ),
+    ("disks_are_found_by_name", disks::disks_are_found_by_name),
 ];
 
 fn main() -> ExitCode {

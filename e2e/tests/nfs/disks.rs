@@ -1,0 +1,204 @@
+//! Volumes on devices, through the agent: loop devices in their stead.
+
+use std::fs::{self, File};
+use std::os::unix::fs::symlink;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use anyhow::{Context as _, ensure};
+use bitts_agent::{OnNode, Report};
+use bitts_e2e::uml::guest::run;
+use bitts_mount::device::loops::{self, Access};
+use bitts_mount::device::{self, Contents, Device};
+use bitts_mount::table::MountTable;
+use serde_json::json;
+
+use crate::agent::{DEVICES, KUBELET, World, with_agent};
+
+const PATIENCE: Duration = Duration::from_secs(60);
+
+/// A file of zeros as a disk.
+struct Disk {
+    path: PathBuf,
+    device: Device,
+}
+
+impl Disk {
+    fn new(name: &str) -> anyhow::Result<Self> {
+        let path = PathBuf::from(format!("/tmp/disk-{name}"));
+        if !Path::new("/sys/module/loop").exists() {
+            run("modprobe", &["-d", "/run/drivers", "loop"])?;
+        }
+        let file = File::create_new(&path)?;
+        file.set_len(48 << 20)?;
+        let device = loops::attach(&file, &path, Access::ReadWrite, PATIENCE)?;
+        Ok(Self { path, device })
+    }
+
+    /// What its file system is called: another one after it was made anew.
+    fn uuid(&self) -> anyhow::Result<String> {
+        rustix::fs::sync();
+        match device::identify(&self.device, PATIENCE)? {
+            Contents::Filesystem(found) => Ok(found.uuid.context("no uuid")?),
+            other => anyhow::bail!("{other:?}"),
+        }
+    }
+
+    fn mounts(&self) -> anyhow::Result<usize> {
+        let table = MountTable::read()?;
+        let of_this = table.iter().filter(|m| m.device == self.device.number());
+        Ok(of_this.count())
+    }
+}
+
+impl World {
+    async fn staged(&mut self) -> anyhow::Result<OnNode> {
+        self.report(|report| match report {
+            Report::Staged { on_node, .. } => Some(on_node),
+            _ => None,
+        })
+        .await
+    }
+
+    async fn unstaged(&mut self) -> anyhow::Result<()> {
+        self.report(|report| matches!(report, Report::Unstaged { .. }).then_some(()))
+            .await
+    }
+}
+
+/// M40, M16, M23: a blank device gets its file system once, is mounted once for its pods, and is
+/// free after them; what was written is there for the next.
+pub(crate) fn the_life_of_a_local_device() -> anyhow::Result<()> {
+    let disk = Disk::new("a")?;
+    with_agent(async |world| {
+        let path = disk.device.path().to_str().context("a name")?;
+        let source = json!({"local": {"path": path, "fsType": "ext4"}});
+        world.add_source("a", source, &["noatime"]).await?;
+        let writer = world.add_pod("writer", "a", false).await?;
+        let staged = world.staged().await?;
+        ensure!(matches!(staged, OnNode::Device { warning: None, .. }));
+        world.mounted(&writer).await?;
+        let reader = world.add_pod("reader", "a", true).await?;
+        world.mounted(&reader).await?;
+        let global = Path::new(KUBELET).join("plugins/kubernetes.io/local-volume/mounts/a");
+        let table = MountTable::read()?;
+        let mount = table.at(&global).context("nothing is staged")?;
+        ensure!(mount.fs_type == "ext4" && mount.device == disk.device.number());
+        ensure!(disk.mounts()? == 3, "{} mounts", disk.mounts()?);
+        let mounts = fs::read_to_string("/proc/self/mounts")?;
+        let of_reader = mounts.lines().find(|line| line.contains("ro,noatime"));
+        ensure!(of_reader.is_some(), "{mounts}");
+
+        fs::write(writer.join("file"), "from the pod")?;
+        ensure!(fs::read_to_string(reader.join("file"))? == "from the pod");
+        let refused = fs::write(reader.join("file"), "no").map_err(|error| error.kind());
+        ensure!(refused == Err(std::io::ErrorKind::ReadOnlyFilesystem));
+        let uuid = disk.uuid()?;
+        world.end_pod("writer").await?;
+        world.unmounted(&writer).await?;
+        ensure!(disk.mounts()? == 2, "{} mounts", disk.mounts()?);
+        world.end_pod("reader").await?;
+        world.unmounted(&reader).await?;
+        world.unstaged().await?;
+        ensure!(disk.mounts()? == 0 && !global.exists());
+
+        let next = world.add_pod("next", "a", false).await?;
+        world.mounted(&next).await?;
+        ensure!(fs::read_to_string(next.join("file"))? == "from the pod");
+        ensure!(disk.uuid()? == uuid, "it was formatted again");
+        world.end_pod("next").await?;
+        world.unstaged().await?;
+        loops::detach(&disk.device, PATIENCE)?;
+        fs::remove_file(&disk.path)?;
+        Ok(())
+    })
+}
+
+/// A device with something on it is told and stays as it is; the volumes beside it are mounted.
+pub(crate) fn a_foreign_device_stays_as_it_is() -> anyhow::Result<()> {
+    let (foreign, blank) = (Disk::new("foreign")?, Disk::new("blank")?);
+    // The beginning of nothing that is known.
+    fs::write(&foreign.path, [7; 4096])?;
+    File::options()
+        .write(true)
+        .open(&foreign.path)?
+        .set_len(48 << 20)?;
+    let before = fs::read(&foreign.path)?;
+    with_agent(async |world| {
+        for (name, disk) in [("foreign", &foreign), ("blank", &blank)] {
+            let source = json!({"local": {"path": disk.device.path()}});
+            world.add_source(name, source, &[]).await?;
+        }
+        world.add_pod("waits", "foreign", false).await?;
+        let runs = world.add_pod("runs", "blank", false).await?;
+        let (mut refused, mut mounted) = (None, false);
+        while refused.is_none() || !mounted {
+            let next = world.report(|report| match report {
+                Report::StageFailed { message, .. } => Some(Some(message)),
+                Report::Mounted { target, .. } if target == runs => Some(None),
+                _ => None,
+            });
+            match next.await? {
+                Some(message) => refused = Some(message),
+                None => mounted = true,
+            }
+        }
+        let refused = refused.context("never refused")?;
+        println!("{refused}");
+        ensure!(refused.contains("not formatted"), "{refused}");
+        let told = tokio::time::timeout(PATIENCE, async {
+            loop {
+                let events = world.events("waits").await?;
+                if let Some(event) = events.iter().find(|event| event.contains(&refused)) {
+                    return anyhow::Ok(event.clone());
+                }
+                tokio::time::sleep(Duration::from_millis(50)).await;
+            }
+        });
+        let told = told.await.context("the pod has no event")??;
+        ensure!(
+            told.starts_with("MountVolume.MountDevice failed for volume \"foreign\" : "),
+            "{told}"
+        );
+        rustix::fs::sync();
+        ensure!(fs::read(&foreign.path)? == before, "something was written");
+        Ok(())
+    })
+}
+
+/// Disks of a cloud and of a target are found by their names, and told where they are not there.
+pub(crate) fn disks_are_found_by_name() -> anyhow::Result<()> {
+    let (pd, lun) = (Disk::new("pd")?, Disk::new("lun")?);
+    let target = "ip-10.0.0.9:3260-iscsi-iqn.2003-01.org:disk-lun-3";
+    let links = [
+        (&pd, "disk/by-id/google-data".to_owned()),
+        (&lun, format!("disk/by-path/{target}")),
+    ];
+    with_agent(async |world| {
+        let sources = [
+            json!({"gcePersistentDisk": {"pdName": "data", "fsType": "ext4"}}),
+            json!({"iscsi": {"targetPortal": "10.0.0.9", "iqn": "iqn.2003-01.org:disk", "lun": 3}}),
+        ];
+        for ((name, source), (disk, link)) in ["pd", "lun"].into_iter().zip(sources).zip(links) {
+            world.add_source(name, source, &[]).await?;
+            let place = world.add_pod(name, name, false).await?;
+            let absent = world.report(|report| match report {
+                Report::StageFailed { message, .. } => Some(message),
+                _ => None,
+            });
+            let absent = absent.await?;
+            ensure!(absent.contains(&link), "{absent}");
+            // Now it is attached, and found at the next try.
+            let link = Path::new(DEVICES).join(link);
+            fs::create_dir_all(link.parent().context("a directory")?)?;
+            symlink(disk.device.path(), &link)?;
+            world.mounted(&place).await?;
+            fs::write(place.join("file"), "data")?;
+            world.end_pod(name).await?;
+            world.unstaged().await?;
+            ensure!(disk.mounts()? == 0);
+            disk.uuid()?;
+        }
+        Ok(())
+    })
+}
