@@ -45,11 +45,14 @@ pub enum Refusal {
         "error processing PVC {0}: PV {1:?} is bound to {2}, not to this PVC: it was created anew, or the PV given away"
     )]
     VolumeElsewhere(String, Name, String),
-    /// A raw block device.
+    /// The claim asks for another mode than its volume has.
+    #[error("error processing PVC {0}: its volumeMode is {1}, that of PV {2:?} is {3}")]
+    OtherMode(String, &'static str, Name, &'static str),
+    /// A type that has no devices.
     #[error(
-        "error processing PVC {0}: volumeMode Block is not supported by this agent yet: use Filesystem"
+        "MapVolume.FindMapperPluginBySpec failed for volume {0:?} : volume type {1:?} has no block devices: use volumeMode Filesystem"
     )]
-    Block(String),
+    NoDevice(Name, String),
     /// A volume that belongs to the pod alone.
     #[error(
         "error processing PVC {0}: generic ephemeral volumes are not supported by this agent yet: name a claim"
@@ -80,7 +83,10 @@ pub enum Refusal {
 impl Refusal {
     /// Whether only another pod changes it: what it is about cannot be changed.
     pub(crate) fn is_final(&self) -> bool {
-        matches!(self, Self::Block(_) | Self::Ephemeral(_) | Self::Type(..))
+        matches!(
+            self,
+            Self::OtherMode(..) | Self::NoDevice(..) | Self::Ephemeral(_) | Self::Type(..)
+        )
     }
 }
 
@@ -132,18 +138,25 @@ pub fn plan(pod: &Pod, volume: &PodVolume, world: &World<'_>) -> Result<Option<M
         let owner = owner.map_or_else(|| "no claim".to_owned(), ToString::to_string);
         return Err(Refusal::VolumeElsewhere(place, bound_to.clone(), owner));
     }
-    if claim.volume_mode != VolumeMode::Filesystem || found.volume_mode != VolumeMode::Filesystem {
-        return Err(Refusal::Block(place));
+    let mode = found.volume_mode;
+    if claim.volume_mode != mode {
+        let [asked, has] = [claim.volume_mode, mode].map(VolumeMode::as_str);
+        return Err(Refusal::OtherMode(place, asked, bound_to.clone(), has));
     }
     let plugin = Plugin::of(&found.source).ok_or_else(|| {
         let name = found.source.type_name().to_owned();
         Refusal::Type(bound_to.clone(), name)
     })?;
+    if mode == VolumeMode::Block && plugin.stage_directory().is_none() {
+        let name = found.source.type_name().to_owned();
+        return Err(Refusal::NoDevice(bound_to.clone(), name));
+    }
     let mount = Mount {
         key: MountKey {
             pod: pod.meta.uid.clone(),
             volume: bound_to.clone(),
             plugin,
+            mode,
         },
         source: found.source.clone(),
         options: found.mount_options.clone(),
@@ -156,6 +169,9 @@ pub fn plan(pod: &Pod, volume: &PodVolume, world: &World<'_>) -> Result<Option<M
 
 fn staging(volume: &Volume, plugin: Plugin) -> Option<Staging> {
     plugin.stage_directory()?;
+    if volume.volume_mode == VolumeMode::Block {
+        return None;
+    }
     let name = &volume.meta.name;
     let only_read = [AccessMode::ReadOnlyMany].into_iter().collect();
     Some(Staging {

@@ -4,7 +4,7 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use bitts_api::{Name, ObjectKey, Uid};
+use bitts_api::{Name, ObjectKey, Uid, VolumeMode};
 
 use crate::plugins::Plugin;
 use crate::retry::Retry;
@@ -148,6 +148,7 @@ impl Ledger {
             pod: pod.clone(),
             volume: "".into(),
             plugin: Plugin::Local,
+            mode: VolumeMode::Filesystem,
         };
         self.0
             .range(first..)

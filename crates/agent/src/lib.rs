@@ -13,6 +13,8 @@
 //! - A volume on a device is staged before: the device is formatted if it is proven blank, checked,
 //!   mounted once at `<kubelet dir>/plugins/<type>/mounts/<name>` and grown; each pod gets that
 //!   directory. After the last pod it is taken down, unless anything still uses it (M6, M23).
+//! - A raw block volume is a link at `<kubelet dir>/pods/<uid>/volumeDevices/<type>/<volume>`, which
+//!   leads to the device (M26, M27).
 //! - It is taken down when the API says that the pod is over, all pods having been listed, *and*
 //!   the node shows nothing of it: no process in its cgroup, none that holds the mount. Otherwise
 //!   it stays, the user is told, and it is looked at again.
@@ -25,7 +27,7 @@
 //! of any pod, and only the API's word would keep a volume mounted.
 //!
 //! Of section 5 of the contract this leaves out: types that are no [`Plugin`] (a claim's volume of
-//! another type is an event on its pod), attaching, raw block volumes, generic ephemeral
+//! another type is an event on its pod), attaching, generic ephemeral
 //! claims, fsGroup (M35), subPath (M44), and the check that a container really uses a volume (M2:
 //! all claims of a pod are mounted). Beside a kubelet it must not run, and does not where it
 //! finds one (`kubelet`).
@@ -54,6 +56,8 @@ mod machine;
 mod plugins;
 #[cfg(feature = "run")]
 mod publish;
+#[cfg(feature = "run")]
+mod raw;
 mod retry;
 #[cfg(feature = "run")]
 mod scan;

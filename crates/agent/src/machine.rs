@@ -8,7 +8,7 @@ use bitts_api::machine::{
 };
 use bitts_api::{
     Claim, Kind, Name, Namespace, Node, NodeName, Object, ObjectKey, Pod, PodVolume,
-    PodVolumeSource, Uid, Volume,
+    PodVolumeSource, Uid, Volume, VolumeMode,
 };
 
 use crate::finish::{Finishing, Next};
@@ -352,6 +352,7 @@ impl Agent {
                 step,
                 message,
             } => {
+                let step = step.failed(VolumeMode::Filesystem);
                 let text = format!("{step} for volume {:?} : {message}", staging.volume);
                 let (delay, attempt, new) = self.stages.failed(&staging.key, &text);
                 if new {
@@ -391,8 +392,13 @@ impl Agent {
                 if let Some(staging) = &mount.staging {
                     self.stages.doubt(&staging.key);
                 }
+                let step = step.failed(mount.key.mode);
                 let text = format!("{step} for volume {:?} : {message}", mount.key.volume);
-                self.failed(mount.key, "FailedMount", text, out);
+                let reason = match mount.key.mode {
+                    VolumeMode::Filesystem => "FailedMount",
+                    VolumeMode::Block => "FailedMapVolume",
+                };
+                self.failed(mount.key, reason, text, out);
             }
             Report::Unmounted { key, .. } => {
                 if let Some(record) = self.ledger.get(&key) {

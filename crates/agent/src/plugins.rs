@@ -129,6 +129,11 @@ mod node {
         /// Has the volume in the pod's directory.
         fn set_up(&self, tree: &Tree, mount: &Mount, watcher: Watcher<'_>) -> Result<How, Failure>;
 
+        /// The device that a pod gets as it is (M27).
+        fn device(&self, _tree: &Tree, source: &Source) -> Result<Device, Failure> {
+            Err((MountStep::NewMounter, not_of_this_type(source)))
+        }
+
         /// Takes the topmost mount from a pod's directory.
         fn unmount(
             &self,
@@ -148,7 +153,7 @@ mod node {
     /// A type of which every volume is a disk that the node has under a known name.
     pub(super) trait Disk {
         /// The disk, where it is there.
-        fn device(&self, tree: &Tree, source: &Source) -> Result<Device, Trouble>;
+        fn find(&self, tree: &Tree, source: &Source) -> Result<Device, Trouble>;
     }
 
     impl<T: Disk> Mounter for T {
@@ -158,15 +163,20 @@ mod node {
             staging: &Staging,
             watcher: Watcher<'_>,
         ) -> Result<OnNode, Failure> {
-            self.device(tree, &staging.source)
+            self.find(tree, &staging.source)
                 .and_then(|device| tree.stage_device(staging, &device, watcher))
                 .map_err(|trouble| (MountStep::MountDevice, trouble))
         }
 
         fn set_up(&self, tree: &Tree, mount: &Mount, watcher: Watcher<'_>) -> Result<How, Failure> {
-            self.device(tree, &mount.source)
+            self.find(tree, &mount.source)
                 .and_then(|device| tree.bind_staged(mount, &device, watcher))
                 .map_err(|trouble| (MountStep::SetUp, trouble))
+        }
+
+        fn device(&self, tree: &Tree, source: &Source) -> Result<Device, Failure> {
+            self.find(tree, source)
+                .map_err(|trouble| (MountStep::NewMounter, trouble))
         }
     }
 

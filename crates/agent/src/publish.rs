@@ -43,18 +43,33 @@ impl Tree {
         last: &str,
         watcher: Watcher<'_>,
     ) -> Result<Place, Trouble> {
-        let mut dir = Dir::open(&self.kubelet_dir)?;
-        for part in above {
-            watcher(Step::Make(part))?;
-            dir = dir.make_child(&name(part)?)?;
-        }
+        let above = self.make_directory(above, watcher)?;
         watcher(Step::Make(last))?;
         let name = name(last)?;
         Ok(Place {
-            dir: dir.make_child(&name)?,
-            above: dir,
+            dir: above.make_child(&name)?,
+            above,
             name,
         })
+    }
+
+    /// Makes directories below the kubelet's; returns the innermost.
+    pub(crate) fn make_directory<'a>(
+        &self,
+        parts: impl IntoIterator<Item = &'a str>,
+        watcher: Watcher<'_>,
+    ) -> Result<Dir, Trouble> {
+        let mut dir = Dir::open(&self.kubelet_dir)?;
+        for part in parts {
+            watcher(Step::Make(part))?;
+            dir = dir.make_child(&name(part)?)?;
+        }
+        Ok(dir)
+    }
+
+    /// Opens a directory some levels below the kubelet's.
+    pub(crate) fn directory(&self, parts: &[&str]) -> Result<Option<Dir>, Trouble> {
+        descend(Dir::open(&self.kubelet_dir)?, parts)
     }
 
     /// Shows a directory of the node in a pod's.
@@ -100,4 +115,15 @@ impl Tree {
         }
         Ok(How::Now)
     }
+}
+
+/// Opens a directory some levels down.
+pub(crate) fn descend(mut dir: Dir, parts: &[&str]) -> Result<Option<Dir>, Trouble> {
+    for part in parts {
+        match dir.child(&name(part)?)? {
+            Some(child) => dir = child,
+            None => return Ok(None),
+        }
+    }
+    Ok(Some(dir))
 }

@@ -1,9 +1,12 @@
 //! What an earlier agent left in the kubelet's directory (M29).
 
+use bitts_api::VolumeMode;
 use bitts_mount::dir::{Component, Dir};
 use bitts_mount::table::{Device, MountTable};
 
 use crate::plugins::Plugin;
+use crate::publish::descend;
+use crate::raw::{self, MAPS};
 use crate::task::{Leftover, MountKey, Report, StageKey};
 use crate::tree::{Tree, Trouble, name};
 
@@ -24,7 +27,7 @@ impl Tree {
         })?;
         let table = MountTable::read()?;
         let staged = staged(&kubelet, &table)?;
-        let (mut volumes, mut empty) = (Vec::new(), Vec::new());
+        let (mut volumes, mut empty) = (mapped(&kubelet)?, Vec::new());
         if let Some(pods) = kubelet.child(&name("pods")?)? {
             for uid in pods.children()? {
                 match of_pod(&pods, &uid, &staged, &table) {
@@ -52,7 +55,8 @@ fn staged(kubelet: &Dir, table: &MountTable) -> Result<Vec<Staged>, Trouble> {
         let Some(directory) = plugin.stage_directory() else {
             continue;
         };
-        let Some(all) = descend(kubelet, directory)? else {
+        let parts: Vec<_> = directory.split('/').collect();
+        let Some(all) = descend(kubelet.open_again()?, &parts)? else {
             continue;
         };
         for name in all.children()? {
@@ -67,6 +71,23 @@ fn staged(kubelet: &Dir, table: &MountTable) -> Result<Vec<Staged>, Trouble> {
                     .transpose()?
                     .flatten(),
             });
+        }
+    }
+    Ok(found)
+}
+
+/// The devices that pods have as they are, or had.
+fn mapped(kubelet: &Dir) -> Result<Vec<Leftover>, Trouble> {
+    let mut found = Vec::new();
+    for plugin in Plugin::ALL {
+        for (pod, volume) in raw::mapped(kubelet, plugin)? {
+            let key = MountKey {
+                pod: pod.as_str().into(),
+                volume: volume.as_str().into(),
+                plugin,
+                mode: VolumeMode::Block,
+            };
+            found.push(Leftover { key, stage: None });
         }
     }
     Ok(found)
@@ -87,27 +108,43 @@ fn of_pod(
     let Some(pod) = pods.child(uid)? else {
         return Ok(Found::NotOurs);
     };
-    let volumes = name("volumes")?;
-    let mut only_ours = pod.children()?.iter().all(|child| *child == volumes);
+    let (volumes, maps) = (name("volumes")?, name(MAPS)?);
+    let children = pod.children()?;
+    let mut only_ours = children
+        .iter()
+        .all(|child| [&volumes, &maps].contains(&child));
     let mut found = Vec::new();
-    if let Some(volumes) = pod.child(&volumes)? {
-        for child in volumes.children()? {
+    for (mode, kind) in [
+        (VolumeMode::Filesystem, &volumes),
+        (VolumeMode::Block, &maps),
+    ] {
+        let Some(of_mode) = pod.child(kind)? else {
+            continue;
+        };
+        for child in of_mode.children()? {
             let plugin = Plugin::ALL
                 .into_iter()
                 .find(|plugin| plugin.directory() == child.as_str());
-            match (plugin, volumes.child(&child)?) {
-                (Some(plugin), Some(of_type)) => {
-                    for volume in of_type.children()? {
-                        let stage = stage_of(plugin, &of_type, &volume, staged, table)?;
-                        let key = MountKey {
-                            pod: uid.as_str().into(),
-                            volume: volume.as_str().into(),
-                            plugin,
-                        };
-                        found.push(Leftover { key, stage });
-                    }
-                }
-                _ => only_ours = false,
+            let (Some(plugin), Some(of_type)) = (plugin, of_mode.child(&child)?) else {
+                only_ours = false;
+                continue;
+            };
+            let volumes = match mode {
+                VolumeMode::Filesystem => of_type.children()?,
+                VolumeMode::Block => of_type.names()?,
+            };
+            for volume in volumes {
+                let stage = match mode {
+                    VolumeMode::Filesystem => stage_of(plugin, &of_type, &volume, staged, table)?,
+                    VolumeMode::Block => None,
+                };
+                let key = MountKey {
+                    pod: uid.as_str().into(),
+                    volume: volume.as_str().into(),
+                    plugin,
+                    mode,
+                };
+                found.push(Leftover { key, stage });
             }
         }
     }
@@ -146,18 +183,4 @@ fn mounted_at(dir: &Dir, table: &MountTable) -> Result<Option<Device>, Trouble> 
         .get(identity.mount)
         .filter(|_| identity.is_mount_point);
     Ok(mounted.map(|mount| mount.device))
-}
-
-/// Opens a directory some levels down.
-fn descend(dir: &Dir, path: &str) -> Result<Option<Dir>, Trouble> {
-    let mut parts = path.split('/');
-    let first = parts.next().unwrap_or_default();
-    let mut below = dir.child(&name(first)?)?;
-    for part in parts {
-        match below {
-            Some(dir) => below = dir.child(&name(part)?)?,
-            None => return Ok(None),
-        }
-    }
-    Ok(below)
 }

@@ -114,13 +114,10 @@ impl Tree {
 
     /// The directory of a type's devices, and the one of this device in it.
     fn staged(&self, key: &StageKey) -> Result<Option<(Dir, Option<Dir>)>, Trouble> {
-        let mut dir = Dir::open(&self.kubelet_dir)?;
-        for part in directory(key)?.split('/') {
-            match dir.child(&name(part)?)? {
-                Some(child) => dir = child,
-                None => return Ok(None),
-            }
-        }
+        let parts: Vec<_> = directory(key)?.split('/').collect();
+        let Some(dir) = self.directory(&parts)? else {
+            return Ok(None);
+        };
         let staged = dir.child(&name(key.name.as_str())?)?;
         Ok(Some((dir, staged)))
     }

@@ -3,7 +3,7 @@
 use std::fmt;
 use std::path::PathBuf;
 
-use bitts_api::{Name, ObjectKey, Source, Uid};
+use bitts_api::{Name, ObjectKey, Source, Uid, VolumeMode};
 
 use crate::plugins::Plugin;
 
@@ -17,18 +17,30 @@ pub struct MountKey {
     pub volume: Name,
     /// Its type.
     pub plugin: Plugin,
+    /// Whether the pod gets a directory or the device itself.
+    pub mode: VolumeMode,
 }
 
 impl MountKey {
-    /// Where it is mounted, below the kubelet's directory.
+    /// Where the pod finds it, below the kubelet's directory.
     #[must_use]
     pub fn target(&self) -> PathBuf {
         let Self {
             pod,
             volume,
             plugin,
+            mode,
         } = self;
-        format!("pods/{pod}/volumes/{}/{volume}", plugin.directory()).into()
+        let kind = in_pod(*mode);
+        format!("pods/{pod}/{kind}/{}/{volume}", plugin.directory()).into()
+    }
+}
+
+/// The directory of a pod's volumes of this mode.
+pub(crate) fn in_pod(mode: VolumeMode) -> &'static str {
+    match mode {
+        VolumeMode::Filesystem => "volumes",
+        VolumeMode::Block => "volumeDevices",
     }
 }
 
@@ -234,7 +246,7 @@ pub enum OnNode {
     },
 }
 
-/// The steps of a mount by the names that users know from the kubelet's events (M16).
+/// The steps of a mount.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum MountStep {
     /// Looking at what the volume names.
@@ -245,13 +257,22 @@ pub enum MountStep {
     SetUp,
 }
 
-impl fmt::Display for MountStep {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Self::NewMounter => "MountVolume.NewMounter initialization failed",
-            Self::MountDevice => "MountVolume.MountDevice failed",
-            Self::SetUp => "MountVolume.SetUp failed",
-        })
+impl MountStep {
+    /// What failed, by the names that users know from the kubelet's events (M16, M27).
+    #[must_use]
+    pub fn failed(self, mode: VolumeMode) -> &'static str {
+        match (self, mode) {
+            (Self::NewMounter, VolumeMode::Filesystem) => {
+                "MountVolume.NewMounter initialization failed"
+            }
+            (Self::MountDevice, VolumeMode::Filesystem) => "MountVolume.MountDevice failed",
+            (Self::SetUp, VolumeMode::Filesystem) => "MountVolume.SetUp failed",
+            (Self::NewMounter, VolumeMode::Block) => {
+                "MapVolume.NewBlockVolumeMapper initialization failed"
+            }
+            (Self::MountDevice, VolumeMode::Block) => "MapVolume.SetUpDevice failed",
+            (Self::SetUp, VolumeMode::Block) => "MapVolume.MapBlockVolume failed",
+        }
     }
 }
 
@@ -278,8 +299,15 @@ mod tests {
             pod: "u-1".into(),
             volume: "cqh".into(),
             plugin: Plugin::Local,
+            mode: VolumeMode::Filesystem,
         };
         let target = "pods/u-1/volumes/kubernetes.io~local-volume/cqh";
         assert_eq!(key.target().to_str(), Some(target));
+        let raw = MountKey {
+            mode: VolumeMode::Block,
+            ..key
+        };
+        let target = "pods/u-1/volumeDevices/kubernetes.io~local-volume/cqh";
+        assert_eq!(raw.target().to_str(), Some(target));
     }
 }

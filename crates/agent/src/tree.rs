@@ -7,13 +7,14 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
+use bitts_api::VolumeMode;
 use bitts_mount::device::DeviceError;
 use bitts_mount::dir::{Component, Dir, NameError, Removal};
 use bitts_mount::nfs::NfsError;
 use bitts_mount::{SystemError, holders};
 
 use crate::plugins::Plugin;
-use crate::task::{MountKey, Report, Task};
+use crate::task::{How, Mount, MountKey, MountStep, Report, Task, in_pod};
 
 /// Where the agent mounts, and from where.
 #[derive(Clone, Debug)]
@@ -81,7 +82,7 @@ pub(crate) enum Ended {
     TooLate,
 }
 
-enum Down {
+pub(crate) enum Down {
     Gone { was_mounted: bool },
     Held(String),
 }
@@ -116,7 +117,7 @@ impl Tree {
                     message: trouble.to_string(),
                 },
             },
-            Task::Mount(mount) => match mount.key.plugin.mounter().set_up(self, &mount, watcher) {
+            Task::Mount(mount) => match self.mount(&mount, watcher) {
                 Ok(how) => Report::Mounted {
                     target: self.target(&mount.key),
                     mount,
@@ -129,7 +130,7 @@ impl Tree {
                     message: trouble.to_string(),
                 },
             },
-            Task::Unmount(key) => match self.unmount(&key, watcher) {
+            Task::Unmount(key) => match self.take_down(&key, watcher) {
                 Ok(Down::Gone { was_mounted }) => Report::Unmounted {
                     target: self.target(&key),
                     key,
@@ -162,12 +163,35 @@ impl Tree {
         self.kubelet_dir.join(key.target())
     }
 
+    fn mount(&self, mount: &Mount, watcher: Watcher<'_>) -> Result<How, (MountStep, Trouble)> {
+        let mounter = mount.key.plugin.mounter();
+        match mount.key.mode {
+            VolumeMode::Filesystem => mounter.set_up(self, mount, watcher),
+            VolumeMode::Block => mounter.device(self, &mount.source).and_then(|device| {
+                let mapped = self.map(&mount.key, &device, watcher);
+                mapped.map_err(|trouble| (MountStep::SetUp, trouble))
+            }),
+        }
+    }
+
+    fn take_down(&self, key: &MountKey, watcher: Watcher<'_>) -> Result<Down, Trouble> {
+        let down = match key.mode {
+            VolumeMode::Filesystem => self.unmount(key, watcher)?,
+            VolumeMode::Block => self.unmap(key, watcher)?,
+        };
+        if let Down::Gone { .. } = &down {
+            self.remove_empty(&name(&key.pod.to_string())?, watcher)?;
+        }
+        Ok(down)
+    }
+
     fn unmount(&self, key: &MountKey, watcher: Watcher<'_>) -> Result<Down, Trouble> {
         let (pod, volume) = (name(&key.pod.to_string())?, name(key.volume.as_str())?);
         let mut was_mounted = false;
         // Who uses the mount is asked anew before force, for which the answer must still be nobody.
         let mut by_force = false;
-        if let Some(parent) = self.plugin_directory(key.plugin, &pod)? {
+        let above = ["pods", pod.as_str(), "volumes", key.plugin.directory()];
+        if let Some(parent) = self.directory(&above)? {
             while let Some(target) = parent.child(&volume)? {
                 if !target.identity()?.is_mount_point {
                     break;
@@ -206,19 +230,7 @@ impl Tree {
                 Removal::Removed | Removal::Absent => {}
             }
         }
-        self.remove_empty(&pod, watcher)?;
         Ok(Down::Gone { was_mounted })
-    }
-
-    fn plugin_directory(&self, plugin: Plugin, pod: &Component) -> Result<Option<Dir>, Trouble> {
-        let mut dir = Dir::open(&self.kubelet_dir)?;
-        for part in ["pods", pod.as_str(), "volumes", plugin.directory()] {
-            match dir.child(&name(part)?)? {
-                Some(child) => dir = child,
-                None => return Ok(None),
-            }
-        }
-        Ok(Some(dir))
     }
 
     /// Removes the directories that the agent makes for a pod, innermost first, until one is not
@@ -231,14 +243,18 @@ impl Tree {
         let Some(pod_dir) = pods.child(pod)? else {
             return Ok(());
         };
-        if let Some(volumes) = pod_dir.child(&name("volumes")?)? {
+        for mode in [VolumeMode::Block, VolumeMode::Filesystem] {
+            let kind = in_pod(mode);
+            let Some(volumes) = pod_dir.child(&name(kind)?)? else {
+                continue;
+            };
             for plugin in Plugin::ALL.map(Plugin::directory) {
                 watcher(Step::Remove(plugin))?;
                 volumes.remove(&name(plugin)?)?;
             }
+            watcher(Step::Remove(kind))?;
+            pod_dir.remove(&name(kind)?)?;
         }
-        watcher(Step::Remove("volumes"))?;
-        pod_dir.remove(&name("volumes")?)?;
         watcher(Step::Remove(pod.as_str()))?;
         pods.remove(pod)?;
         Ok(())
@@ -247,7 +263,10 @@ impl Tree {
 
 /// The evidence against taking a mount away: processes of the pod, and others that
 /// use the mount.
-fn held(key: &MountKey, of_mount: Vec<holders::Holder>) -> Result<Option<String>, Trouble> {
+pub(crate) fn held(
+    key: &MountKey,
+    of_mount: Vec<holders::Holder>,
+) -> Result<Option<String>, Trouble> {
     let mut found = holders::in_cgroup_of(&key.pod.to_string())?;
     found.extend(of_mount);
     let more = found.len().saturating_sub(3);

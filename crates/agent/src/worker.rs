@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
-use bitts_api::NodeName;
+use bitts_api::{NodeName, VolumeMode};
 use bitts_runtime::{Host, RoleOptions, RuntimeError, Worker, run_role};
 use tokio::sync::mpsc::UnboundedSender;
 
@@ -221,7 +221,7 @@ fn log(report: &Report) {
             message,
         } => {
             let (volume, device) = (&staging.volume, &staging.source);
-            tracing::warn!(%volume, %device, error = message, "{step}");
+            tracing::warn!(%volume, %device, error = message, "{}", step.failed(VolumeMode::Filesystem));
         }
         Report::Unstaged { key, was_mounted } => {
             tracing::info!(target = %key, was_mounted, "unstaged");
@@ -235,7 +235,7 @@ fn log(report: &Report) {
             message,
         } => {
             let (volume, pod) = (&mount.key.volume, &mount.key.pod);
-            tracing::warn!(%volume, %pod, error = message, "{step}");
+            tracing::warn!(%volume, %pod, error = message, "{}", step.failed(mount.key.mode));
         }
         Report::Unmounted {
             key,

@@ -17,7 +17,7 @@ use bitts_agent::{
     Agent, AgentConfig, How, Leftover, Mount, MountKey, Mounter, NodeWorker, Plugin, Report, Task,
 };
 use bitts_api::machine::{Effect, Input, Machine as _, Moment};
-use bitts_api::{Kind, Source};
+use bitts_api::{Kind, Source, VolumeMode};
 use bitts_mount::bind::{self, Options};
 use bitts_mount::dir::{Component, Dir};
 use bitts_mount::sandbox;
@@ -106,6 +106,7 @@ impl World {
             pod: uid.into(),
             volume: "cqh".into(),
             plugin: Plugin::Local,
+            mode: VolumeMode::Filesystem,
         }
     }
 
@@ -277,7 +278,9 @@ fn bad_paths_say_why_and_mount_when_mended() {
     let failure = |world: &World| {
         let (reports, _) = world.agent(None);
         match reports.last() {
-            Some(Report::MountFailed { step, message, .. }) => format!("{step}: {message}"),
+            Some(Report::MountFailed { step, message, .. }) => {
+                format!("{}: {message}", step.failed(VolumeMode::Filesystem))
+            }
             other => panic!("{other:?}"),
         }
     };
@@ -357,6 +360,7 @@ fn files_in_an_unmounted_directory_stay() {
         pod: "pod".into(),
         volume: "cqh".into(),
         plugin: Plugin::Local,
+        mode: VolumeMode::Filesystem,
     };
     fs::create_dir_all(world.target(&key)).unwrap();
     fs::write(world.target(&key).join("stray"), "data").unwrap();
@@ -389,6 +393,7 @@ fn on_the_host(temp: &Path) -> (Tree, Mount) {
         pod: pod_on_the_host().into(),
         volume: "cqh".into(),
         plugin: Plugin::Local,
+        mode: VolumeMode::Filesystem,
     };
     let mount = Mount {
         key,
@@ -531,6 +536,7 @@ fn the_worker_mounts_and_tells() {
         pod: "pod".into(),
         volume: "cqh".into(),
         plugin: Plugin::Local,
+        mode: VolumeMode::Filesystem,
     };
     let mount = Mount {
         key: key.clone(),

@@ -5,7 +5,7 @@ use std::io;
 use std::os::fd::{AsFd, AsRawFd as _, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
-use rustix::fs::{AtFlags, CWD, Mode, OFlags, ResolveFlags};
+use rustix::fs::{AtFlags, CWD, FileType, Mode, OFlags, ResolveFlags};
 use rustix::io::Errno;
 use rustix::mount::UnmountFlags;
 
@@ -160,6 +160,111 @@ impl Dir {
             .ok_or_else(|| self.failed_at("opening", name, Errno::NOENT))
     }
 
+    /// Opens whatever has this name, or what is mounted there, as a handle without access. A link is
+    /// opened itself.
+    ///
+    /// # Errors
+    /// When the kernel refuses.
+    pub fn entry(&self, name: &Component) -> Result<Option<Self>, SystemError> {
+        let resolve = ResolveFlags::BENEATH | ResolveFlags::NO_MAGICLINKS;
+        let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        match rustix::fs::openat2(&self.fd, name.as_str(), flags, Mode::empty(), resolve) {
+            Ok(fd) => Ok(Some(Self {
+                fd,
+                path: self.path.join(name.as_str()),
+            })),
+            Err(Errno::NOENT) => Ok(None),
+            Err(e) => Err(self.failed_at("opening", name, e)),
+        }
+    }
+
+    /// Opens the file of this name, making an empty one (mode 0640) where there is none: a place at
+    /// which another file can be mounted.
+    ///
+    /// # Errors
+    /// When it cannot be made, or a link or a directory has the name.
+    pub fn make_file(&self, name: &Component) -> Result<Self, SystemError> {
+        let flags = OFlags::CREATE | OFlags::EXCL | OFlags::WRONLY | OFlags::CLOEXEC;
+        match rustix::fs::openat(&self.fd, name.as_str(), flags, Mode::from_raw_mode(0o640)) {
+            Ok(_) | Err(Errno::EXIST) => {}
+            Err(e) => return Err(self.failed_at("making", name, e)),
+        }
+        let file = self
+            .entry(name)?
+            .ok_or_else(|| self.failed_at("opening", name, Errno::NOENT))?;
+        match file.kind()? {
+            FileType::Symlink | FileType::Directory => {
+                let wrong = io::Error::other("it is a link or a directory where a file must be");
+                Err(self.failed_at("opening", name, wrong))
+            }
+            _ => Ok(file),
+        }
+    }
+
+    /// Removes the file of this name when it is an empty regular one and nothing is mounted there.
+    ///
+    /// # Errors
+    /// When the kernel refuses for another reason than that.
+    pub fn remove_file(&self, name: &Component) -> Result<Removal, SystemError> {
+        if self.is_mount_point(name)? {
+            return Ok(Removal::MountPoint);
+        }
+        let Some(file) = self.entry(name)? else {
+            return Ok(Removal::Absent);
+        };
+        let stat = rustix::fs::fstat(&file).map_err(|e| self.failed_at("looking at", name, e))?;
+        if FileType::from_raw_mode(stat.st_mode) != FileType::RegularFile || stat.st_size != 0 {
+            return Ok(Removal::NotEmpty);
+        }
+        self.unlink(name)
+    }
+
+    /// Makes a link of this name, unless it is there.
+    ///
+    /// # Errors
+    /// When something else has the name.
+    pub fn make_link(&self, name: &Component, target: &Path) -> Result<(), SystemError> {
+        match rustix::fs::symlinkat(target, &self.fd, name.as_str()) {
+            Ok(()) => Ok(()),
+            Err(Errno::EXIST) if self.link(name).is_some_and(|there| there == target) => Ok(()),
+            Err(e) => Err(self.failed_at("making the link", name, e)),
+        }
+    }
+
+    /// Where the link of this name leads; none when it is no link.
+    #[must_use]
+    pub fn link(&self, name: &Component) -> Option<PathBuf> {
+        use std::os::unix::ffi::OsStringExt as _;
+        let target = rustix::fs::readlinkat(&self.fd, name.as_str(), Vec::new()).ok()?;
+        Some(std::ffi::OsString::from_vec(target.into_bytes()).into())
+    }
+
+    /// Removes the link of this name; another file stays ([`Removal::NotEmpty`]).
+    ///
+    /// # Errors
+    /// When the kernel refuses.
+    pub fn remove_link(&self, name: &Component) -> Result<Removal, SystemError> {
+        match self.entry(name)? {
+            None => Ok(Removal::Absent),
+            Some(file) if file.kind()? != FileType::Symlink => Ok(Removal::NotEmpty),
+            Some(_) => self.unlink(name),
+        }
+    }
+
+    fn unlink(&self, name: &Component) -> Result<Removal, SystemError> {
+        match rustix::fs::unlinkat(&self.fd, name.as_str(), AtFlags::empty()) {
+            Ok(()) => Ok(Removal::Removed),
+            Err(Errno::NOENT) => Ok(Removal::Absent),
+            Err(Errno::BUSY) => Ok(Removal::MountPoint),
+            Err(e) => Err(self.failed_at("removing", name, e)),
+        }
+    }
+
+    fn kind(&self) -> Result<FileType, SystemError> {
+        let stat = rustix::fs::fstat(&self.fd).map_err(|e| self.failed("looking at", e))?;
+        Ok(FileType::from_raw_mode(stat.st_mode))
+    }
+
     /// Whether something is mounted at this name; `false` when nothing has the name.
     ///
     /// # Errors
@@ -178,6 +283,24 @@ impl Dir {
     /// # Errors
     /// When the directory cannot be read.
     pub fn children(&self) -> Result<Vec<Component>, SystemError> {
+        let mut names = Vec::new();
+        for (name, kind) in self.read()? {
+            if self.is_directory(&name, kind)? {
+                names.push(name);
+            }
+        }
+        Ok(names)
+    }
+
+    /// All names in this one, sorted, without those that are not UTF-8.
+    ///
+    /// # Errors
+    /// When the directory cannot be read.
+    pub fn names(&self) -> Result<Vec<Component>, SystemError> {
+        Ok(self.read()?.into_iter().map(|(name, _)| name).collect())
+    }
+
+    fn read(&self) -> Result<Vec<(Component, FileType)>, SystemError> {
         let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
         let read = rustix::fs::openat(&self.fd, ".", flags, Mode::empty())
             .and_then(rustix::fs::Dir::new)
@@ -185,29 +308,21 @@ impl Dir {
         let mut names = Vec::new();
         for entry in read {
             let entry = entry.map_err(|e| self.failed("reading", e))?;
-            let name = entry.file_name().to_str().map(Component::new);
-            if let Ok(Ok(name)) = name
-                && self.is_directory(&name, entry.file_type())?
-            {
-                names.push(name);
+            if let Ok(Ok(name)) = entry.file_name().to_str().map(Component::new) {
+                names.push((name, entry.file_type()));
             }
         }
-        names.sort();
+        names.sort_by(|(a, _), (b, _)| a.cmp(b));
         Ok(names)
     }
 
     /// Some file systems do not tell the type in a listing.
-    fn is_directory(
-        &self,
-        name: &Component,
-        told: rustix::fs::FileType,
-    ) -> Result<bool, SystemError> {
-        if told != rustix::fs::FileType::Unknown {
-            return Ok(told == rustix::fs::FileType::Directory);
+    fn is_directory(&self, name: &Component, told: FileType) -> Result<bool, SystemError> {
+        if told != FileType::Unknown {
+            return Ok(told == FileType::Directory);
         }
         match rustix::fs::statat(&self.fd, name.as_str(), AtFlags::SYMLINK_NOFOLLOW) {
-            Ok(stat) => Ok(rustix::fs::FileType::from_raw_mode(stat.st_mode)
-                == rustix::fs::FileType::Directory),
+            Ok(stat) => Ok(FileType::from_raw_mode(stat.st_mode) == FileType::Directory),
             Err(Errno::NOENT) => Ok(false),
             Err(e) => Err(self.failed_at("looking at", name, e)),
         }
@@ -311,6 +426,27 @@ mod tests {
         assert!(dir.remove(&name("link")).is_err());
         assert!(temp.path().join("link").is_symlink());
         assert_eq!(dir.children().unwrap(), [name("sub")]);
+    }
+
+    #[test]
+    fn files_and_links_are_told_from_what_they_are_not() {
+        let temp = tempfile::tempdir().unwrap();
+        let dir = Dir::open(temp.path()).unwrap();
+        dir.make_file(&name("a")).unwrap();
+        dir.make_file(&name("a")).unwrap();
+        std::fs::write(temp.path().join("full"), "x").unwrap();
+        dir.make_link(&name("link"), "a".as_ref()).unwrap();
+        dir.make_link(&name("link"), "a".as_ref()).unwrap();
+        assert!(dir.make_link(&name("link"), "b".as_ref()).is_err());
+        assert!(dir.make_file(&name("link")).is_err());
+        assert_eq!(dir.names().unwrap(), ["a", "full", "link"].map(name));
+        assert_eq!(dir.remove_file(&name("full")).unwrap(), Removal::NotEmpty);
+        assert_eq!(dir.remove_file(&name("link")).unwrap(), Removal::NotEmpty);
+        assert_eq!(dir.remove_link(&name("a")).unwrap(), Removal::NotEmpty);
+        assert_eq!(dir.remove_link(&name("link")).unwrap(), Removal::Removed);
+        assert_eq!(dir.remove_file(&name("a")).unwrap(), Removal::Removed);
+        assert_eq!(dir.remove_file(&name("a")).unwrap(), Removal::Absent);
+        assert_eq!(dir.names().unwrap(), [name("full")]);
     }
 
     #[test]

@@ -109,7 +109,7 @@ impl World {
         let claim = json!({
             "apiVersion": "v1", "kind": "PersistentVolumeClaim", "metadata": {"name": name},
             "spec": {
-                "accessModes": ["ReadWriteMany"], "storageClassName": "", "volumeName": name,
+                "volumeMode": volume["spec"]["volumeMode"], "accessModes": ["ReadWriteMany"], "storageClassName": "", "volumeName": name,
                 "resources": {"requests": {"storage": "1Gi"}},
             },
         });
@@ -154,7 +154,11 @@ impl World {
             .iter()
             .filter(|(field, _)| !volume["spec"][field].is_null());
         let (_, plugin) = fitting.next().context("of no type")?;
-        let target = format!("pods/{uid}/volumes/{}/{claim}", plugin.directory());
+        let in_pod = match volume["spec"]["volumeMode"].as_str() {
+            Some("Block") => "volumeDevices",
+            _ => "volumes",
+        };
+        let target = format!("pods/{uid}/{in_pod}/{}/{claim}", plugin.directory());
         Ok(Path::new(KUBELET).join(target))
     }
 

@@ -6,7 +6,9 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use anyhow::{Context as _, ensure};
-use bitts_agent::{OnNode, Report};
+use bitts_agent::tree::{Step, Stopped, Tree};
+use bitts_agent::{Mount, MountKey, OnNode, Plugin, Report, StageKey, Staging, Task};
+use bitts_api::{Source, VolumeMode};
 use bitts_e2e::uml::guest::run;
 use bitts_mount::device::loops::{self, Access};
 use bitts_mount::device::{self, Contents, Device};
@@ -112,6 +114,166 @@ pub(crate) fn the_life_of_a_local_device() -> anyhow::Result<()> {
         fs::remove_file(&disk.path)?;
         Ok(())
     })
+}
+
+/// M26 to M28: the pod has the device itself, and nothing is written to it but by the pod.
+pub(crate) fn the_life_of_a_raw_device() -> anyhow::Result<()> {
+    let disk = Disk::new("raw")?;
+    with_agent(async |world| {
+        let source = json!({"local": {"path": disk.device.path()}, "volumeMode": "Block"});
+        world.add_source("raw", source, &[]).await?;
+        let link = world.add_pod("p", "raw", false).await?;
+        world.mounted(&link).await?;
+        let map = fs::read_link(&link)?;
+        ensure!(map.starts_with(Path::new(KUBELET).join("plugins/kubernetes.io~local-volume")));
+        ensure!(Device::open(&link)?.number() == disk.device.number());
+        fs::write(&link, "from the pod")?;
+        let other = world.add_pod("q", "raw", false).await?;
+        world.mounted(&other).await?;
+        for (name, link) in [("p", &link), ("q", &other)] {
+            ensure!(Device::open(link)?.number() == disk.device.number());
+            world.end_pod(name).await?;
+            world.unmounted(link).await?;
+        }
+        ensure!(!map.exists() && !map.parent().context("a directory")?.exists());
+        rustix::fs::sync();
+        ensure!(fs::read(&disk.path)?.starts_with(b"from the pod\0"));
+        Ok(())
+    })
+}
+
+/// Whatever an agent came to before it was killed, the next one gets to the same end: mounted once,
+/// formatted once, and nothing left afterwards.
+pub(crate) fn killed_anywhere_with_a_device() -> anyhow::Result<()> {
+    fs::create_dir_all(KUBELET)?;
+    let tree = Tree {
+        kubelet_dir: KUBELET.into(),
+        local_root: "/".into(),
+        devices: DEVICES.into(),
+        patience: PATIENCE,
+    };
+    let disk = Disk::new("killed")?;
+    let mut uuid = None;
+    for mode in [VolumeMode::Filesystem, VolumeMode::Block] {
+        let up = steps(&tree, &disk, mode, usize::MAX)?;
+        let down = clear(&tree, usize::MAX)?;
+        println!("{mode:?}: {up} steps up, {down} steps down");
+        ensure!(up > 5 && down > 5, "{up} and {down} steps");
+        for cut in 0..up.max(down) {
+            steps(&tree, &disk, mode, cut)?;
+            steps(&tree, &disk, mode, usize::MAX)?;
+            if mode == VolumeMode::Filesystem {
+                ensure!(
+                    disk.mounts()? == 2,
+                    "cut at {cut}: {} mounts",
+                    disk.mounts()?
+                );
+                let now = disk.uuid()?;
+                ensure!(*uuid.get_or_insert(now.clone()) == now, "formatted again");
+            }
+            clear(&tree, cut)?;
+            // What is left is found by a scan alone.
+            clear(&tree, usize::MAX)?;
+            ensure!(
+                disk.mounts()? == 0,
+                "cut at {cut}: {} mounts",
+                disk.mounts()?
+            );
+            let left = files(Path::new(KUBELET))?;
+            ensure!(left.is_empty(), "cut at {cut}: {left:?} left");
+        }
+    }
+    Ok(())
+}
+
+/// All that a volume needs for a pod, until the agent is killed before this step. Returns the steps.
+fn steps(tree: &Tree, disk: &Disk, mode: VolumeMode, cut: usize) -> anyhow::Result<usize> {
+    let source = Source::Local {
+        path: disk.device.path().to_str().context("a name")?.into(),
+        fs_type: None,
+    };
+    let staging = Staging {
+        key: StageKey {
+            plugin: Plugin::Local,
+            name: "v".into(),
+        },
+        volume: "v".into(),
+        source: source.clone(),
+        options: [].into(),
+        read_only: false,
+    };
+    let staging = Some(staging).filter(|_| mode == VolumeMode::Filesystem);
+    let mount = Mount {
+        key: MountKey {
+            pod: "p".into(),
+            volume: "v".into(),
+            plugin: Plugin::Local,
+            mode,
+        },
+        source,
+        options: [].into(),
+        read_only: false,
+        staging: staging.clone().map(Box::new),
+    };
+    let stage = staging.map(Task::Stage);
+    perform(tree, stage.into_iter().chain([Task::Mount(mount)]), cut)
+}
+
+/// Takes down what a scan finds.
+fn clear(tree: &Tree, cut: usize) -> anyhow::Result<usize> {
+    let scanned = tree.perform(Task::Scan, &mut |_: Step<'_>| Ok(()));
+    let Report::Scanned {
+        volumes,
+        stages,
+        empty,
+    } = scanned
+    else {
+        anyhow::bail!("{scanned:?}")
+    };
+    let volumes = volumes.into_iter().map(|found| Task::Unmount(found.key));
+    let stages = stages.into_iter().map(Task::Unstage);
+    let empty = empty.into_iter().map(Task::RemovePodDirectory);
+    perform(tree, volumes.chain(stages).chain(empty), cut)
+}
+
+fn perform(tree: &Tree, tasks: impl Iterator<Item = Task>, cut: usize) -> anyhow::Result<usize> {
+    let mut done = 0;
+    for task in tasks {
+        let report = tree.perform(task, &mut |_: Step<'_>| {
+            if done == cut {
+                return Err(Stopped);
+            }
+            done += 1;
+            Ok(())
+        });
+        if done == cut {
+            break;
+        }
+        let failed = matches!(
+            report,
+            Report::StageFailed { .. }
+                | Report::MountFailed { .. }
+                | Report::NeedsDevice(_)
+                | Report::UnmountFailed { .. }
+                | Report::UnstageFailed { .. }
+                | Report::Kept { .. }
+        );
+        ensure!(!failed, "{report:?}");
+    }
+    Ok(done)
+}
+
+/// The files below a directory; directories do not count.
+fn files(dir: &Path) -> anyhow::Result<Vec<PathBuf>> {
+    let mut found = Vec::new();
+    for entry in fs::read_dir(dir)? {
+        let entry = entry?;
+        match entry.file_type()?.is_dir() {
+            true => found.extend(files(&entry.path())?),
+            false => found.push(entry.path()),
+        }
+    }
+    Ok(found)
 }
 
 /// A device with something on it is told and stays as it is; the volumes beside it are mounted.

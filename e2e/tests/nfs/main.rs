@@ -46,6 +46,11 @@ const CASES: &[Case] = &[
         "a_foreign_device_stays_as_it_is",
         disks::a_foreign_device_stays_as_it_is,
     ),
+    ("the_life_of_a_raw_device", disks::the_life_of_a_raw_device),
+    (
+        "killed_anywhere_with_a_device",
+        disks::killed_anywhere_with_a_device,
+    ),
     ("disks_are_found_by_name", disks::disks_are_found_by_name),
 ];
 

@@ -50,7 +50,7 @@ mod node {
     use crate::tree::{Tree, Trouble};
 
     impl Disk for GcePersistentDisk {
-        fn device(&self, tree: &Tree, source: &Source) -> Result<Device, Trouble> {
+        fn find(&self, tree: &Tree, source: &Source) -> Result<Device, Trouble> {
             let name = name(source).ok_or_else(|| not_of_this_type(source))?;
             let directory = tree.devices.join("disk/by-id");
             linked_device(&directory, &format!("google-{name}"), || {

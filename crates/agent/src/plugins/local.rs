@@ -62,6 +62,17 @@ mod node {
             }
             .map_err(|trouble| (MountStep::SetUp, trouble))
         }
+
+        fn device(&self, tree: &Tree, source: &Source) -> Result<Device, Failure> {
+            match look(tree, source)? {
+                Found::Device(device) => Ok(device),
+                Found::Directory(dir) => {
+                    let path = dir.path().display();
+                    let text = format!("{path} is a directory: volumeMode Block needs a device");
+                    Err((MountStep::NewMounter, Trouble::Other(text)))
+                }
+            }
+        }
     }
 
     fn look(tree: &Tree, source: &Source) -> Result<Found, Failure> {

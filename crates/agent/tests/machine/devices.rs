@@ -2,7 +2,7 @@
 
 use bitts_agent::{Alarm, How, Leftover, MountKey, MountStep, OnNode, Plugin, Report, Task};
 use bitts_api::machine::Effect;
-use bitts_api::{Kind, ObjectKey};
+use bitts_api::{Kind, ObjectKey, VolumeMode};
 use serde_json::json;
 
 use crate::run::*;
@@ -251,4 +251,44 @@ fn a_disk_of_a_cloud_is_staged_by_its_name() {
     };
     let mount = mount.unwrap();
     assert_eq!((&mount.key, mount.read_only), (&key, true));
+}
+
+/// M27: a raw block volume is given as it is; nothing is staged for it, and it has words of its own.
+#[test]
+fn a_raw_block_volume_is_not_staged() {
+    let raw = json!({"spec": {"volumeMode": "Block"}});
+    let volume = with(volume(), raw.clone());
+    let mut run = Run::of(vec![volume], vec![with(claim(), raw)], vec![], Vec::new());
+    let effects = run.see(Kind::Pod, pod("a", &["cqh"]));
+    let [Effect::Task(Task::Mount(mount))] = &effects[..] else {
+        panic!("{effects:?}")
+    };
+    let mode = VolumeMode::Block;
+    assert_eq!(mount.key, MountKey { mode, ..key("a") });
+    assert_eq!(mount.staging, None);
+    let mount = mount.clone();
+    let effects = run.fails(mount.clone());
+    assert_eq!(
+        events(&effects),
+        [
+            "MapVolume.NewBlockVolumeMapper initialization failed for volume \"cqh\" : path \"/data/pv\" does not exist"
+        ]
+    );
+    let (_, alarm) = timer(&effects);
+    run.feed(bitts_api::machine::Input::Alarm(alarm));
+    run.mounted(mount.clone());
+    let unmount = Effect::Task(Task::Unmount(mount.key));
+    assert_eq!(delete(&mut run, "a"), [unmount]);
+}
+
+/// M27: what has no device is told.
+#[test]
+fn an_export_has_no_device() {
+    let raw = json!({"spec": {"volumeMode": "Block"}});
+    let nfs = json!({"spec": {"local": null, "nfs": {"server": "nas", "path": "/"}}});
+    let volume = with(with(volume(), raw.clone()), nfs);
+    let mut run = Run::of(vec![volume], vec![with(claim(), raw)], vec![], Vec::new());
+    let effects = run.see(Kind::Pod, pod("a", &["cqh"]));
+    let text = "MapVolume.FindMapperPluginBySpec failed for volume \"cqh\" : volume type \"nfs\" has no block devices: use volumeMode Filesystem";
+    assert_eq!(events(&effects), [text]);
 }

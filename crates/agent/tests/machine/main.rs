@@ -260,7 +260,7 @@ fn gates_refuse_once_and_open_at_once() {
             Kind::Volume,
             json!({"spec": {"volumeMode": "Block"}}),
             volume(),
-            "error processing PVC default/cqh: volumeMode Block is not supported by this agent yet: use Filesystem",
+            "error processing PVC default/cqh: its volumeMode is Filesystem, that of PV \"cqh\" is Block",
         ),
         (
             "another type",

@@ -7,7 +7,7 @@ use bitts_agent::{
     Task,
 };
 use bitts_api::machine::{Effect, Input, Machine as _, Moment};
-use bitts_api::{Kind, Object, ObjectKey, Source};
+use bitts_api::{Kind, Object, ObjectKey, Source, VolumeMode};
 use serde_json::{Value, json};
 
 pub(crate) type Effects = Vec<Effect<Task, Alarm>>;
@@ -234,6 +234,7 @@ pub(crate) fn key(pod: &str) -> MountKey {
         pod: format!("{pod}-uid").into(),
         volume: "cqh".into(),
         plugin: Plugin::Local,
+        mode: VolumeMode::Filesystem,
     }
 }
 
