@@ -7,7 +7,7 @@ use bitts_api::{
 };
 
 use crate::plugins::Plugin;
-use crate::task::{Mount, MountKey, StageKey, Staging};
+use crate::task::{Give, Group, Mount, MountKey, StageKey, Staging};
 
 /// What the gates look at besides the pod.
 pub struct World<'a> {
@@ -53,16 +53,19 @@ pub enum Refusal {
         "MapVolume.FindMapperPluginBySpec failed for volume {0:?} : volume type {1:?} has no block devices: use volumeMode Filesystem"
     )]
     NoDevice(Name, String),
-    /// A volume that belongs to the pod alone.
-    #[error(
-        "error processing PVC {0}: generic ephemeral volumes are not supported by this agent yet: name a claim"
-    )]
-    Ephemeral(String),
+    /// A claim that has the name of the one for a pod's ephemeral volume, and is not the pod's.
+    #[error("error processing PVC {0}: PVC {0} was not created for pod {1} (pod is not owner)")]
+    NotOfPod(String, String),
     /// A type that this agent does not mount.
     #[error(
         "MountVolume.NewMounter initialization failed for volume {0:?} : volume type {1:?} is not supported by this agent"
     )]
     Type(Name, String),
+    /// Mount options for a type that has none (M16).
+    #[error(
+        "MountVolume.MountOptionSupport check failed for volume {0:?} : mount options are not supported for this volume type"
+    )]
+    MountOptions(Name),
     /// Nothing is known of the node itself.
     #[error(
         "MountVolume.NodeAffinity check failed for volume {0:?} : this node has no Node object; create it or start the agent with the right --node-name"
@@ -85,7 +88,7 @@ impl Refusal {
     pub(crate) fn is_final(&self) -> bool {
         matches!(
             self,
-            Self::OtherMode(..) | Self::NoDevice(..) | Self::Ephemeral(_) | Self::Type(..)
+            Self::OtherMode(..) | Self::NoDevice(..) | Self::Type(..)
         )
     }
 }
@@ -109,12 +112,18 @@ pub fn plan(pod: &Pod, volume: &PodVolume, world: &World<'_>) -> Result<Option<M
         Some(namespace) => format!("{namespace}/{name}"),
         None => name.to_string(),
     };
-    if *ephemeral {
-        return Err(Refusal::Ephemeral(place));
-    }
     let Some(claim) = world.claims.get(&(namespace, name.clone())) else {
         return Err(Refusal::NoClaim(place, name.clone()));
     };
+    if *ephemeral && claim.meta.controller.as_ref() != Some(&pod.meta.uid) {
+        return Err(Refusal::NotOfPod(
+            place,
+            match &pod.meta.namespace {
+                Some(namespace) => format!("{namespace}/{}", pod.meta.name),
+                None => pod.meta.name.to_string(),
+            },
+        ));
+    }
     let held = claim
         .meta
         .finalizers
@@ -161,10 +170,32 @@ pub fn plan(pod: &Pod, volume: &PodVolume, world: &World<'_>) -> Result<Option<M
         source: found.source.clone(),
         options: found.mount_options.clone(),
         read_only: *read_only || found.source.is_read_only(),
+        group: None,
         staging: staging(found, plugin).map(Box::new),
     };
+    let group = group(pod, &mount);
+    let mount = Mount { group, ..mount };
     check_node(found, world)?;
+    if !mount.options.is_empty() && !plugin.volume_type().has_mount_options() {
+        return Err(Refusal::MountOptions(bound_to.clone()));
+    }
+    check_alone(found, world)?;
     Ok(Some(mount))
+}
+
+/// Only files of a volume that is written have a group of their pod's, and only where the type
+/// lets them (M35, M38).
+fn group(pod: &Pod, mount: &Mount) -> Option<Group> {
+    let key = &mount.key;
+    let has_files = key.mode == VolumeMode::Filesystem && !mount.read_only;
+    let asked = pod.fs_group.filter(|_| has_files)?;
+    key.plugin.volume_type().has_groups().then_some(Group {
+        gid: asked.gid,
+        give: match asked.on_root_mismatch {
+            true => Give::OnRootMismatch,
+            false => Give::Always,
+        },
+    })
 }
 
 fn staging(volume: &Volume, plugin: Plugin) -> Option<Staging> {
@@ -193,6 +224,11 @@ fn check_node(volume: &Volume, world: &World<'_>) -> Result<(), Refusal> {
     if !node.fits(volume.node_affinity.as_ref()) {
         return Err(Refusal::OtherNode(name.clone()));
     }
+    Ok(())
+}
+
+fn check_alone(volume: &Volume, world: &World<'_>) -> Result<(), Refusal> {
+    let name = &volume.meta.name;
     let one_pod = [AccessMode::ReadWriteOncePod].into_iter().collect();
     if volume.access_modes == one_pod && (world.used_by_another)(name) {
         return Err(Refusal::InUse(name.clone()));

@@ -35,6 +35,10 @@ impl Lanes {
 /// Whom the task waits for; the node itself has no name.
 fn server(task: &Task, tree: &Tree) -> Option<String> {
     match task {
+        // All its files may be looked at.
+        Task::Mount(mount) if mount.group.is_some() => {
+            Some(tree.target(&mount.key).display().to_string())
+        }
         Task::Mount(mount) => {
             let server = mount.key.plugin.mounter().server(&mount.source);
             Some(server.unwrap_or_default().to_owned())

@@ -162,6 +162,13 @@ impl Ledger {
         !self.of_pod(pod).is_empty()
     }
 
+    /// Whether another pod than this has the volume mounted, as far as is known.
+    pub(crate) fn is_used_beside(&self, key: &MountKey) -> bool {
+        self.0.iter().any(|(other, record)| {
+            other.volume == key.volume && other.pod != key.pod && record.actual != Actual::Absent
+        })
+    }
+
     /// Whether another pod than this has the volume, or is about to.
     pub(crate) fn has_other_pod(&self, volume: &Name, pod: &Uid) -> bool {
         self.0

@@ -27,10 +27,10 @@
 //! of any pod, and only the API's word would keep a volume mounted.
 //!
 //! Of section 5 of the contract this leaves out: types that are no [`Plugin`] (a claim's volume of
-//! another type is an event on its pod), attaching, generic ephemeral
-//! claims, fsGroup (M35), subPath (M44), and the check that a container really uses a volume (M2:
-//! all claims of a pod are mounted). Beside a kubelet it must not run, and does not where it
-//! finds one (`kubelet`).
+//! another type is an event on its pod), attaching, subPath (M44), SELinux labels (M46), the loop
+//! device that keeps a raw device (M27), progress of a long fsGroup walk (M36), and the check that a
+//! container really uses a volume (M2: all claims of a pod are mounted). Beside a kubelet it must not
+//! run, and does not where it finds one (`kubelet`).
 //!
 //! ```
 //! use bitts_agent::{Agent, Task};
@@ -74,7 +74,8 @@ pub use grants::grants;
 pub use machine::Agent;
 pub use plugins::Plugin;
 pub use task::{
-    Alarm, How, Leftover, Mount, MountKey, MountStep, OnNode, Report, StageKey, Staging, Task,
+    Alarm, Give, Group, How, Leftover, Mount, MountKey, MountStep, OnNode, Report, StageKey,
+    Staging, Task, Warning,
 };
 #[cfg(feature = "run")]
 pub use worker::{AgentConfig, Mounter, NodeWorker, run};

@@ -17,7 +17,7 @@ use crate::gates::{self, Refusal, World};
 use crate::ledger::{Actual, Job, Ledger};
 use crate::retry::back_off;
 use crate::stages::Stages;
-use crate::task::{Alarm, Mount, MountKey, OnNode, Report, StageKey, Task};
+use crate::task::{Alarm, Give, Mount, MountKey, OnNode, Report, StageKey, Task};
 
 type Effects = Vec<Effect<Task, Alarm>>;
 
@@ -274,7 +274,15 @@ impl Agent {
         let desired = record.desired.clone();
         match (record.start(over, missing.is_none()), desired) {
             (Some(Job::Unmount), _) => out.push(Effect::Task(Task::Unmount(key))),
-            (Some(Job::Mount), Some(mount)) => out.push(Effect::Task(Task::Mount(mount))),
+            (Some(Job::Mount), Some(mut mount)) => {
+                if key.plugin.volume_type().has_one_group()
+                    && self.ledger.is_used_beside(&key)
+                    && let Some(group) = &mut mount.group
+                {
+                    group.give = Give::Never;
+                }
+                out.push(Effect::Task(Task::Mount(mount)));
+            }
             (Some(Job::Mount), None) | (None, _) => {}
         }
         self.stages_to_look_at.extend(missing);
@@ -324,7 +332,12 @@ impl Agent {
                     out.extend(self.about_node("BittsFailedScan", message));
                 }
             }
-            Report::Mounted { mount, .. } => {
+            Report::Mounted { mount, warning, .. } => {
+                let pod = self.pod(&mount.key.pod);
+                out.extend(
+                    pod.zip(warning)
+                        .map(|(pod, warning)| about_pod(pod, warning.reason, warning.message)),
+                );
                 if let Some(record) = self.ledger.get(&mount.key) {
                     self.volumes_to_look_at.insert(mount.key.clone());
                     self.pods_to_look_at

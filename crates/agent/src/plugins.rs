@@ -3,6 +3,7 @@
 //! A new one is a file with a [`VolumeType`] and a line in each list here.
 
 mod gce_persistent_disk;
+mod host_path;
 mod iscsi;
 mod local;
 mod nfs;
@@ -22,11 +23,19 @@ pub enum Plugin {
     GcePersistentDisk,
     /// Disks of iSCSI targets, once the node is logged in there.
     Iscsi,
+    /// Paths of whichever node the pod runs on (M42).
+    HostPath,
 }
 
 impl Plugin {
     /// All of them.
-    pub const ALL: [Self; 4] = [Self::Local, Self::Nfs, Self::GcePersistentDisk, Self::Iscsi];
+    pub const ALL: [Self; 5] = [
+        Self::Local,
+        Self::Nfs,
+        Self::GcePersistentDisk,
+        Self::Iscsi,
+        Self::HostPath,
+    ];
 
     /// The plugin that mounts this.
     #[must_use]
@@ -36,7 +45,8 @@ impl Plugin {
             Source::Nfs { .. } => Some(Self::Nfs),
             Source::GcePersistentDisk { .. } => Some(Self::GcePersistentDisk),
             Source::Iscsi { .. } => Some(Self::Iscsi),
-            Source::HostPath { .. } | Source::Csi { .. } | Source::Other(_) => None,
+            Source::HostPath { .. } => Some(Self::HostPath),
+            Source::Csi { .. } | Source::Other(_) => None,
         }
     }
 
@@ -46,6 +56,7 @@ impl Plugin {
             Self::Nfs => &nfs::Nfs,
             Self::GcePersistentDisk => &gce_persistent_disk::GcePersistentDisk,
             Self::Iscsi => &iscsi::Iscsi,
+            Self::HostPath => &host_path::HostPath,
         }
     }
 
@@ -56,6 +67,7 @@ impl Plugin {
             Self::Nfs => &nfs::Nfs,
             Self::GcePersistentDisk => &gce_persistent_disk::GcePersistentDisk,
             Self::Iscsi => &iscsi::Iscsi,
+            Self::HostPath => &host_path::HostPath,
         }
     }
 
@@ -90,6 +102,21 @@ pub(crate) trait VolumeType {
 
     /// Whether a volume of this type may turn out to be a directory, which is not staged.
     fn may_be_directory(&self) -> bool {
+        false
+    }
+
+    /// Whether mount options mean anything for this type (M16).
+    fn has_mount_options(&self) -> bool {
+        true
+    }
+
+    /// Whether the files are given to the pod's group (M35).
+    fn has_groups(&self) -> bool {
+        self.stage_directory().is_some()
+    }
+
+    /// Whether that is done only for the first pod on the node (M38).
+    fn has_one_group(&self) -> bool {
         false
     }
 }

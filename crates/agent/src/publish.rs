@@ -1,10 +1,13 @@
 //! A volume in a pod's directory: made, and bound to what it shows.
 
+use std::time::Duration;
+
 use bitts_mount::bind::{self, Options};
 use bitts_mount::dir::{Component, Dir};
+use bitts_mount::group;
 
 use crate::stage::something_else;
-use crate::task::{How, Mount, MountKey};
+use crate::task::{Give, Group, How, Mount, MountKey, Warning};
 use crate::tree::{Step, Tree, Trouble, Watcher, name};
 
 /// Where a volume is mounted for a pod.
@@ -126,4 +129,47 @@ pub(crate) fn descend(mut dir: Dir, parts: &[&str]) -> Result<Option<Dir>, Troub
         }
     }
     Ok(Some(dir))
+}
+
+/// A walk through a volume that takes longer is given up for the time being.
+const LONGEST_WALK: Duration = Duration::from_secs(60 * 60);
+
+impl Tree {
+    /// Gives what is mounted for a pod to its group; tells what keeps the pod from using all of it.
+    pub(crate) fn give(&self, mount: &Mount) -> Result<Option<Warning>, Trouble> {
+        let Some(Group { gid, give }) = mount.group else {
+            return Ok(None);
+        };
+        let pod = mount.key.pod.to_string();
+        let above = ["pods", &pod, "volumes", mount.key.plugin.directory()];
+        let above = self.directory(&above)?;
+        let name = name(mount.key.volume.as_str())?;
+        let Some(dir) = above.map(|above| above.child(&name)).transpose()?.flatten() else {
+            return Ok(None); // taken away meanwhile
+        };
+        if group::is_given(&dir, gid)? && give != Give::Always {
+            return Ok(None);
+        }
+        let volume = &mount.key.volume;
+        if give == Give::Never {
+            let has = group::of(&dir)?;
+            let message = format!(
+                "The requested fsGroup is {gid}, but the volume {volume} has GID {has}. The volume may not be shareable."
+            );
+            let reason = "AlreadyMountedVolume";
+            return Ok((has != gid).then_some(Warning { reason, message }));
+        }
+        let given = group::give_in_child(&dir, gid, LONGEST_WALK).map_err(|error| {
+            Trouble::Other(format!("giving the volume to fsGroup {gid}: {error}"))
+        })?;
+        if given.failed == 0 {
+            return Ok(None);
+        }
+        let message = format!(
+            "fsGroup {gid} could not be set on {} files of volume {volume:?}, the first is {}: the pod may not be able to use them",
+            given.failed, given.first
+        );
+        let reason = "VolumePermissionChangeFailed";
+        Ok(Some(Warning { reason, message }))
+    }
 }

@@ -55,8 +55,30 @@ pub struct Mount {
     pub options: Box<[Box<str>]>,
     /// Whether the pod only reads.
     pub read_only: bool,
+    /// The group to which the files are given.
+    pub group: Option<Group>,
     /// The device that must be mounted before, where the volume is on one.
     pub staging: Option<Box<Staging>>,
+}
+
+/// The group of a volume's files (M35).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Group {
+    /// Its number.
+    pub gid: u32,
+    /// Which files are given to it.
+    pub give: Give,
+}
+
+/// Which files of a volume are given to a group.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Give {
+    /// All, at each mount.
+    Always,
+    /// All, unless the root is the group's (M36).
+    OnRootMismatch,
+    /// None, as another pod uses them; that its group is another one is told (M38).
+    Never,
 }
 
 /// A device on the node, mounted once for all pods that use a volume on it (M6). One task of it
@@ -171,6 +193,8 @@ pub enum Report {
         target: PathBuf,
         /// How that came about.
         how: How,
+        /// What went wrong without keeping the volume from being used.
+        warning: Option<Warning>,
     },
     /// The volume is on a device, which must be staged first. Nothing was done.
     NeedsDevice(Mount),
@@ -210,6 +234,15 @@ pub enum Report {
     },
     /// A pod's empty directories were removed, as far as they were empty.
     PodDirectoryRemoved(Uid),
+}
+
+/// What a pod is told besides that its volume is mounted.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Warning {
+    /// The event's reason.
+    pub reason: &'static str,
+    /// What is wrong, and what to do.
+    pub message: String,
 }
 
 /// How a volume came to be mounted.

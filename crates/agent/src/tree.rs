@@ -14,7 +14,7 @@ use bitts_mount::nfs::NfsError;
 use bitts_mount::{SystemError, holders};
 
 use crate::plugins::Plugin;
-use crate::task::{How, Mount, MountKey, MountStep, Report, Task, in_pod};
+use crate::task::{How, Mount, MountKey, MountStep, Report, Task, Warning, in_pod};
 
 /// Where the agent mounts, and from where.
 #[derive(Clone, Debug)]
@@ -118,10 +118,11 @@ impl Tree {
                 },
             },
             Task::Mount(mount) => match self.mount(&mount, watcher) {
-                Ok(how) => Report::Mounted {
+                Ok((how, warning)) => Report::Mounted {
                     target: self.target(&mount.key),
                     mount,
                     how,
+                    warning,
                 },
                 Err((_, Trouble::NotStaged)) => Report::NeedsDevice(mount),
                 Err((step, trouble)) => Report::MountFailed {
@@ -163,14 +164,23 @@ impl Tree {
         self.kubelet_dir.join(key.target())
     }
 
-    fn mount(&self, mount: &Mount, watcher: Watcher<'_>) -> Result<How, (MountStep, Trouble)> {
+    fn mount(
+        &self,
+        mount: &Mount,
+        watcher: Watcher<'_>,
+    ) -> Result<(How, Option<Warning>), (MountStep, Trouble)> {
         let mounter = mount.key.plugin.mounter();
+        let set_up = |trouble| (MountStep::SetUp, trouble);
         match mount.key.mode {
-            VolumeMode::Filesystem => mounter.set_up(self, mount, watcher),
-            VolumeMode::Block => mounter.device(self, &mount.source).and_then(|device| {
-                let mapped = self.map(&mount.key, &device, watcher);
-                mapped.map_err(|trouble| (MountStep::SetUp, trouble))
-            }),
+            VolumeMode::Filesystem => {
+                let how = mounter.set_up(self, mount, watcher)?;
+                Ok((how, self.give(mount).map_err(set_up)?))
+            }
+            VolumeMode::Block => {
+                let device = mounter.device(self, &mount.source)?;
+                let how = self.map(&mount.key, &device, watcher).map_err(set_up)?;
+                Ok((how, None))
+            }
         }
     }
 

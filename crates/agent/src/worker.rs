@@ -127,6 +127,7 @@ impl NodeWorker {
                     mount,
                     target,
                     how: How::Shown,
+                    warning: None,
                 }
             }
             Task::Unmount(key) => {
@@ -204,9 +205,14 @@ fn log(report: &Report) {
             );
         }
         Report::ScanFailed(error) => tracing::error!(error, "cannot scan the kubelet's directory"),
-        Report::Mounted { mount, target, how } => {
+        Report::Mounted {
+            mount,
+            target,
+            how,
+            warning,
+        } => {
             let (volume, pod) = (&mount.key.volume, &mount.key.pod);
-            tracing::info!(%volume, %pod, source = %mount.source, target = %target.display(), ?how, "mounted");
+            tracing::info!(%volume, %pod, source = %mount.source, target = %target.display(), ?how, ?warning, "mounted");
         }
         Report::NeedsDevice(mount) => {
             tracing::debug!(volume = %mount.key.volume, "is on a device");

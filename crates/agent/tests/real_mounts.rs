@@ -403,6 +403,7 @@ fn on_the_host(temp: &Path) -> (Tree, Mount) {
         },
         options: [].into(),
         read_only: false,
+        group: None,
         staging: None,
     };
     (
@@ -546,6 +547,7 @@ fn the_worker_mounts_and_tells() {
         },
         options: [].into(),
         read_only: false,
+        group: None,
         staging: None,
     };
     let (observer, mut observed) = tokio::sync::mpsc::unbounded_channel();
@@ -566,6 +568,7 @@ fn the_worker_mounts_and_tells() {
             mount: mount.clone(),
             target: target.clone(),
             how: How::Shown,
+            warning: None,
         };
         assert_eq!(report, would_be);
         assert!(!target.exists());
@@ -587,7 +590,8 @@ fn the_worker_mounts_and_tells() {
             Report::Mounted {
                 mount: mount.clone(),
                 target,
-                how: How::Now
+                how: How::Now,
+                warning: None,
             }
         );
         assert!(

@@ -55,7 +55,7 @@ pub use modes::{AccessMode, AccessModes, VolumeMode};
 pub use node::Node;
 pub use node_selector::NodeSelector;
 pub use object::{Kind, Object, ObjectKey};
-pub use pod::{ClaimTemplate, Pod, PodPhase, PodVolume, PodVolumeSource};
+pub use pod::{ClaimTemplate, FsGroup, Pod, PodPhase, PodVolume, PodVolumeSource};
 pub use quantity::Quantity;
 pub use recent::Recent;
 pub use requirement::Requirement;

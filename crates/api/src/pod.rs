@@ -25,6 +25,17 @@ pub struct Pod {
     pub volumes: Box<[PodVolume]>,
     /// What the claims of its generic ephemeral volumes are made from.
     pub claim_templates: Box<[ClaimTemplate]>,
+    /// The group that shall own the files of its volumes.
+    pub fs_group: Option<FsGroup>,
+}
+
+/// The group of the files of a pod's volumes (M35).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct FsGroup {
+    /// Its number.
+    pub gid: u32,
+    /// Whether to look at the volume's root only, where that is the group's already (M36).
+    pub on_root_mismatch: bool,
 }
 
 impl Pod {
@@ -131,6 +142,25 @@ struct Spec {
     node_name: Option<Box<str>>,
     #[serde(default, deserialize_with = "or_default")]
     volumes: Vec<WireVolume>,
+    #[serde(default, deserialize_with = "or_default")]
+    security_context: SecurityContext,
+}
+
+#[derive(Default, Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct SecurityContext {
+    fs_group: Option<u32>,
+    #[serde(default, deserialize_with = "or_default")]
+    fs_group_change_policy: Box<str>,
+}
+
+impl SecurityContext {
+    fn fs_group(&self) -> Option<FsGroup> {
+        self.fs_group.map(|gid| FsGroup {
+            gid,
+            on_root_mismatch: &*self.fs_group_change_policy == "OnRootMismatch",
+        })
+    }
 }
 
 /// Read by hand: the type of a volume is the name of whichever field is left over.
@@ -263,6 +293,7 @@ impl From<Wire> for Pod {
             });
         }
         Self {
+            fs_group: spec.security_context.fs_group(),
             node: spec
                 .node_name
                 .filter(|n| !n.is_empty())

@@ -35,6 +35,7 @@ mod crew;
 pub mod device;
 pub mod dir;
 mod error;
+pub mod group;
 pub mod holders;
 mod namespace;
 pub mod nfs;

@@ -33,6 +33,23 @@ pub enum PathKind {
     BlockDevice,
 }
 
+/// What may be at a path.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum FileKind {
+    /// A directory.
+    Directory,
+    /// A regular file.
+    File,
+    /// A socket.
+    Socket,
+    /// A character device.
+    CharacterDevice,
+    /// A block device.
+    BlockDevice,
+    /// Something else.
+    Other,
+}
+
 /// Why a volume's path cannot be used.
 #[derive(Debug, thiserror::Error)]
 pub enum PathError {
@@ -105,19 +122,10 @@ impl Root {
     /// # Errors
     /// When there is nothing a volume can be, with the texts that users know from the kubelet (E8).
     pub fn resolve(&self, path: &Path) -> Result<Resolved, PathError> {
-        let inside = path
-            .strip_prefix("/")
-            .map_err(|_| PathError::Invalid(path.to_owned()))?;
-        if inside.components().any(|part| part == Part::ParentDir) {
-            return Err(PathError::Invalid(path.to_owned()));
-        }
-        let fd = self.open_handle(inside).map_err(|e| match e {
-            Errno::NOENT => PathError::Missing(path.to_owned()),
-            Errno::NOTDIR => PathError::NotADirectory(path.to_owned()),
-            Errno::LOOP => PathError::Circular(path.to_owned()),
-            Errno::XDEV => self.leaving_link(path, inside),
-            e => system(path, e),
-        })?;
+        let inside = inside(path)?;
+        let fd = self
+            .open_handle(inside)
+            .map_err(|e| self.explain(path, inside, e))?;
         let stat = rustix::fs::fstat(&fd).map_err(|e| system(path, e))?;
         let unsupported = |what| Err(PathError::Unsupported(path.to_owned(), what));
         let kind = match FileType::from_raw_mode(stat.st_mode) {
@@ -133,6 +141,84 @@ impl Root {
             dir: Dir::from_parts(fd, self.dir.path().join(inside)),
             kind,
         })
+    }
+
+    /// What is at a path, links followed as in [`Root::resolve`]; `None` when nothing is.
+    ///
+    /// # Errors
+    /// When the path is no good, or leads out of the root.
+    pub fn look(&self, path: &Path) -> Result<Option<FileKind>, PathError> {
+        let inside = inside(path)?;
+        let fd = match self.open_handle(inside) {
+            Ok(fd) => fd,
+            Err(Errno::NOENT) => return Ok(None),
+            Err(e) => return Err(self.explain(path, inside, e)),
+        };
+        let stat = rustix::fs::fstat(&fd).map_err(|e| system(path, e))?;
+        Ok(Some(match FileType::from_raw_mode(stat.st_mode) {
+            FileType::Directory => FileKind::Directory,
+            FileType::RegularFile => FileKind::File,
+            FileType::Socket => FileKind::Socket,
+            FileType::CharacterDevice => FileKind::CharacterDevice,
+            FileType::BlockDevice => FileKind::BlockDevice,
+            _ => FileKind::Other,
+        }))
+    }
+
+    /// Makes a directory (mode 0755) and all that are missing above it.
+    ///
+    /// # Errors
+    /// When one cannot be made.
+    pub fn make_directory(&self, path: &Path) -> Result<(), PathError> {
+        let missing: Vec<_> = path
+            .ancestors()
+            .take_while(|part| !matches!(self.look(part), Ok(Some(_))))
+            .collect();
+        for part in missing.into_iter().rev() {
+            self.make(part, |parent, name| {
+                rustix::fs::mkdirat(parent, name, Mode::from_raw_mode(0o755))
+            })?;
+        }
+        Ok(())
+    }
+
+    /// Makes an empty file (mode 0644) in a directory that is there.
+    ///
+    /// # Errors
+    /// When it cannot be made.
+    pub fn make_file(&self, path: &Path) -> Result<(), PathError> {
+        let flags = OFlags::CREATE | OFlags::EXCL | OFlags::WRONLY | OFlags::CLOEXEC;
+        self.make(path, |parent, name| {
+            rustix::fs::openat(parent, name, flags, Mode::from_raw_mode(0o644)).map(drop)
+        })
+    }
+
+    fn make(
+        &self,
+        path: &Path,
+        make: impl FnOnce(&rustix::fd::OwnedFd, &std::ffi::OsStr) -> Result<(), Errno>,
+    ) -> Result<(), PathError> {
+        let inside = inside(path)?;
+        let (Some(parent), Some(name)) = (inside.parent(), inside.file_name()) else {
+            return Err(PathError::Invalid(path.to_owned()));
+        };
+        let parent = self
+            .open_handle(parent)
+            .map_err(|e| self.explain(path, inside, e))?;
+        match make(&parent, name) {
+            Ok(()) | Err(Errno::EXIST) => Ok(()),
+            Err(e) => Err(system(path, e)),
+        }
+    }
+
+    fn explain(&self, path: &Path, inside: &Path, error: Errno) -> PathError {
+        match error {
+            Errno::NOENT => PathError::Missing(path.to_owned()),
+            Errno::NOTDIR => PathError::NotADirectory(path.to_owned()),
+            Errno::LOOP => PathError::Circular(path.to_owned()),
+            Errno::XDEV => self.leaving_link(path, inside),
+            e => system(path, e),
+        }
     }
 
     fn open_handle(&self, inside: &Path) -> Result<rustix::fd::OwnedFd, Errno> {
@@ -175,6 +261,17 @@ impl Root {
             };
         }
         system(path, Errno::XDEV)
+    }
+}
+
+/// A volume's path as one that starts at the root.
+fn inside(path: &Path) -> Result<&Path, PathError> {
+    let inside = path
+        .strip_prefix("/")
+        .map_err(|_| PathError::Invalid(path.to_owned()))?;
+    match inside.components().any(|part| part == Part::ParentDir) {
+        true => Err(PathError::Invalid(path.to_owned())),
+        false => Ok(inside),
     }
 }
 

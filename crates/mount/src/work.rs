@@ -19,6 +19,7 @@ pub(crate) const MOUNT_NFS: &str = "mount-nfs";
 pub(crate) const UNMOUNT: &str = "unmount";
 pub(crate) const PROBE: &str = "probe";
 pub(crate) const SWEEP: &str = "sweep";
+pub(crate) const GROUP: &str = "group";
 
 /// The ways to unmount.
 pub(crate) const NORMAL: &str = "normal";
@@ -78,6 +79,9 @@ pub(crate) fn perform(words: &[String]) -> Result<String, Failure> {
     let words: Vec<&str> = words.iter().map(String::as_str).collect();
     if let [device::work::DEVICE, words @ ..] = &*words {
         return device::work::perform(words);
+    }
+    if let [GROUP, gid] = &*words {
+        return crate::group::give_here(gid);
     }
     perform_on_directory(&words).map(|()| String::new())
 }

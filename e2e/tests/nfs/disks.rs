@@ -1,17 +1,17 @@
 //! Volumes on devices, through the agent: loop devices in their stead.
 
 use std::fs::{self, File};
-use std::os::unix::fs::symlink;
+use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _, symlink};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use anyhow::{Context as _, ensure};
 use bitts_agent::tree::{Step, Stopped, Tree};
-use bitts_agent::{Mount, MountKey, OnNode, Plugin, Report, StageKey, Staging, Task};
+use bitts_agent::{Give, Group, Mount, MountKey, OnNode, Plugin, Report, StageKey, Staging, Task};
 use bitts_api::{Source, VolumeMode};
 use bitts_e2e::uml::guest::run;
 use bitts_mount::device::loops::{self, Access};
-use bitts_mount::device::{self, Contents, Device};
+use bitts_mount::device::{self, Contents, Device, FsType};
 use bitts_mount::table::MountTable;
 use serde_json::json;
 
@@ -146,12 +146,7 @@ pub(crate) fn the_life_of_a_raw_device() -> anyhow::Result<()> {
 /// formatted once, and nothing left afterwards.
 pub(crate) fn killed_anywhere_with_a_device() -> anyhow::Result<()> {
     fs::create_dir_all(KUBELET)?;
-    let tree = Tree {
-        kubelet_dir: KUBELET.into(),
-        local_root: "/".into(),
-        devices: DEVICES.into(),
-        patience: PATIENCE,
-    };
+    let tree = tree();
     let disk = Disk::new("killed")?;
     let mut uuid = None;
     for mode in [VolumeMode::Filesystem, VolumeMode::Block] {
@@ -186,10 +181,93 @@ pub(crate) fn killed_anywhere_with_a_device() -> anyhow::Result<()> {
     Ok(())
 }
 
+/// M35, M36, M38: a pod's group may use what others wrote, and nothing is followed out of the volume.
+pub(crate) fn files_are_given_to_a_group() -> anyhow::Result<()> {
+    fs::create_dir_all(KUBELET)?;
+    let tree = tree();
+    let volume = Path::new("/mnt/volume");
+    fs::create_dir_all(volume)?;
+    let disk = Disk::new("group")?;
+    device::format(&disk.device, FsType::Ext4, PATIENCE)?;
+    let path = disk.device.path().to_str().context("a name")?;
+    run("mount", &[path, "/mnt/volume"])?;
+    fs::create_dir_all(volume.join("a/b"))?;
+    fs::write(volume.join("a/file"), "x")?;
+    fs::write("/mnt/outside", "x")?;
+    symlink("/mnt/outside", volume.join("link"))?;
+    fs::create_dir_all(volume.join("mounted"))?;
+    run("mount", &["-t", "tmpfs", "none", "/mnt/volume/mounted"])?;
+    for path in ["/mnt/volume/a/file", "/mnt/outside"] {
+        fs::set_permissions(path, fs::Permissions::from_mode(0o600))?;
+    }
+    let mount = |pod: &str, gid: u32, give: Give| {
+        let mut mount = mount(volume, VolumeMode::Filesystem);
+        mount.key.pod = pod.into();
+        mount.group = Some(Group { gid, give });
+        let report = tree.perform(Task::Mount(mount), &mut |_: Step<'_>| Ok(()));
+        match report {
+            Report::Mounted { warning, .. } => Ok(warning.map(|warning| warning.message)),
+            other => anyhow::bail!("{other:?}"),
+        }
+    };
+    ensure!(mount("p", 2000, Give::Always)?.is_none());
+    let shown = |path: &str| {
+        let meta = fs::symlink_metadata(path)?;
+        anyhow::Ok((meta.gid(), meta.mode() & 0o7777))
+    };
+    ensure!(shown("/mnt/volume/a/file")? == (2000, 0o660));
+    ensure!(shown("/mnt/volume/a/b")? == (2000, 0o2775));
+    ensure!(shown("/mnt/volume")?.0 == 2000);
+    ensure!(shown("/mnt/volume/link")?.0 == 2000);
+    ensure!(shown("/mnt/outside")? == (0, 0o600), "it left the volume");
+    ensure!(shown("/mnt/volume/mounted")?.0 == 0, "it entered a mount");
+
+    // The root is right, so nothing is looked at.
+    fs::write(volume.join("new"), "x")?;
+    fs::set_permissions(volume.join("new"), fs::Permissions::from_mode(0o600))?;
+    ensure!(mount("q", 2000, Give::OnRootMismatch)?.is_none());
+    ensure!(shown("/mnt/volume/new")?.1 == 0o600);
+    // Another group's pod is told, and takes nothing from the first.
+    let told = mount("r", 3000, Give::Never)?.context("not told")?;
+    ensure!(
+        told.contains("fsGroup is 3000") && told.contains("GID 2000"),
+        "{told}"
+    );
+    ensure!(shown("/mnt/volume/a/file")?.0 == 2000);
+    // What cannot be changed is told.
+    run("chattr", &["+i", "/mnt/volume/a/file"])?;
+    let told = mount("s", 4000, Give::Always)?;
+    run("chattr", &["-i", "/mnt/volume/a/file"])?;
+    let told = told.context("not told")?;
+    println!("{told}");
+    ensure!(
+        told.contains("1 files") && told.contains("a/file"),
+        "{told}"
+    );
+    ensure!(shown("/mnt/volume")?.0 == 2000, "it says that all is done");
+    Ok(())
+}
+
+fn tree() -> Tree {
+    Tree {
+        kubelet_dir: KUBELET.into(),
+        local_root: "/".into(),
+        devices: DEVICES.into(),
+        patience: PATIENCE,
+    }
+}
+
 /// All that a volume needs for a pod, until the agent is killed before this step. Returns the steps.
 fn steps(tree: &Tree, disk: &Disk, mode: VolumeMode, cut: usize) -> anyhow::Result<usize> {
+    let mount = mount(disk.device.path(), mode);
+    let staging = mount.staging.as_deref().cloned();
+    let stage = staging.map(Task::Stage);
+    perform(tree, stage.into_iter().chain([Task::Mount(mount)]), cut)
+}
+
+fn mount(path: &Path, mode: VolumeMode) -> Mount {
     let source = Source::Local {
-        path: disk.device.path().to_str().context("a name")?.into(),
+        path: path.display().to_string().into(),
         fs_type: None,
     };
     let staging = Staging {
@@ -202,8 +280,8 @@ fn steps(tree: &Tree, disk: &Disk, mode: VolumeMode, cut: usize) -> anyhow::Resu
         options: [].into(),
         read_only: false,
     };
-    let staging = Some(staging).filter(|_| mode == VolumeMode::Filesystem);
-    let mount = Mount {
+    let has_stage = mode == VolumeMode::Filesystem;
+    Mount {
         key: MountKey {
             pod: "p".into(),
             volume: "v".into(),
@@ -213,10 +291,9 @@ fn steps(tree: &Tree, disk: &Disk, mode: VolumeMode, cut: usize) -> anyhow::Resu
         source,
         options: [].into(),
         read_only: false,
-        staging: staging.clone().map(Box::new),
-    };
-    let stage = staging.map(Task::Stage);
-    perform(tree, stage.into_iter().chain([Task::Mount(mount)]), cut)
+        group: None,
+        staging: has_stage.then(|| Box::new(staging)),
+    }
 }
 
 /// Takes down what a scan finds.

@@ -51,6 +51,10 @@ const CASES: &[Case] = &[
         "killed_anywhere_with_a_device",
         disks::killed_anywhere_with_a_device,
     ),
+    (
+        "files_are_given_to_a_group",
+        disks::files_are_given_to_a_group,
+    ),
     ("disks_are_found_by_name", disks::disks_are_found_by_name),
 ];
 

@@ -17,6 +17,10 @@ impl VolumeType for Local {
     fn may_be_directory(&self) -> bool {
         true
     }
+
+    fn has_one_group(&self) -> bool {
+        true
+    }
 }
 
 #[cfg(feature = "run")]

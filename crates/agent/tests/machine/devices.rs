@@ -1,6 +1,8 @@
 //! Volumes on devices: staged before the first pod, taken down after the last (M6, M7, M14, M23).
 
-use bitts_agent::{Alarm, How, Leftover, MountKey, MountStep, OnNode, Plugin, Report, Task};
+use bitts_agent::{
+    Alarm, Give, Group, How, Leftover, MountKey, MountStep, OnNode, Plugin, Report, Task, Warning,
+};
 use bitts_api::machine::Effect;
 use bitts_api::{Kind, ObjectKey, VolumeMode};
 use serde_json::json;
@@ -291,4 +293,73 @@ fn an_export_has_no_device() {
     let effects = run.see(Kind::Pod, pod("a", &["cqh"]));
     let text = "MapVolume.FindMapperPluginBySpec failed for volume \"cqh\" : volume type \"nfs\" has no block devices: use volumeMode Filesystem";
     assert_eq!(events(&effects), [text]);
+}
+
+/// M35 to M38: files are given to a pod's group where it writes, and a local volume only by the first
+/// pod that has it.
+#[test]
+fn files_are_given_to_the_pods_group() {
+    let group = |run: &mut Run, name: &str, context: serde_json::Value, read_only: bool| {
+        let of_pod = json!({"spec": {"securityContext": context, "volumes": [
+            {"name": "data0", "persistentVolumeClaim": {"claimName": "cqh", "readOnly": read_only}}]}});
+        let effects = run.see(Kind::Pod, with(pod(name, &["cqh"]), of_pod));
+        let [Effect::Task(Task::Mount(mount))] = &effects[..] else {
+            panic!("{effects:?}")
+        };
+        mount.group
+    };
+    let gives = |give| Some(Group { gid: 2000, give });
+    let mut run = Run::ready();
+    assert_eq!(group(&mut run, "a", json!({}), false), None);
+    let always = json!({"fsGroup": 2000});
+    assert_eq!(group(&mut run, "b", always.clone(), true), None);
+    assert_eq!(
+        group(&mut run, "c", always.clone(), false),
+        gives(Give::Always)
+    );
+    let rarely = json!({"fsGroup": 2000, "fsGroupChangePolicy": "OnRootMismatch"});
+    assert_eq!(
+        group(&mut run, "d", rarely, false),
+        gives(Give::OnRootMismatch)
+    );
+    run.mounted(mount("a"));
+    assert_eq!(group(&mut run, "e", always, false), gives(Give::Never));
+    let effects = run.report(Report::Mounted {
+        mount: mount("e"),
+        target: key("e").target(),
+        how: How::Now,
+        warning: Some(Warning {
+            reason: "AlreadyMountedVolume",
+            message: "it has GID 3000".to_owned(),
+        }),
+    });
+    assert_eq!(events(&effects), ["it has GID 3000"]);
+}
+
+/// M2: the claim of an ephemeral volume must be the pod's own.
+#[test]
+fn an_ephemeral_volume_is_the_pods_own() {
+    let ephemeral =
+        json!({"spec": {"volumes": [{"name": "c", "ephemeral": {"volumeClaimTemplate": {}}}]}});
+    let owned_by = |uid: &str| {
+        let owner = json!({"apiVersion": "v1", "kind": "Pod", "name": "web", "uid": uid,
+            "controller": true});
+        json!({"metadata": {"name": "web-c", "uid": "c-1", "ownerReferences": [owner]}})
+    };
+    let volume = || with(volume(), json!({"spec": {"claimRef": {"name": "web-c"}}}));
+    for (uid, text) in [
+        ("web-uid", None),
+        (
+            "other",
+            Some(
+                "error processing PVC default/web-c: PVC default/web-c was not created for pod default/web (pod is not owner)",
+            ),
+        ),
+    ] {
+        let claim = with(claim(), owned_by(uid));
+        let mut run = Run::of(vec![volume()], vec![claim], vec![], Vec::new());
+        let effects = run.see(Kind::Pod, with(pod("web", &[]), ephemeral.clone()));
+        assert_eq!(events(&effects).first().copied(), text);
+        assert_eq!(effects == mounts("web"), text.is_none(), "{effects:?}");
+    }
 }

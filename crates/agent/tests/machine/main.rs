@@ -178,6 +178,7 @@ fn follows_what_its_pods_wait_for_until_it_is_mounted() {
             mount: mount(pod),
             target: key(pod).target(),
             how: How::Now,
+            warning: None,
         })
     };
     assert_eq!(feed(mounted("web")), [], "the other pod still waits");
@@ -270,6 +271,13 @@ fn gates_refuse_once_and_open_at_once() {
             r#"MountVolume.NewMounter initialization failed for volume "cqh" : volume type "rbd" is not supported by this agent"#,
         ),
         (
+            "mount options where nothing is mounted",
+            Kind::Volume,
+            json!({"spec": {"local": null, "hostPath": {"path": "/x"}, "mountOptions": ["ro"]}}),
+            volume(),
+            r#"MountVolume.MountOptionSupport check failed for volume "cqh" : mount options are not supported for this volume type"#,
+        ),
+        (
             "another node",
             Kind::Node,
             json!({"metadata": {"labels": {"cqh": "someone-else"}}}),
@@ -359,7 +367,7 @@ fn an_unsupported_volume_does_not_keep_the_others_down() {
         "{texts:?}"
     );
     assert!(
-        texts[0].contains("generic ephemeral volumes are not supported"),
+        texts[0].contains(r#"persistentvolumeclaims "web-c" not found"#),
         "{texts:?}"
     );
     assert!(effects.contains(&mounts("web")[0]), "{effects:?}");

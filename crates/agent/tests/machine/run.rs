@@ -208,6 +208,7 @@ impl Run {
             mount,
             target,
             how: How::Now,
+            warning: None,
         })
     }
 
@@ -270,6 +271,7 @@ pub(crate) fn mount(pod: &str) -> Mount {
         source: local("/data/pv"),
         options: [].into(),
         read_only: false,
+        group: None,
         staging: Some(Box::new(staging())),
     }
 }

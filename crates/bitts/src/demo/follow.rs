@@ -146,7 +146,9 @@ pub(crate) async fn mounts(
 ) -> Result<()> {
     while let Some(report) = reports.recv().await {
         let (step, pod, detail) = match report {
-            Report::Mounted { mount, target, how } => {
+            Report::Mounted {
+                mount, target, how, ..
+            } => {
                 let command = format!("mount --bind {} {}", mount.source, target.display());
                 let detail = match how {
                     How::Now => command,
