@@ -206,7 +206,7 @@ fn follows_what_its_pods_wait_for_until_it_is_mounted() {
 /// the gate at once.
 #[test]
 fn gates_refuse_once_and_open_at_once() {
-    let table: [(&str, Kind, Value, Value, &str); 10] = [
+    let table: [(&str, Kind, Value, Value, &str); 11] = [
         (
             "no claim",
             Kind::Claim,
