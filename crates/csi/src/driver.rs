@@ -1,0 +1,237 @@
+//! Calls to a driver.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+use std::time::Duration;
+
+use hyper_util::rt::TokioIo;
+use tokio::net::UnixStream;
+use tonic::transport::{Channel, Endpoint};
+use tonic::{Response, Status};
+
+use crate::error::CsiError;
+use crate::v1::controller_client::ControllerClient;
+use crate::v1::identity_client::IdentityClient;
+use crate::v1::node_client::NodeClient;
+use crate::v1::node_service_capability::Type;
+use crate::v1::node_service_capability::rpc::Type as Rpc;
+use crate::v1::{self};
+
+/// A connection to a driver.
+#[derive(Clone, Debug)]
+pub struct Driver {
+    channel: Channel,
+    patience: Duration,
+}
+
+/// What a driver's node plugin can do.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct NodeCapabilities {
+    /// Volumes are staged once for all pods before they are published.
+    pub stages: bool,
+    /// How full a volume is.
+    pub stats: bool,
+    /// Volumes grow.
+    pub expands: bool,
+    /// A pod's group is given to the driver, which sees to the files itself.
+    pub mounts_for_group: bool,
+    /// It tells a single pod from a single node.
+    pub one_writer: bool,
+}
+
+/// Calls one method of a service: within the deadline, and with an error that says which.
+macro_rules! call {
+    ($self:ident, $client:ident . $method:ident ( $request:expr ), $name:literal) => {{
+        let mut client = $client::new($self.channel.clone());
+        $self.within($name, client.$method($request)).await
+    }};
+}
+
+impl Driver {
+    /// Connects to the driver at this socket. `patience` is how long each call may take.
+    ///
+    /// # Errors
+    /// When nobody listens there.
+    pub async fn connect(socket: &Path, patience: Duration) -> Result<Self, CsiError> {
+        let path = socket.to_owned();
+        let absent = |source| CsiError::Absent {
+            path: path.clone(),
+            source,
+        };
+        // The first connection is made here, so that what keeps it from being made is told as it is.
+        let first = UnixStream::connect(&path).await.map_err(absent)?;
+        let mut first = Some(first);
+        let again = path.clone();
+        let connector = tower::service_fn(move |_| {
+            let (first, path) = (first.take(), again.clone());
+            async move {
+                let stream = match first {
+                    Some(stream) => stream,
+                    None => UnixStream::connect(path).await?,
+                };
+                Ok::<_, std::io::Error>(TokioIo::new(stream))
+            }
+        });
+        // The name is sent to the driver, and means nothing there.
+        let channel =
+            Endpoint::from_static("http://csi.sock").connect_with_connector_lazy(connector);
+        Ok(Self { channel, patience })
+    }
+
+    async fn within<T>(
+        &self,
+        call: &'static str,
+        answer: impl Future<Output = Result<Response<T>, Status>>,
+    ) -> Result<T, CsiError> {
+        match tokio::time::timeout(self.patience, answer).await {
+            Ok(Ok(answer)) => Ok(answer.into_inner()),
+            Ok(Err(status)) => Err(CsiError::of(call, &status)),
+            Err(_) => Err(CsiError::Deadline {
+                call,
+                after: self.patience,
+            }),
+        }
+    }
+
+    /// The driver's name and version.
+    ///
+    /// # Errors
+    /// As all calls: see [`CsiError::class`].
+    pub async fn info(&self) -> Result<v1::GetPluginInfoResponse, CsiError> {
+        let request = v1::GetPluginInfoRequest {};
+        call!(
+            self,
+            IdentityClient.get_plugin_info(request),
+            "GetPluginInfo"
+        )
+    }
+
+    /// What its node plugin can do.
+    ///
+    /// # Errors
+    /// As all calls: see [`CsiError::class`].
+    pub async fn node_capabilities(&self) -> Result<NodeCapabilities, CsiError> {
+        let request = v1::NodeGetCapabilitiesRequest {};
+        let answer: v1::NodeGetCapabilitiesResponse = call!(
+            self,
+            NodeClient.node_get_capabilities(request),
+            "NodeGetCapabilities"
+        )?;
+        let mut can = NodeCapabilities::default();
+        for capability in answer.capabilities {
+            let Some(Type::Rpc(rpc)) = capability.r#type else {
+                continue;
+            };
+            match rpc.r#type() {
+                Rpc::StageUnstageVolume => can.stages = true,
+                Rpc::GetVolumeStats => can.stats = true,
+                Rpc::ExpandVolume => can.expands = true,
+                Rpc::VolumeMountGroup => can.mounts_for_group = true,
+                Rpc::SingleNodeMultiWriter => can.one_writer = true,
+                Rpc::Unknown | Rpc::VolumeCondition => {}
+            }
+        }
+        Ok(can)
+    }
+
+    /// What the driver calls this node, how many volumes fit, and where it is.
+    ///
+    /// # Errors
+    /// As all calls: see [`CsiError::class`].
+    pub async fn node_info(&self) -> Result<v1::NodeGetInfoResponse, CsiError> {
+        let request = v1::NodeGetInfoRequest {};
+        call!(self, NodeClient.node_get_info(request), "NodeGetInfo")
+    }
+
+    /// Makes a volume ready for the pods of this node.
+    ///
+    /// # Errors
+    /// As all calls: see [`CsiError::class`].
+    pub async fn stage(&self, request: v1::NodeStageVolumeRequest) -> Result<(), CsiError> {
+        call!(
+            self,
+            NodeClient.node_stage_volume(request),
+            "NodeStageVolume"
+        )
+        .map(drop)
+    }
+
+    /// The opposite of [`Driver::stage`], after the last pod.
+    ///
+    /// # Errors
+    /// As all calls: see [`CsiError::class`].
+    pub async fn unstage(&self, volume: &str, staging: &str) -> Result<(), CsiError> {
+        let request = v1::NodeUnstageVolumeRequest {
+            volume_id: volume.to_owned(),
+            staging_target_path: staging.to_owned(),
+        };
+        call!(
+            self,
+            NodeClient.node_unstage_volume(request),
+            "NodeUnstageVolume"
+        )
+        .map(drop)
+    }
+
+    /// Shows a volume to a pod.
+    ///
+    /// # Errors
+    /// As all calls: see [`CsiError::class`].
+    pub async fn publish(&self, request: v1::NodePublishVolumeRequest) -> Result<(), CsiError> {
+        call!(
+            self,
+            NodeClient.node_publish_volume(request),
+            "NodePublishVolume"
+        )
+        .map(drop)
+    }
+
+    /// The opposite of [`Driver::publish`].
+    ///
+    /// # Errors
+    /// As all calls: see [`CsiError::class`].
+    pub async fn unpublish(&self, volume: &str, target: &str) -> Result<(), CsiError> {
+        let request = v1::NodeUnpublishVolumeRequest {
+            volume_id: volume.to_owned(),
+            target_path: target.to_owned(),
+        };
+        call!(
+            self,
+            NodeClient.node_unpublish_volume(request),
+            "NodeUnpublishVolume"
+        )
+        .map(drop)
+    }
+
+    /// Attaches a volume to a node; returns what its node plugin needs to know.
+    ///
+    /// # Errors
+    /// As all calls: see [`CsiError::class`].
+    pub async fn attach(
+        &self,
+        request: v1::ControllerPublishVolumeRequest,
+    ) -> Result<BTreeMap<String, String>, CsiError> {
+        let answer: v1::ControllerPublishVolumeResponse = call!(
+            self,
+            ControllerClient.controller_publish_volume(request),
+            "ControllerPublishVolume"
+        )?;
+        Ok(answer.publish_context)
+    }
+
+    /// The opposite of [`Driver::attach`].
+    ///
+    /// # Errors
+    /// As all calls: see [`CsiError::class`].
+    pub async fn detach(
+        &self,
+        request: v1::ControllerUnpublishVolumeRequest,
+    ) -> Result<(), CsiError> {
+        call!(
+            self,
+            ControllerClient.controller_unpublish_volume(request),
+            "ControllerUnpublishVolume"
+        )
+        .map(drop)
+    }
+}
