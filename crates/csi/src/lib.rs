@@ -2,7 +2,7 @@
 //! its messages ([`v1`]), and a client ([`Driver`]) that calls a driver over its unix socket, each call
 //! with a deadline, and says of each failure what is known of the outcome ([`Class`]).
 //!
-//! With the feature `testing` there is a driver, too ([`testing`]), which records what it is asked and
+//! With the feature `testing` there is a driver, too (`testing`), which records what it is asked and
 //! fails as it is told to.
 //!
 //! ```no_run
