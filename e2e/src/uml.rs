@@ -39,6 +39,11 @@ pub type Case = (&'static str, fn() -> anyhow::Result<()>);
 const MEGABYTES: u64 = 384;
 /// How long a case may take, boot included. The guest ends itself then.
 const LIMIT: Duration = Duration::from_secs(150);
+/// How much longer for each kill that a kill suite is asked for,
+const LONGER: Duration = Duration::from_secs(10);
+/// with the first of these variables, which the guest has from the host.
+const KILLS: &str = "BITTS_E2E_KILLS";
+const PASSED: &[&str] = &[KILLS, "BITTS_E2E_SEED"];
 /// Where Debian has the modules of user-mode Linux.
 const MODULES: &str = "/usr/lib/uml/modules";
 
@@ -181,8 +186,13 @@ fn boot(case: &str, shared: &Path) -> anyhow::Result<std::process::ExitStatus> {
         format!("{}={case}", guest::CASE),
         format!("{}={share}", guest::SHARE),
         format!("{}={modules}", guest::MODULES),
-        format!("{}={}", guest::LIMIT, LIMIT.as_secs()),
+        format!("{}={}", guest::LIMIT, limit()?.as_secs()),
     ]);
+    for name in PASSED {
+        if let Ok(value) = std::env::var(name) {
+            command.arg(format!("{name}={value}"));
+        }
+    }
     command
         .env("PATH", guest::PATH)
         .stdin(Stdio::piped())
@@ -198,6 +208,14 @@ fn boot(case: &str, shared: &Path) -> anyhow::Result<std::process::ExitStatus> {
     let status = guard.wait()?;
     drop(stdin);
     Ok(status)
+}
+
+fn limit() -> anyhow::Result<Duration> {
+    let more: u32 = match std::env::var(KILLS) {
+        Ok(text) => text.parse().context(KILLS)?,
+        Err(_) => 0,
+    };
+    Ok(LIMIT + LONGER * more)
 }
 
 /// Whether a guest's memory fits in here.

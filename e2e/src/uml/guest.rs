@@ -2,12 +2,14 @@
 
 use std::fs::{self, File};
 use std::os::unix::fs::symlink;
+use std::os::unix::process::ExitStatusExt as _;
 use std::path::Path;
 use std::process::{Command, ExitStatus};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, ensure};
 use rustix::mount::MountFlags;
+use rustix::process::{Pid, WaitOptions};
 
 /// What the kernel is told and the guest finds among its variables: the case,
 pub(super) const CASE: &str = "bitts_guest_case";
@@ -87,16 +89,22 @@ fn run_case() -> anyhow::Result<()> {
     let output = File::create(host.join("output"))?;
     let limit = Duration::from_secs(variable(LIMIT)?.parse()?);
     let start = Instant::now();
-    let mut case = Command::new("/proc/self/exe")
+    let case = Command::new("/proc/self/exe")
         .env("PATH", PATH)
         .env("RUST_BACKTRACE", "0")
         .stdout(output.try_clone()?)
         .stderr(output)
         .spawn()
         .context("cannot start the case")?;
+    let case = Pid::from_raw(case.id().cast_signed()).context("no such process")?;
     let ended = loop {
-        if let Some(status) = case.try_wait()? {
-            break status.to_string();
+        // The first process is told of the end of every one whose parent is gone.
+        match rustix::process::wait(WaitOptions::NOHANG)? {
+            Some((pid, status)) if pid == case => {
+                break ExitStatus::from_raw(status.as_raw()).to_string();
+            }
+            Some(_) => continue,
+            None => {}
         }
         if start.elapsed() > limit {
             break format!("no end after {} s", limit.as_secs());

@@ -18,7 +18,7 @@ use tokio::sync::mpsc::UnboundedReceiver;
 pub(crate) const KUBELET: &str = "/mnt/kubelet";
 /// Where the node's devices are, of those that are found by a name.
 pub(crate) const DEVICES: &str = "/tmp/dev";
-const NODE: &str = "node-1";
+pub(crate) const NODE: &str = "node-1";
 /// Nothing here takes as long; a test that waits for more fails.
 const LONG: Duration = Duration::from_secs(60);
 /// How long the agent waits for a server.

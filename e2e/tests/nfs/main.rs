@@ -4,6 +4,7 @@
 mod agent;
 mod deadlines;
 mod disks;
+mod kills;
 mod mounts;
 
 use std::process::ExitCode;
@@ -56,9 +57,17 @@ const CASES: &[Case] = &[
         disks::files_are_given_to_a_group,
     ),
     ("disks_are_found_by_name", disks::disks_are_found_by_name),
+    ("killed_at_any_moment", kills::killed_at_any_moment),
+    (
+        "a_killed_agents_mount_is_not_doubled",
+        kills::a_killed_agents_mount_is_not_doubled,
+    ),
 ];
 
 fn main() -> ExitCode {
     bitts_mount::child::serve();
+    if let Some(ended) = kills::process::be_agent_if_asked() {
+        return ended;
+    }
     uml::main(CASES)
 }

@@ -1,0 +1,333 @@
+//! An agent that is killed again and again while pods come and go: after each start the node is as the
+//! API wants it, every volume is mounted once, and no file is lost.
+
+mod node;
+pub(crate) mod process;
+mod volumes;
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context as _, bail, ensure};
+use bitts_e2e::cluster::{Cluster, Kind, Scope};
+use bitts_e2e::uml::server::Server;
+use bitts_mount::table::{MountId, MountTable};
+use bitts_runtime::Host;
+use bitts_sim::Random;
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+use serde_json::{Value, json};
+
+use crate::agent::{KUBELET, NODE};
+use node::Settled;
+use process::Agent;
+use volumes::Volume;
+
+/// How often the agent is killed unless BITTS_E2E_KILLS says otherwise.
+const KILLS: u32 = 12;
+/// The pods that come and go.
+const PODS: u32 = 50;
+/// The latest moment of a kill after pods came and went.
+const LATEST: u32 = 1500;
+/// How long an agent may take until the node is as it should be.
+const LONG: Duration = Duration::from_secs(60);
+
+/// A pod that runs.
+struct Pod {
+    uid: String,
+    /// Its volumes by their place, and the mount that it sees once that is there.
+    mounts: BTreeMap<usize, Option<MountId>>,
+}
+
+/// The API, and what is to be on its node.
+struct Story {
+    api: Scope,
+    kubeconfig: PathBuf,
+    volumes: Vec<Volume>,
+    pods: BTreeMap<u32, Pod>,
+    came: u32,
+    went: u32,
+    /// What was mounted before any pod came.
+    before: MountTable,
+    chance: Random,
+}
+
+/// M3, M9, M29: whenever the agent is killed, the next one ends where it should.
+pub(crate) fn killed_at_any_moment() -> anyhow::Result<()> {
+    let kills = number("BITTS_E2E_KILLS")?.unwrap_or(KILLS);
+    let seed = match number("BITTS_E2E_SEED")? {
+        Some(seed) => seed,
+        None => std::time::UNIX_EPOCH.elapsed()?.subsec_nanos(),
+    };
+    println!("BITTS_E2E_SEED={seed} BITTS_E2E_KILLS={kills}");
+    let calm = Server::start(1, volumes::EXPORTS)?;
+    let mut shaky = Server::start(2, volumes::EXPORTS)?;
+    let volumes = volumes::all(&calm, &shaky)?;
+    with_story(volumes, Random::new(seed.into()), async |story| {
+        let start = Instant::now();
+        let mut agent = Agent::start(&story.kubeconfig)?;
+        let (mut converged, mut while_hung, mut longest) = (0, 0, Duration::ZERO);
+        for round in 1..=kills {
+            let hangs = story.chance.once_in(3);
+            if hangs {
+                shaky.drop_packets(true)?;
+                while_hung += 1;
+            }
+            for _ in 0..=story.chance.below(7) {
+                story.let_one_come_or_go().await?;
+            }
+            let moment = Duration::from_millis(story.chance.below(LATEST).into());
+            tokio::time::sleep(moment).await;
+            agent.kill()?;
+            story.let_one_come_or_go().await?;
+            if !hangs {
+                story.let_some_write()?;
+            }
+            let is_back_first = story.chance.once_in(2);
+            if hangs && is_back_first {
+                shaky.drop_packets(false)?;
+            }
+            agent = Agent::start(&story.kubeconfig)?;
+            if hangs && !is_back_first {
+                let moment = Duration::from_millis(story.chance.below(LATEST).into());
+                tokio::time::sleep(moment).await;
+                shaky.drop_packets(false)?;
+            }
+            // Else the next kill comes while this agent finds out what the last one left.
+            if round == kills || !story.chance.once_in(4) {
+                let settled = story.settle(&mut agent).await;
+                longest = longest.max(settled.with_context(|| format!("after kill {round}"))?);
+                converged += 1;
+                story.let_some_write()?;
+            }
+        }
+        let (most, came) = (story.pods.len(), story.came);
+        while let Some(name) = story.pods.keys().next().copied() {
+            story.end(name).await?;
+        }
+        story.settle(&mut agent).await.context("in the end")?;
+        agent.kill()?;
+        let files: usize = story.volumes.iter().map(Volume::file_count).sum();
+        println!(
+            "{kills} kills, {while_hung} of them beside a hung server; {converged} times looked at: \
+             settled, after at most {longest:.1?}. {came} pods came, {most} were there in the end; \
+             {files} files kept. {:.0?}",
+            start.elapsed()
+        );
+        Ok(())
+    })
+}
+
+/// A mount that a killed agent began is not added to what the next one mounts: the child that was
+/// about it lags behind, as with a server that takes its time.
+pub(crate) fn a_killed_agents_mount_is_not_doubled() -> anyhow::Result<()> {
+    let mut server = Server::start(1, &["a"])?;
+    let ways = ["vers=4.2", "vers=3,nolock", "vers=3"];
+    for (n, options) in ways.into_iter().enumerate() {
+        let volumes = vec![volumes::share("calm", &server, "a", options)];
+        with_story(volumes, Random::new(1), async |story| {
+            let mut agent = Agent::start(&story.kubeconfig)?;
+            story.settle(&mut agent).await?;
+            server.drop_packets(true)?;
+            story.begin(0).await?;
+            let start = Instant::now();
+            while agent.children()?.is_empty() {
+                ensure!(start.elapsed() < LONG, "it never began to mount");
+                tokio::time::sleep(Duration::from_millis(10)).await;
+            }
+            tokio::time::sleep(Duration::from_millis(500)).await;
+            let lag = agent.children()?;
+            for process in &lag {
+                kill(Pid::from_raw(process.pid), Signal::SIGSTOP)?;
+            }
+            agent.kill()?;
+            server.drop_packets(false)?;
+            let mut agent = Agent::start(&story.kubeconfig)?;
+            let target = story.volumes[0].target(&story.pods[&0].uid);
+            while MountTable::read()?.at(&target).is_none() {
+                ensure!(start.elapsed() < LONG, "the next agent does not mount");
+                tokio::time::sleep(Duration::from_millis(10)).await;
+            }
+            for process in &lag {
+                // It may have ended.
+                let _ = kill(Pid::from_raw(process.pid), Signal::SIGCONT);
+            }
+            story.settle(&mut agent).await?;
+            story.end(0).await?;
+            story.settle(&mut agent).await?;
+            agent.kill()
+        })
+        .with_context(|| format!("{n}: {options}"))?;
+    }
+    Ok(())
+}
+
+fn number(name: &str) -> anyhow::Result<Option<u32>> {
+    let text = std::env::var(name).ok();
+    text.map(|text| text.parse().context(name.to_owned()))
+        .transpose()
+}
+
+/// Tells a story of these volumes on an API of its own; when it ends badly, what the agents said is
+/// told as well.
+fn with_story(
+    volumes: Vec<Volume>,
+    chance: Random,
+    tell: impl AsyncFnOnce(&mut Story) -> anyhow::Result<()>,
+) -> anyhow::Result<()> {
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(2)
+        .enable_all()
+        .build()?;
+    runtime.block_on(async {
+        let cluster = Arc::new(Cluster::start(Kind::Served).await?);
+        let kubeconfig = PathBuf::from("/mnt/kubeconfig");
+        std::fs::write(&kubeconfig, cluster.kubeconfig().context("no kubeconfig")?)?;
+        std::fs::create_dir_all(KUBELET)?;
+        let mut story = Story {
+            api: Scope::new(cluster).await?,
+            kubeconfig,
+            volumes,
+            pods: BTreeMap::new(),
+            came: 0,
+            went: 0,
+            before: MountTable::read()?,
+            chance,
+        };
+        story.lay_out().await?;
+        let host = Host::new(story.api.client());
+        let told = async {
+            let ended = tell(&mut story).await;
+            host.shutdown().cancel();
+            ended
+        };
+        let options = bitts_binder::Options::default();
+        let (binder, told) = tokio::join!(bitts_binder::run(&host, options, None), told);
+        binder?;
+        told.with_context(|| format!("the agents said:\n{}", Agent::last_words()))
+    })
+}
+
+impl Story {
+    /// Makes the node, the volumes and a claim of each.
+    async fn lay_out(&self) -> anyhow::Result<()> {
+        let labels = json!({"kubernetes.io/hostname": NODE});
+        let node = json!({"apiVersion": "v1", "kind": "Node",
+            "metadata": {"name": NODE, "labels": labels}});
+        self.api.post("/api/v1/nodes", node).await?.expect(201)?;
+        for Volume { name, spec, .. } in &self.volumes {
+            let mut volume = json!({
+                "apiVersion": "v1", "kind": "PersistentVolume", "metadata": {"name": name},
+                "spec": {
+                    "capacity": {"storage": "1Gi"}, "accessModes": ["ReadWriteMany"],
+                    "persistentVolumeReclaimPolicy": "Retain",
+                    "claimRef": {"namespace": self.api.namespace(), "name": name},
+                },
+            });
+            for (key, value) in spec.as_object().into_iter().flatten() {
+                volume["spec"][key] = value.clone();
+            }
+            let claim = json!({
+                "apiVersion": "v1", "kind": "PersistentVolumeClaim", "metadata": {"name": name},
+                "spec": {
+                    "accessModes": ["ReadWriteMany"], "storageClassName": "", "volumeName": name,
+                    "resources": {"requests": {"storage": "1Gi"}},
+                },
+            });
+            let made = self.api.post("/api/v1/persistentvolumes", volume).await?;
+            made.expect(201)?;
+            let made = self.api.post(&self.api.claims(""), claim).await?;
+            made.expect(201)?;
+        }
+        Ok(())
+    }
+
+    /// Any of the pods begins, or ends if it runs.
+    async fn let_one_come_or_go(&mut self) -> anyhow::Result<()> {
+        let name = self.chance.below(PODS);
+        if self.pods.contains_key(&name) {
+            self.end(name).await
+        } else {
+            self.begin(name).await
+        }
+    }
+
+    /// Creates a pod with one to three volumes.
+    async fn begin(&mut self, name: u32) -> anyhow::Result<()> {
+        let mut mounts = BTreeMap::new();
+        for _ in 0..=self.chance.below(3) {
+            let count = u32::try_from(self.volumes.len())?;
+            mounts.insert(usize::try_from(self.chance.below(count))?, None);
+        }
+        let claims = mounts.keys().map(|place: &usize| {
+            let name = &self.volumes[*place].name;
+            json!({"name": name, "persistentVolumeClaim": {"claimName": name}})
+        });
+        let pod = json!({
+            "apiVersion": "v1", "kind": "Pod", "metadata": {"name": format!("pod-{name}")},
+            "spec": {
+                "nodeName": NODE,
+                "containers": [{"name": "main", "image": "none"}],
+                "volumes": claims.collect::<Vec<_>>(),
+            },
+        });
+        let made: Value = self.api.post(&self.path(""), pod).await?.expect(201)?;
+        let uid = made["metadata"]["uid"]
+            .as_str()
+            .context("no uid")?
+            .to_owned();
+        self.pods.insert(name, Pod { uid, mounts });
+        self.came += 1;
+        Ok(())
+    }
+
+    async fn end(&mut self, name: u32) -> anyhow::Result<()> {
+        let now = json!({"gracePeriodSeconds": 0});
+        let path = self.path(&format!("/pod-{name}"));
+        self.api.delete(&path, now).await?.expect(200)?;
+        self.pods.remove(&name);
+        self.went += 1;
+        Ok(())
+    }
+
+    fn path(&self, rest: &str) -> String {
+        format!("/api/v1/namespaces/{}/pods{rest}", self.api.namespace())
+    }
+
+    /// A few of the pods that see their volumes write.
+    fn let_some_write(&mut self) -> anyhow::Result<()> {
+        for pod in self.pods.values() {
+            for (place, _) in pod.mounts.iter().filter(|(_, seen)| seen.is_some()) {
+                if self.chance.once_in(8) {
+                    let volume = &mut self.volumes[*place];
+                    let target = volume.target(&pod.uid);
+                    volume.write_at(&target, &mut self.chance)?;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Waits until the node is as the API wants it, and how long that was.
+    async fn settle(&mut self, agent: &mut Agent) -> anyhow::Result<Duration> {
+        let start = Instant::now();
+        loop {
+            agent.check_running()?;
+            let amiss = match node::look(self, agent)? {
+                Settled::Yes => break,
+                Settled::NotYet(amiss) => amiss,
+            };
+            if start.elapsed() > LONG {
+                bail!("not settled after {LONG:?}: {amiss}");
+            }
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+        let took = start.elapsed();
+        for volume in &self.volumes {
+            volume.ensure_whole()?;
+        }
+        Ok(took)
+    }
+}
