@@ -17,6 +17,7 @@ use rustix::fs::MemfdFlags;
 use rustix::io::Errno;
 use rustix::process::{Pid, PidfdFlags, Signal};
 
+use crate::work::Done;
 use crate::{SystemError, crew};
 
 /// The name that a child is started under.
@@ -43,7 +44,9 @@ pub fn serve() {
         std::process::exit(ended.is_err().into())
     }
     let code = match crate::work::perform(&words) {
-        Ok(answer) => say(&answer, 0),
+        Ok(Done::Said(answer)) => say(&answer, 0),
+        // Only a hand of the crew has somebody to hand a mount to.
+        Ok(Done::Mounted(_)) => say("a mount that nobody takes", 1),
         Err(failure) => say(&failure.message, failure.code()),
     };
     std::process::exit(code)

@@ -58,7 +58,7 @@ pub(crate) mod work;
 
 use std::fmt;
 use std::io;
-use std::os::fd::{AsFd, AsRawFd as _, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
@@ -69,9 +69,8 @@ pub use error::{DeviceError, Kind};
 pub use mount::{OptionError, Options};
 
 use crate::SystemError;
-use crate::child;
 use crate::dir::Dir;
-use crate::table;
+use crate::{child, crew, table};
 
 /// A block device, open as a handle without access: opening it so waits for nothing.
 #[derive(Debug)]
@@ -242,15 +241,10 @@ pub fn mount(
     options: &Options,
     deadline: Duration,
 ) -> Result<(), DeviceError> {
-    // The child has one standard input, which is the device.
-    let target = format!(
-        "/proc/{}/fd/{}",
-        std::process::id(),
-        target.as_fd().as_raw_fd()
-    );
-    let mut words = vec![work::MOUNT, fs, &target];
+    let mut words = vec![work::DEVICE, work::MOUNT, fs];
     words.extend(options.words());
-    device.ask("mounting", &words, deadline).map(drop)
+    crew::mount(&words, device, target, deadline)
+        .map_err(|e| error::explain("mounting", &device.path, e))
 }
 
 /// Lets a mounted file system fill its device; whether there was anything to do.

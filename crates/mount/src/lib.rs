@@ -32,6 +32,7 @@
 pub mod bind;
 pub mod child;
 mod crew;
+mod detached;
 pub mod device;
 pub mod dir;
 mod error;

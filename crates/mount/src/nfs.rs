@@ -238,7 +238,7 @@ fn try_way(
             let mut words = vec![work::MOUNT_NFS, &share.server, &source, version.as_str()];
             words.extend(&options.flags);
             words.extend(options.others.iter().map(String::as_str));
-            crew::call(&words, target, deadline).map(drop)
+            crew::mount(&words, target, target, deadline)
         }
         Way::Program => child::run(program(&source, options)?, target, deadline),
     }
@@ -262,9 +262,11 @@ fn program(source: &str, options: &Options) -> Result<Command, ChildError> {
     let mut all = vec![format!("vers={}", version.as_str()), "retry=0".to_owned()];
     all.extend(options.flags.iter().map(|&flag| flag.to_owned()));
     all.extend(options.others.iter().cloned());
-    let mut command = Command::new(place);
+    let caller = std::process::id().to_string();
+    let all = all.join(",");
     // Its standard input is the directory.
-    command.args([source, "/proc/self/fd/0", "-o", &all.join(",")]);
+    let words = [work::PROGRAM, &caller, place, source, "/proc/self/fd/0"];
+    let mut command = child::own(&[&words[..], &["-o", &all]].concat())?;
     command.env("LC_ALL", "C");
     Ok(command)
 }

@@ -2,16 +2,20 @@
 
 use std::io::Read as _;
 use std::net::{IpAddr, SocketAddr, TcpStream, ToSocketAddrs as _, UdpSocket};
+use std::os::unix::process::CommandExt as _;
+use std::process::Command;
 use std::time::Duration;
 
 use crate::dir::Component;
-use rustix::fd::{AsFd, OwnedFd};
+use rustix::fd::OwnedFd;
 use rustix::io::Errno;
 use rustix::mount::{
-    FsMountFlags, FsOpenFlags, MountAttrFlags, MoveMountFlags, UnmountFlags, fsconfig_create,
-    fsconfig_set_flag, fsconfig_set_string, fsmount, fsopen, move_mount,
+    FsOpenFlags, MountAttrFlags, UnmountFlags, fsconfig_create, fsconfig_set_flag,
+    fsconfig_set_string, fsopen,
 };
+use rustix::process::{Pid, Signal, getppid, set_parent_process_death_signal};
 
+use crate::detached::Detached;
 use crate::device;
 
 /// The kinds of work.
@@ -20,6 +24,7 @@ pub(crate) const UNMOUNT: &str = "unmount";
 pub(crate) const PROBE: &str = "probe";
 pub(crate) const SWEEP: &str = "sweep";
 pub(crate) const GROUP: &str = "group";
+pub(crate) const PROGRAM: &str = "program";
 
 /// The ways to unmount.
 pub(crate) const NORMAL: &str = "normal";
@@ -74,26 +79,32 @@ impl Failure {
     }
 }
 
-/// Does the work that these words say; the answer, if any, is for [`crate::child::ask`].
-pub(crate) fn perform(words: &[String]) -> Result<String, Failure> {
+/// What came of the work.
+pub(crate) enum Done {
+    /// This is the answer, which may be empty.
+    Said(String),
+    /// This mount was made.
+    Mounted(Detached),
+}
+
+/// Does the work that these words say, for [`crate::child::ask`] or [`crate::crew::call`].
+pub(crate) fn perform(words: &[String]) -> Result<Done, Failure> {
     let words: Vec<&str> = words.iter().map(String::as_str).collect();
     if let [device::work::DEVICE, words @ ..] = &*words {
         return device::work::perform(words);
     }
-    if let [GROUP, gid] = &*words {
-        return crate::group::give_here(gid);
-    }
-    perform_on_directory(&words).map(|()| String::new())
-}
-
-fn perform_on_directory(words: &[&str]) -> Result<(), Failure> {
-    match words {
+    let quietly = |done: Result<(), Failure>| done.map(|()| Done::Said(String::new()));
+    match &*words {
         [MOUNT_NFS, server, source, version, options @ ..] => {
-            mount_nfs(server, source, version, options)
+            mount_nfs(server, source, version, options).map(Done::Mounted)
         }
-        [UNMOUNT, name, how] => unmount(name, how),
-        [PROBE, name] => probe(name),
-        [SWEEP, name] => sweep(name),
+        [UNMOUNT, name, how] => quietly(unmount(name, how)),
+        [PROBE, name] => quietly(probe(name)),
+        [SWEEP, name] => quietly(sweep(name)),
+        [GROUP, gid] => crate::group::give_here(gid).map(Done::Said),
+        [PROGRAM, caller, program, arguments @ ..] => {
+            Err(become_program(caller, program, arguments))
+        }
         _ => Err(Failure {
             code: NONSENSE,
             message: format!("no such work: {words:?}"),
@@ -101,7 +112,12 @@ fn perform_on_directory(words: &[&str]) -> Result<(), Failure> {
     }
 }
 
-fn mount_nfs(server: &str, source: &str, version: &str, options: &[&str]) -> Result<(), Failure> {
+fn mount_nfs(
+    server: &str,
+    source: &str,
+    version: &str,
+    options: &[&str],
+) -> Result<Detached, Failure> {
     let address = resolve(server)?;
     let value = |key: &str| {
         let pairs = options.iter().filter_map(|option| option.split_once('='));
@@ -151,11 +167,20 @@ fn mount_nfs(server: &str, source: &str, version: &str, options: &[&str]) -> Res
         }
     }
     fsconfig_create(&config).map_err(|errno| told(meaning(errno), errno))?;
-    let mounted = fsmount(&config, FsMountFlags::FSMOUNT_CLOEXEC, flags)
-        .map_err(|errno| told("making the mount", errno))?;
-    let flags = MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH | MoveMountFlags::MOVE_MOUNT_T_EMPTY_PATH;
-    move_mount(&mounted, "", std::io::stdin().as_fd(), "", flags)
-        .map_err(|errno| Failure::new("putting the mount in its place", errno))
+    Detached::of(&config, flags).map_err(|errno| told("making the mount", errno))
+}
+
+/// Goes on as another program, which ends when its caller does: a program puts its mount into the
+/// tree itself, and must not do so when nobody waits for it any more.
+fn become_program(caller: &str, program: &str, arguments: &[&str]) -> Failure {
+    let caller = caller.parse().ok().and_then(Pid::from_raw);
+    // The caller's thread waits for this process, so it ends no sooner than the caller does.
+    let bound = set_parent_process_death_signal(Some(Signal::KILL));
+    if bound.is_err() || getppid() != caller {
+        return Failure::new("staying with who called", Errno::SRCH);
+    }
+    let error = Command::new(program).args(arguments).exec();
+    Failure::of(NO_PROGRAM, format!("starting {program}: {error}"))
 }
 
 /// What an error of the last step means to a user.

@@ -20,13 +20,13 @@ use crate::agent::{DEVICES, KUBELET, World, with_agent};
 const PATIENCE: Duration = Duration::from_secs(60);
 
 /// A file of zeros as a disk.
-struct Disk {
+pub(crate) struct Disk {
     path: PathBuf,
-    device: Device,
+    pub(crate) device: Device,
 }
 
 impl Disk {
-    fn new(name: &str) -> anyhow::Result<Self> {
+    pub(crate) fn new(name: &str) -> anyhow::Result<Self> {
         let path = PathBuf::from(format!("/tmp/disk-{name}"));
         if !Path::new("/sys/module/loop").exists() {
             run("modprobe", &["-d", "/run/drivers", "loop"])?;
@@ -38,7 +38,7 @@ impl Disk {
     }
 
     /// What its file system is called: another one after it was made anew.
-    fn uuid(&self) -> anyhow::Result<String> {
+    pub(crate) fn uuid(&self) -> anyhow::Result<String> {
         rustix::fs::sync();
         match device::identify(&self.device, PATIENCE)? {
             Contents::Filesystem(found) => Ok(found.uuid.context("no uuid")?),

@@ -2,12 +2,12 @@
 
 use rustix::io::Errno;
 use rustix::mount::{
-    FsMountFlags, FsOpenFlags, MountAttrFlags, MoveMountFlags, fsconfig_create, fsconfig_set_flag,
-    fsconfig_set_string, fsmount, fsopen, move_mount,
+    FsOpenFlags, MountAttrFlags, fsconfig_create, fsconfig_set_flag, fsconfig_set_string, fsopen,
 };
 
 use super::error::Kind;
 use super::held::{Held, SELF};
+use crate::detached::Detached;
 use crate::work::{Failure, MOUNT_FLAGS, kernel_says};
 
 /// How a file system is to be mounted.
@@ -69,13 +69,10 @@ impl Options {
     }
 }
 
-/// Mounts the device that is this process's standard input.
-pub(super) fn mount(fs: &str, target: &str, options: &[&str]) -> Result<(), Failure> {
+/// Mounts the device that is this process's standard input, nowhere yet.
+pub(super) fn mount(fs: &str, options: &[&str]) -> Result<Detached, Failure> {
     let held = Held::to_read()?;
     let name = held.name();
-    let path = rustix::fs::OFlags::PATH | rustix::fs::OFlags::CLOEXEC;
-    let target = rustix::fs::open(target, path, rustix::fs::Mode::empty())
-        .map_err(|errno| Failure::new("opening the mount point", errno))?;
     let config = fsopen(fs, FsOpenFlags::FSOPEN_CLOEXEC).map_err(|errno| {
         let doing = format!("the kernel has no file system {fs}: load its module");
         Failure::new(&doing, errno)
@@ -101,11 +98,7 @@ pub(super) fn mount(fs: &str, target: &str, options: &[&str]) -> Result<(), Fail
         set.map_err(|errno| told(&format!("mount option {option}"), errno))?;
     }
     fsconfig_create(&config).map_err(|errno| refused(fs, &kernel_says(&config, ""), errno))?;
-    let mounted = fsmount(&config, FsMountFlags::FSMOUNT_CLOEXEC, flags)
-        .map_err(|errno| told("making the mount", errno))?;
-    let flags = MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH | MoveMountFlags::MOVE_MOUNT_T_EMPTY_PATH;
-    move_mount(&mounted, "", &target, "", flags)
-        .map_err(|errno| Failure::new("putting the mount in its place", errno))
+    Detached::of(&config, flags).map_err(|errno| told("making the mount", errno))
 }
 
 /// What an error of the decisive step means to a user.

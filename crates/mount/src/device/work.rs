@@ -2,7 +2,7 @@
 
 use super::error::Kind;
 use super::{FsType, check, format, grow, held::Held, loops, mount};
-use crate::work::Failure;
+use crate::work::{Done, Failure};
 
 /// The kind of work, and within it:
 pub(crate) const DEVICE: &str = "device";
@@ -18,8 +18,15 @@ pub(super) const DETACH: &str = "detach";
 /// The answer when a file system was grown.
 pub(super) const GROWN: &str = "grown";
 
-/// Does the work that these words say; the answer is for [`crate::child::ask`].
-pub(crate) fn perform(words: &[&str]) -> Result<String, Failure> {
+/// Does the work that these words say; the answer is for who called.
+pub(crate) fn perform(words: &[&str]) -> Result<Done, Failure> {
+    if let [MOUNT, fs, options @ ..] = words {
+        return mount::mount(fs, options).map(Done::Mounted);
+    }
+    answer(words).map(Done::Said)
+}
+
+fn answer(words: &[&str]) -> Result<String, Failure> {
     let quietly = |done: Result<(), Failure>| done.map(|()| String::new());
     match words {
         [IDENTIFY] => {
@@ -31,7 +38,6 @@ pub(crate) fn perform(words: &[&str]) -> Result<String, Failure> {
             None => Err(nonsense(words)),
         },
         [CHECK, found] => quietly(check::check(found)),
-        [MOUNT, fs, target, options @ ..] => quietly(mount::mount(fs, target, options)),
         [GROW] => Ok(if grow::grow()? { GROWN } else { "" }.to_owned()),
         [ATTACH, access] => loops::attach_here(access),
         [FIND] => loops::find_here(),

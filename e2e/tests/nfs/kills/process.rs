@@ -10,7 +10,7 @@ use bitts_agent::AgentConfig;
 use bitts_runtime::{Host, connect};
 use procfs::process::{Process, all_processes};
 
-use crate::agent::{KUBELET, NODE};
+use crate::agent::{DEVICES, KUBELET, NODE};
 
 /// Makes this program an agent of the cluster that this file names.
 const AGENT: &str = "bitts_guest_agent";
@@ -48,6 +48,7 @@ fn be_agent(kubeconfig: &Path) -> anyhow::Result<()> {
             kubelet_dir: KUBELET.into(),
             patience: PATIENCE,
             observer: Some(observer),
+            devices: DEVICES.into(),
             ..AgentConfig::new(NODE.into())
         };
         Ok(bitts_agent::run(&host, config).await?)
@@ -87,7 +88,9 @@ impl Agent {
     pub(super) fn last_words() -> String {
         let text = fs::read_to_string(LOG).unwrap_or_default();
         let lines: Vec<_> = text.lines().collect();
-        lines[lines.len().saturating_sub(60)..].join("\n")
+        let last = lines[lines.len().saturating_sub(40)..].iter();
+        let short = last.map(|line| line.chars().take(400).collect::<String>());
+        short.collect::<Vec<_>>().join("\n")
     }
 
     /// Its children that mount or unmount.
