@@ -3,6 +3,9 @@
 //! A call on a network file system waits in the kernel as long as the server does not answer, and a
 //! thread that waits so cannot be ended; a process can. The child is the same program once more: its
 //! `main` begins with [`serve`]. For calls that are many and short there is the `crew`.
+//!
+//! A child ends when its caller is killed: it would hold what the next agent wants to unmount. Only
+//! work on a device goes on, which that agent waits for ([`crate::device`]).
 
 use std::fs::File;
 use std::io::{self, Read as _, Seek as _};
@@ -15,8 +18,9 @@ use std::time::{Duration, Instant};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::fs::MemfdFlags;
 use rustix::io::Errno;
-use rustix::process::{Pid, PidfdFlags, Signal};
+use rustix::process::{Pid, PidfdFlags, Signal, getppid, set_parent_process_death_signal};
 
+use crate::device::work::DEVICE;
 use crate::work::Done;
 use crate::{SystemError, crew};
 
@@ -38,10 +42,15 @@ pub fn serve() {
         let _ = PREPARED.set(());
         return;
     }
+    let caller = arguments.next();
     let words: Vec<String> = arguments.collect();
     if words == [crew::STAY] {
         let ended = crew::stay();
         std::process::exit(ended.is_err().into())
+    }
+    let goes_on = words.first().is_some_and(|word| word == DEVICE);
+    if !goes_on && !ends_with(caller) {
+        std::process::exit(1);
     }
     let code = match crate::work::perform(&words) {
         Ok(Done::Said(answer)) => say(&answer, 0),
@@ -50,6 +59,14 @@ pub fn serve() {
         Err(failure) => say(&failure.message, failure.code()),
     };
     std::process::exit(code)
+}
+
+/// Has this process killed when its caller ends; whether the caller is still there.
+fn ends_with(caller: Option<String>) -> bool {
+    // The kernel goes by the thread that started this process, and that one waits for its end.
+    let bound = set_parent_process_death_signal(Some(Signal::KILL));
+    let caller = caller.and_then(|id| Pid::from_raw(id.parse().ok()?));
+    bound.is_ok() && caller.is_some() && getppid() == caller
 }
 
 fn say(what: &str, code: i32) -> i32 {
@@ -90,7 +107,10 @@ pub(crate) fn own(words: &[&str]) -> Result<Command, SystemError> {
         ));
     }
     let mut command = Command::new("/proc/self/exe");
-    command.arg0(NAME).args(words);
+    command
+        .arg0(NAME)
+        .arg(std::process::id().to_string())
+        .args(words);
     Ok(command)
 }
 

@@ -262,10 +262,9 @@ fn program(source: &str, options: &Options) -> Result<Command, ChildError> {
     let mut all = vec![format!("vers={}", version.as_str()), "retry=0".to_owned()];
     all.extend(options.flags.iter().map(|&flag| flag.to_owned()));
     all.extend(options.others.iter().cloned());
-    let caller = std::process::id().to_string();
     let all = all.join(",");
     // Its standard input is the directory.
-    let words = [work::PROGRAM, &caller, place, source, "/proc/self/fd/0"];
+    let words = [work::PROGRAM, place, source, "/proc/self/fd/0"];
     let mut command = child::own(&[&words[..], &["-o", &all]].concat())?;
     command.env("LC_ALL", "C");
     Ok(command)
@@ -330,7 +329,7 @@ pub fn probe(parent: &Dir, name: &Component, deadline: Duration) -> Result<(), N
 }
 
 fn in_child(words: &[&str], directory: impl AsFd, deadline: Duration) -> Result<(), ChildError> {
-    crew::call(words, directory, deadline).map(drop)
+    crew::call(words, directory, deadline)
 }
 
 fn explain(what: &str, error: ChildError) -> NfsError {

@@ -13,7 +13,6 @@ use rustix::mount::{
     FsOpenFlags, MountAttrFlags, UnmountFlags, fsconfig_create, fsconfig_set_flag,
     fsconfig_set_string, fsopen,
 };
-use rustix::process::{Pid, Signal, getppid, set_parent_process_death_signal};
 
 use crate::detached::Detached;
 use crate::device;
@@ -102,9 +101,7 @@ pub(crate) fn perform(words: &[String]) -> Result<Done, Failure> {
         [PROBE, name] => quietly(probe(name)),
         [SWEEP, name] => quietly(sweep(name)),
         [GROUP, gid] => crate::group::give_here(gid).map(Done::Said),
-        [PROGRAM, caller, program, arguments @ ..] => {
-            Err(become_program(caller, program, arguments))
-        }
+        [PROGRAM, program, arguments @ ..] => Err(become_program(program, arguments)),
         _ => Err(Failure {
             code: NONSENSE,
             message: format!("no such work: {words:?}"),
@@ -170,15 +167,10 @@ fn mount_nfs(
     Detached::of(&config, flags).map_err(|errno| told("making the mount", errno))
 }
 
-/// Goes on as another program, which ends when its caller does: a program puts its mount into the
-/// tree itself, and must not do so when nobody waits for it any more.
-fn become_program(caller: &str, program: &str, arguments: &[&str]) -> Failure {
-    let caller = caller.parse().ok().and_then(Pid::from_raw);
-    // The caller's thread waits for this process, so it ends no sooner than the caller does.
-    let bound = set_parent_process_death_signal(Some(Signal::KILL));
-    if bound.is_err() || getppid() != caller {
-        return Failure::new("staying with who called", Errno::SRCH);
-    }
+/// Goes on as another program, which ends with the caller as this process does. It puts its mount into
+/// the tree itself, and so must not live on; where it gets that far all the same, the kernel refuses
+/// to mount what is mounted there already.
+fn become_program(program: &str, arguments: &[&str]) -> Failure {
     let error = Command::new(program).args(arguments).exec();
     Failure::of(NO_PROGRAM, format!("starting {program}: {error}"))
 }
