@@ -17,5 +17,11 @@ pub fn grants() -> Vec<Grant> {
         &[Verb::Get],
         "looked at live before its volumes are taken down",
     ));
+    grants.push(Grant::new(
+        "",
+        "nodes/status",
+        &[Verb::Patch],
+        "the disks that are in use are told, so that nobody detaches them",
+    ));
     grants
 }

@@ -47,6 +47,7 @@ mod finish;
 mod following;
 pub mod gates;
 mod grants;
+mod in_use;
 #[cfg(feature = "run")]
 pub mod kubelet;
 #[cfg(feature = "run")]

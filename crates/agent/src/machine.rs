@@ -14,6 +14,7 @@ use bitts_api::{
 use crate::finish::{Finishing, Next};
 use crate::following::Following;
 use crate::gates::{self, Refusal, World};
+use crate::in_use::InUse;
 use crate::ledger::{Actual, Job, Ledger};
 use crate::retry::back_off;
 use crate::stages::Stages;
@@ -43,6 +44,7 @@ pub struct Agent {
 
     ledger: Ledger,
     stages: Stages,
+    in_use: InUse,
     finishing: Finishing,
     /// The last refusal that was told of each pod's volume, by its name in the pod.
     told: BTreeMap<(Uid, Box<str>), Refusal>,
@@ -83,6 +85,7 @@ impl Agent {
             by_turn: BTreeMap::new(),
             ledger: Ledger::default(),
             stages: Stages::default(),
+            in_use: InUse::default(),
             finishing: Finishing::default(),
             told: BTreeMap::new(),
             planned: BTreeMap::new(),
@@ -125,9 +128,11 @@ impl Agent {
                 break;
             }
         }
-        if self.node().is_none() {
+        let Some(node) = self.node().cloned() else {
             return;
-        }
+        };
+        let names = self.stages.attachable_names();
+        out.extend(self.in_use.write(&node, &names).map(Effect::Write));
         for pod in std::mem::take(&mut self.empty_to_remove) {
             if self.is_over(&pod) && !self.ledger.has_pod(&pod) {
                 out.push(Effect::Task(Task::RemovePodDirectory(pod)));
@@ -290,14 +295,21 @@ impl Agent {
 
     fn look_at_stage(&mut self, key: &StageKey, out: &mut Effects) {
         // As for the volumes: what is not listed does not look gone.
-        if self.node().is_none() {
+        let Some(node) = self.node().cloned() else {
             return;
-        }
+        };
         let needed = self.ledger.users(key).find_map(|(user, record)| {
             let staging = record.needs(self.is_over(&user.pod))?;
             (staging.key == *key && self.stages.lacks(key)).then(|| staging.clone())
         });
         let is_used = self.ledger.users(key).next().is_some();
+        // Nothing is mounted before the node says that it is used (M14).
+        let told = |name: &String| node.volumes_in_use.iter().any(|listed| **listed == **name);
+        let names = key.plugin.volume_type().attachable_names(&key.name);
+        if needed.is_some() && !names.iter().all(told) {
+            self.stages.expect(key.clone());
+            return;
+        }
         let task = self.stages.start(key, needed.as_ref(), is_used);
         out.extend(task.map(Effect::Task));
     }
@@ -505,6 +517,7 @@ impl Agent {
                 self.stages.retry(&key, attempt);
                 self.stages_to_look_at.insert(key);
             }
+            Alarm::InUse(attempt) => self.in_use.wake(attempt),
             Alarm::Finish(key) => {
                 self.finishing.wake(&key);
                 self.pods_to_look_at.insert((key.namespace, key.name));
@@ -513,6 +526,18 @@ impl Agent {
     }
 
     fn finished(&mut self, key: ObjectKey, outcome: Outcome, out: &mut Effects) {
+        if key.kind == Kind::Node {
+            if let Some(failed) = self.in_use.ended(outcome) {
+                out.push(Effect::Wake(failed.delay, Alarm::InUse(failed.attempt)));
+                let text = failed.news.map(|message| {
+                    format!(
+                        "the disks that are in use cannot be told, so none is mounted: {message}"
+                    )
+                });
+                out.extend(text.and_then(|text| self.about_node("BittsVolumesInUse", text)));
+            }
+            return;
+        }
         let next = self.finishing.ended(&key, outcome);
         let place = (key.namespace.clone(), key.name.clone());
         match next {
@@ -670,6 +695,10 @@ impl Agent {
         let (old, new) = sides(change);
         if old.is_some() != new.is_some() {
             self.volumes_to_look_at.extend(self.ledger.keys().cloned());
+            self.stages_to_look_at.extend(self.stages.keys().cloned());
+        }
+        let in_use = |node: &Arc<Node>| node.volumes_in_use.clone();
+        if old.as_ref().map(in_use) != new.as_ref().map(in_use) {
             self.stages_to_look_at.extend(self.stages.keys().cloned());
         }
         // A node's status changes all the time.

@@ -105,6 +105,16 @@ pub(crate) trait VolumeType {
         false
     }
 
+    /// How the names of its disks begin in a node's `volumesInUse`; none where nothing is attached.
+    fn attachable_prefix(&self) -> Option<&'static str> {
+        None
+    }
+
+    /// The names that a disk may have there, by the name that it is staged under.
+    fn attachable_names(&self, _stage: &Name) -> Vec<String> {
+        Vec::new()
+    }
+
     /// Whether mount options mean anything for this type (M16).
     fn has_mount_options(&self) -> bool {
         true

@@ -1,7 +1,7 @@
 //! What the agent knows of the devices on its node: mounted once before the first pod that uses a
 //! volume on one, taken down after the last (M14, M23).
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use crate::retry::Retry;
@@ -140,6 +140,14 @@ impl Stages {
         if let Some(record) = self.0.get_mut(key) {
             record.retry.wake(attempt);
         }
+    }
+
+    /// What must stay attached, as nodes call it (M15): all that is mounted, may be, or is to be.
+    pub(crate) fn attachable_names(&self) -> BTreeSet<String> {
+        let names = self
+            .keys()
+            .map(|key| key.plugin.volume_type().attachable_names(&key.name));
+        names.flatten().collect()
     }
 
     /// All of them.

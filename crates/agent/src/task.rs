@@ -318,6 +318,8 @@ pub enum Alarm {
     Retry(MountKey, u32),
     /// Try a device again; stale unless it is the device's latest try.
     RetryStage(StageKey, u32),
+    /// Try again to tell what the node uses; stale unless it is the latest try.
+    InUse(u32),
     /// Try again to delete the object of a pod that is over.
     Finish(ObjectKey),
 }

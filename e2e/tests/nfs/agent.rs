@@ -162,6 +162,17 @@ impl World {
         Ok(Path::new(KUBELET).join(target))
     }
 
+    /// What the node says it uses.
+    pub(crate) async fn volumes_in_use(&self) -> anyhow::Result<Vec<String>> {
+        let path = format!("/api/v1/nodes/{NODE}");
+        let node: Value = self.api.get(&path).await?.expect(200)?;
+        let list = node["status"]["volumesInUse"].as_array();
+        let names = list.into_iter().flatten();
+        Ok(names
+            .filter_map(|name| name.as_str().map(str::to_owned))
+            .collect())
+    }
+
     /// The messages of all events about a pod.
     pub(crate) async fn events(&self, pod: &str) -> anyhow::Result<Vec<String>> {
         let path = format!("/api/v1/namespaces/{}/events", self.api.namespace());

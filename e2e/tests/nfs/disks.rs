@@ -432,10 +432,19 @@ pub(crate) fn disks_are_found_by_name() -> anyhow::Result<()> {
             fs::create_dir_all(link.parent().context("a directory")?)?;
             symlink(disk.device.path(), &link)?;
             world.mounted(&place).await?;
+            // M15: of the two only the disk of the cloud is attached by somebody.
+            let in_use: &[&str] = match name {
+                "pd" => &["kubernetes.io/gce-pd/data"],
+                _ => &[],
+            };
+            ensure!(world.volumes_in_use().await? == in_use);
             fs::write(place.join("file"), "data")?;
             world.end_pod(name).await?;
             world.unstaged().await?;
             ensure!(disk.mounts()? == 0);
+            while !world.volumes_in_use().await?.is_empty() {
+                tokio::time::sleep(Duration::from_millis(20)).await;
+            }
             disk.uuid()?;
         }
         Ok(())

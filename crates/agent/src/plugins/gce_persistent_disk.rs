@@ -5,6 +5,8 @@ use bitts_api::{Name, Source};
 
 use super::VolumeType;
 
+const PREFIX: &str = "kubernetes.io/gce-pd/";
+
 /// `gcePersistentDisk`.
 pub(super) struct GcePersistentDisk;
 
@@ -23,6 +25,20 @@ impl VolumeType for GcePersistentDisk {
             Some(name) => name.as_str().into(),
             None => volume.clone(),
         }
+    }
+
+    fn attachable_prefix(&self) -> Option<&'static str> {
+        Some(PREFIX)
+    }
+
+    /// Whether it is a part of a disk or a disk of such a name cannot be told from it: one more keeps
+    /// nothing that is used from being kept.
+    fn attachable_names(&self, stage: &Name) -> Vec<String> {
+        let whole = stage.as_str();
+        let part = whole.rsplit_once("-part");
+        let disk = part.filter(|(_, number)| number.parse::<u32>().is_ok());
+        let names = [whole].into_iter().chain(disk.map(|(disk, _)| disk));
+        names.map(|name| format!("{PREFIX}{name}")).collect()
     }
 }
 
@@ -82,5 +98,11 @@ mod tests {
         let name = |source| GcePersistentDisk.stage_name(&source, &"pv".into());
         assert_eq!(name(disk(0)).as_str(), "data");
         assert_eq!(name(disk(2)).as_str(), "data-part2");
+        let names = GcePersistentDisk.attachable_names(&name(disk(2)));
+        let both = [
+            "kubernetes.io/gce-pd/data-part2",
+            "kubernetes.io/gce-pd/data",
+        ];
+        assert_eq!(names, both);
     }
 }

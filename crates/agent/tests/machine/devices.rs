@@ -3,7 +3,7 @@
 use bitts_agent::{
     Alarm, Give, Group, How, Leftover, MountKey, MountStep, OnNode, Plugin, Report, Task, Warning,
 };
-use bitts_api::machine::Effect;
+use bitts_api::machine::{Effect, Input, Outcome};
 use bitts_api::{Kind, ObjectKey, VolumeMode};
 use serde_json::json;
 
@@ -90,7 +90,7 @@ fn what_cannot_be_staged_is_told_and_tried_again() {
     let (delay, alarm) = timer(&effects);
     assert_eq!(delay, 500);
     assert_eq!(run.see(Kind::Pod, pod("c", &["cqh"])), []);
-    assert_eq!(run.feed(bitts_api::machine::Input::Alarm(alarm)), stages());
+    assert_eq!(run.feed(Input::Alarm(alarm)), stages());
     let effects = run.report(stage_failed());
     assert_eq!(events(&effects), [""; 0], "known");
     assert_eq!(timer(&effects).0, 1000);
@@ -144,10 +144,7 @@ fn what_is_in_use_is_told_and_tried_again() {
     );
     let (_, alarm) = timer(&effects);
     assert!(matches!(alarm, Alarm::RetryStage(..)));
-    assert_eq!(
-        run.feed(bitts_api::machine::Input::Alarm(alarm)),
-        unstages()
-    );
+    assert_eq!(run.feed(Input::Alarm(alarm)), unstages());
     assert!(events(&run.report(failed())).is_empty(), "known");
 }
 
@@ -200,10 +197,7 @@ fn a_failed_mount_puts_the_device_in_doubt() {
     };
     assert_eq!(tasks(&effects), stages());
     assert_eq!(run.report(staged()), [], "the mount waits for its time");
-    assert_eq!(
-        run.feed(bitts_api::machine::Input::Alarm(alarm)),
-        mounts("a")
-    );
+    assert_eq!(run.feed(Input::Alarm(alarm)), mounts("a"));
 }
 
 /// A directory needs no device, and nothing is remembered of one.
@@ -222,7 +216,20 @@ fn a_disk_of_a_cloud_is_staged_by_its_name() {
     let source = json!({"local": null, "gcePersistentDisk": {"pdName": "data", "readOnly": true}});
     let volume = with(volume(), json!({"spec": source}));
     let mut run = Run::of(vec![volume], vec![claim()], vec![], Vec::new());
+    // First the node says that it uses the disk (M14).
     let effects = run.see(Kind::Pod, pod("a", &["cqh"]));
+    let [Effect::Write(write)] = &effects[..] else {
+        panic!("{effects:?}")
+    };
+    assert_eq!(write.step, "report-volumes-in-use");
+    let list = json!({"volumesInUse": ["kubernetes.io/gce-pd/data"]});
+    assert_eq!(write.patch, json!({"status": list}));
+    let told = version(with(node(), json!({"status": list})), 20);
+    assert_eq!(
+        run.feed(Input::Finished(write.target.key.clone(), Outcome::Done)),
+        []
+    );
+    let effects = run.see(Kind::Node, told.clone());
     let [Effect::Task(Task::Stage(staging))] = &effects[..] else {
         panic!("{effects:?}")
     };
@@ -253,6 +260,26 @@ fn a_disk_of_a_cloud_is_staged_by_its_name() {
     };
     let mount = mount.unwrap();
     assert_eq!((&mount.key, mount.read_only), (&key, true));
+
+    // And says so until the disk is known to be unmounted (M15).
+    run.mounted(mount.clone());
+    let staging = staging.clone();
+    assert_eq!(
+        delete(&mut run, "a"),
+        [Effect::Task(Task::Unmount(key.clone()))]
+    );
+    assert_eq!(
+        run.unmounted(key),
+        [Effect::Task(Task::Unstage(staging.key.clone()))]
+    );
+    let effects = run.report(Report::Unstaged {
+        key: staging.key,
+        was_mounted: true,
+    });
+    let [Effect::Write(write)] = &effects[..] else {
+        panic!("{effects:?}")
+    };
+    assert_eq!(write.patch, json!({"status": {"volumesInUse": []}}));
 }
 
 /// M27: a raw block volume is given as it is; nothing is staged for it, and it has words of its own.
@@ -277,7 +304,7 @@ fn a_raw_block_volume_is_not_staged() {
         ]
     );
     let (_, alarm) = timer(&effects);
-    run.feed(bitts_api::machine::Input::Alarm(alarm));
+    run.feed(Input::Alarm(alarm));
     run.mounted(mount.clone());
     let unmount = Effect::Task(Task::Unmount(mount.key));
     assert_eq!(delete(&mut run, "a"), [unmount]);
