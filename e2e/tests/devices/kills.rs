@@ -131,7 +131,11 @@ pub(crate) fn an_orphaned_format_is_waited_for() -> anyhow::Result<()> {
     for time in 0..8_u32 {
         let disk = Disk::new(64 * MIB)?;
         let mut agent = formatter(&disk, FsType::Ext4)?;
-        std::thread::sleep(Duration::from_millis(u64::from(time) * 30));
+        if time % 2 == 0 {
+            std::thread::sleep(Duration::from_millis(u64::from(time) * 30));
+        } else {
+            wait_for_mark(&disk, &mut agent)?;
+        }
         // What it started is frozen, and it is dead.
         kill(Pid::from_raw(-1), Signal::SIGSTOP)?;
         agent.kill()?;
