@@ -114,11 +114,12 @@ pub(crate) fn killed_at_any_moment() -> anyhow::Result<()> {
         for volume in &mut story.volumes {
             volume.ensure_whole_at_rest()?;
         }
+        let stagings: u32 = story.volumes.iter().map(|volume| volume.stagings).sum();
         let files: usize = story.volumes.iter().map(Volume::file_count).sum();
         println!(
             "{kills} kills, {while_hung} of them beside a hung server; {converged} times looked at: \
              settled, after at most {longest:.1?}. {came} pods came, {most} were there in the end; \
-             {files} files kept. {:.0?}",
+             devices staged {stagings} times, formatted once each; {files} files kept. {:.0?}",
             start.elapsed()
         );
         Ok(())
@@ -266,7 +267,14 @@ impl Story {
         let mut mounts = BTreeMap::new();
         for _ in 0..=self.chance.below(3) {
             let count = u32::try_from(self.volumes.len())?;
-            mounts.insert(usize::try_from(self.chance.below(count))?, None);
+            let place = usize::try_from(self.chance.below(count))?;
+            // Mostly a device is for one pod: with the last one it goes, and comes with the next.
+            let mut pods = self.pods.values();
+            let is_taken = self.volumes[place].stage().is_some()
+                && pods.any(|pod| pod.mounts.contains_key(&place));
+            if !is_taken || self.chance.once_in(8) {
+                mounts.insert(place, None);
+            }
         }
         let claims = mounts.keys().map(|place: &usize| {
             let name = &self.volumes[*place].name;

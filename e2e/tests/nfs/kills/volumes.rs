@@ -10,7 +10,7 @@ use anyhow::{Context as _, ensure};
 use bitts_e2e::uml::server::Server;
 use bitts_mount::device::{self, Options};
 use bitts_mount::dir::{Component, Dir};
-use bitts_mount::table::{self, Mount, MountTable};
+use bitts_mount::table::{self, Mount, MountId, MountTable};
 use bitts_sim::Random;
 use serde_json::{Value, json};
 
@@ -38,6 +38,9 @@ pub(super) struct Volume {
     /// The device, where it is one, and what its file system was called at first.
     disk: Option<Disk>,
     uuid: Option<String>,
+    /// How often it was seen staged anew, and where last.
+    pub(super) stagings: u32,
+    staged: Option<MountId>,
     /// What a mount table says of it.
     shown: Shown,
     /// The seed of each file's content, by its name.
@@ -60,7 +63,7 @@ pub(super) fn all(calm: &Server, shaky: &Server) -> anyhow::Result<Vec<Volume>> 
     for n in 0..4 {
         volumes.push(directory(n)?);
     }
-    for n in 0..3 {
+    for n in 0..4 {
         volumes.push(device(n)?);
     }
     // Version 3 with locks is left to mount.nfs.
@@ -88,6 +91,8 @@ fn directory(n: u32) -> anyhow::Result<Volume> {
         files,
         disk: None,
         uuid: None,
+        stagings: 0,
+        staged: None,
         written: BTreeMap::new(),
     })
 }
@@ -104,6 +109,8 @@ fn device(n: u32) -> anyhow::Result<Volume> {
         name,
         disk: Some(disk),
         uuid: None,
+        stagings: 0,
+        staged: None,
         written: BTreeMap::new(),
     })
 }
@@ -130,6 +137,8 @@ pub(super) fn share(name: &str, server: &Server, export: &str, options: &str) ->
         files: server.export(export),
         disk: None,
         uuid: None,
+        stagings: 0,
+        staged: None,
         written: BTreeMap::new(),
     }
 }
@@ -163,7 +172,10 @@ impl Volume {
     /// only be seen while it is mounted.
     pub(super) fn ensure_whole(&mut self) -> anyhow::Result<()> {
         if let Some(disk) = &self.disk {
-            if MountTable::read()?.at(&self.files).is_none() {
+            let staged = MountTable::read()?.at(&self.files).map(|mount| mount.id);
+            let is_new = staged.is_some() && staged != self.staged;
+            (self.staged, self.stagings) = (staged, self.stagings + u32::from(is_new));
+            if staged.is_none() {
                 return Ok(());
             }
             let now = disk.uuid()?;
