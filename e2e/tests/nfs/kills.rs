@@ -9,7 +9,7 @@ pub(crate) mod process;
 mod volumes;
 
 use std::collections::BTreeMap;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -21,6 +21,7 @@ use bitts_runtime::Host;
 use bitts_sim::Random;
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
+use procfs::process::Process;
 use serde_json::{Value, json};
 
 use crate::agent::{KUBELET, NODE};
@@ -138,28 +139,15 @@ pub(crate) fn a_killed_agents_mount_is_not_doubled() -> anyhow::Result<()> {
             story.settle(&mut agent).await?;
             server.drop_packets(true)?;
             story.begin(0).await?;
-            let start = Instant::now();
-            while agent.children()?.is_empty() {
-                ensure!(start.elapsed() < LONG, "it never began to mount");
-                tokio::time::sleep(Duration::from_millis(10)).await;
-            }
+            until("it begins to mount", || Ok(!agent.children()?.is_empty())).await?;
             tokio::time::sleep(Duration::from_millis(500)).await;
-            let lag = agent.children()?;
-            for process in &lag {
-                kill(Pid::from_raw(process.pid), Signal::SIGSTOP)?;
-            }
+            let lag = Frozen::new(agent.children()?)?;
             agent.kill()?;
             server.drop_packets(false)?;
             let mut agent = Agent::start(&story.kubeconfig)?;
             let target = story.volumes[0].target(&story.pods[&0].uid);
-            while MountTable::read()?.at(&target).is_none() {
-                ensure!(start.elapsed() < LONG, "the next agent does not mount");
-                tokio::time::sleep(Duration::from_millis(10)).await;
-            }
-            for process in &lag {
-                // It may have ended.
-                let _ = kill(Pid::from_raw(process.pid), Signal::SIGCONT);
-            }
+            until("the next agent mounts", || is_mounted(&target)).await?;
+            drop(lag);
             story.settle(&mut agent).await?;
             story.end(0).await?;
             story.settle(&mut agent).await?;
@@ -168,6 +156,68 @@ pub(crate) fn a_killed_agents_mount_is_not_doubled() -> anyhow::Result<()> {
         .with_context(|| format!("{n}: {options}"))?;
     }
     Ok(())
+}
+
+/// Nor does it take away what the next agent needs: a child that lags behind with an unmount leaves it.
+pub(crate) fn a_killed_agents_unmount_is_left() -> anyhow::Result<()> {
+    let volumes = vec![volumes::device(0)?];
+    with_story(volumes, Random::new(1), async |story| {
+        let mut agent = Agent::start(&story.kubeconfig)?;
+        story.begin(0).await?;
+        story.settle(&mut agent).await?;
+        story.let_some_write()?;
+        let target = story.volumes[0].target(&story.pods[&0].uid);
+        let lag = Frozen::new(agent.children()?)?;
+        story.end(0).await?;
+        until("the last pod's mount goes", || Ok(!is_mounted(&target)?)).await?;
+        // Then the device is to go, too.
+        tokio::time::sleep(Duration::from_secs(1)).await;
+        agent.kill()?;
+        story.begin(0).await?;
+        let mut agent = Agent::start(&story.kubeconfig)?;
+        let target = story.volumes[0].target(&story.pods[&0].uid);
+        until("the next agent mounts", || is_mounted(&target)).await?;
+        drop(lag);
+        story.settle(&mut agent).await?;
+        story.end(0).await?;
+        story.settle(&mut agent).await?;
+        agent.kill()
+    })
+}
+
+/// Processes that are stopped until this is dropped.
+struct Frozen(Vec<Process>);
+
+impl Frozen {
+    fn new(processes: Vec<Process>) -> anyhow::Result<Self> {
+        ensure!(!processes.is_empty(), "nothing to stop");
+        for process in &processes {
+            kill(Pid::from_raw(process.pid), Signal::SIGSTOP)?;
+        }
+        Ok(Self(processes))
+    }
+}
+
+impl Drop for Frozen {
+    fn drop(&mut self) {
+        for process in &self.0 {
+            // It may have ended.
+            let _ = kill(Pid::from_raw(process.pid), Signal::SIGCONT);
+        }
+    }
+}
+
+async fn until(what: &str, is_so: impl Fn() -> anyhow::Result<bool>) -> anyhow::Result<()> {
+    let start = Instant::now();
+    while !is_so()? {
+        ensure!(start.elapsed() < LONG, "never: {what}");
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    Ok(())
+}
+
+fn is_mounted(target: &Path) -> anyhow::Result<bool> {
+    Ok(MountTable::read()?.at(target).is_some())
 }
 
 fn number(name: &str) -> anyhow::Result<Option<u32>> {

@@ -62,6 +62,10 @@ const CASES: &[Case] = &[
         "a_killed_agents_mount_is_not_doubled",
         kills::a_killed_agents_mount_is_not_doubled,
     ),
+    (
+        "a_killed_agents_unmount_is_left",
+        kills::a_killed_agents_unmount_is_left,
+    ),
 ];
 
 fn main() -> ExitCode {

@@ -98,7 +98,7 @@ fn directory(n: u32) -> anyhow::Result<Volume> {
 }
 
 /// A device without a file system, which the agent has to make.
-fn device(n: u32) -> anyhow::Result<Volume> {
+pub(super) fn device(n: u32) -> anyhow::Result<Volume> {
     let name = format!("device-{n}");
     let disk = Disk::new(&name)?;
     Ok(Volume {
