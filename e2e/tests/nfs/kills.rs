@@ -158,7 +158,8 @@ pub(crate) fn a_killed_agents_mount_is_not_doubled() -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Nor does it take away what the next agent needs: a child that lags behind with an unmount leaves it.
+/// M23: nor is a device taken away that the next agent needs: a child that lags behind with the unmount
+/// leaves it.
 pub(crate) fn a_killed_agents_unmount_is_left() -> anyhow::Result<()> {
     let volumes = vec![volumes::device(0)?];
     with_story(volumes, Random::new(1), async |story| {
@@ -191,6 +192,8 @@ struct Frozen(Vec<Process>);
 impl Frozen {
     fn new(processes: Vec<Process>) -> anyhow::Result<Self> {
         ensure!(!processes.is_empty(), "nothing to stop");
+        // Those that stop are sent SIGHUP when no parent in their session is left; here this is.
+        rustix::process::set_child_subreaper(Some(rustix::process::getpid()))?;
         for process in &processes {
             kill(Pid::from_raw(process.pid), Signal::SIGSTOP)?;
         }
