@@ -39,8 +39,8 @@ fn server(task: &Task, tree: &Tree) -> Option<String> {
         Task::Mount(mount) if mount.group.is_some() => {
             Some(tree.target(&mount.key).display().to_string())
         }
-        Task::Mount(mount) => {
-            let server = mount.key.plugin.mounter().server(&mount.source);
+        Task::Mount(mount) | Task::Renew(mount) => {
+            let server = mount.key.plugin.volume_type().server(&mount.source);
             Some(server.unwrap_or_default().to_owned())
         }
         Task::Unmount(key) => match key.plugin.mounter().server_of() {
@@ -54,6 +54,7 @@ fn server(task: &Task, tree: &Tree) -> Option<String> {
         // A file system may take minutes to be made or checked.
         Task::Stage(Staging { key, .. }) | Task::Unstage(key) => Some(key.to_string()),
         Task::RemovePodDirectory(_) => Some(String::new()),
-        Task::Scan => None,
+        // One at a time as it is, and it must be told in time that a lane is full.
+        Task::Scan | Task::Watch | Task::Probe { .. } => None,
     }
 }

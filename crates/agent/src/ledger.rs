@@ -14,6 +14,8 @@ use crate::task::{Mount, MountKey, StageKey, Staging};
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Job {
     Mount,
+    /// Mounting anew what is there but of no more use.
+    Renew,
     Unmount,
 }
 
@@ -27,6 +29,8 @@ pub(crate) enum Actual {
     Unsure,
     /// This mount.
     Mounted(Mount),
+    /// This mount, which only a new one can replace.
+    Spoilt(Mount),
 }
 
 /// One volume in one pod.
@@ -52,7 +56,8 @@ impl Record {
             _ if pod_is_over => Job::Unmount,
             // A volume stays as long as its pod runs, whatever became of the claim (M3), and as it was
             // mounted, whatever became of its options.
-            (None, _) | (Some(_), Actual::Mounted(_)) => return None,
+            (_, Actual::Mounted(_)) | (None, Actual::Absent | Actual::Unsure) => return None,
+            (_, Actual::Spoilt(_)) => Job::Renew,
             (Some(_), Actual::Absent | Actual::Unsure) if !is_staged => return None,
             (Some(_), Actual::Absent | Actual::Unsure) => Job::Mount,
         };
@@ -88,7 +93,7 @@ impl Record {
     /// The devices that have to stay for it.
     pub(crate) fn stages(&self) -> impl Iterator<Item = StageKey> + use<'_> {
         let mounted = match &self.actual {
-            Actual::Mounted(mount) => Some(mount),
+            Actual::Mounted(mount) | Actual::Spoilt(mount) => Some(mount),
             Actual::Absent | Actual::Unsure => None,
         };
         let mounts = self.desired.iter().chain(mounted);

@@ -47,6 +47,7 @@ mod finish;
 mod following;
 pub mod gates;
 mod grants;
+mod heal;
 mod in_use;
 #[cfg(feature = "run")]
 pub mod kubelet;
@@ -55,6 +56,8 @@ mod lanes;
 mod ledger;
 mod machine;
 mod plugins;
+#[cfg(feature = "run")]
+mod probe;
 #[cfg(feature = "run")]
 mod publish;
 #[cfg(feature = "run")]
@@ -69,9 +72,12 @@ mod task;
 #[cfg(feature = "run")]
 pub mod tree;
 #[cfg(feature = "run")]
+mod vigil;
+#[cfg(feature = "run")]
 mod worker;
 
 pub use grants::grants;
+pub use heal::Ailment;
 pub use machine::Agent;
 pub use plugins::Plugin;
 pub use task::{

@@ -1,10 +1,13 @@
 //! The agent's machine.
 
+mod healing;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use bitts_api::machine::{
-    Cache, Change, Effect, Event, Input, Machine, Moment, Outcome, Place, Scope, Severity, Watch,
+    Cache, Change, Effect, Event, Input, Machine, Measure, Moment, Outcome, Place, Scope, Severity,
+    Watch,
 };
 use bitts_api::{
     Claim, Kind, Name, Namespace, Node, NodeName, Object, ObjectKey, Pod, PodVolume,
@@ -14,6 +17,7 @@ use bitts_api::{
 use crate::finish::{Finishing, Next};
 use crate::following::Following;
 use crate::gates::{self, Refusal, World};
+use crate::heal::Wards;
 use crate::in_use::InUse;
 use crate::ledger::{Actual, Job, Ledger};
 use crate::retry::back_off;
@@ -46,6 +50,9 @@ pub struct Agent {
     stages: Stages,
     in_use: InUse,
     finishing: Finishing,
+    wards: Wards,
+    /// The task that notices what vanishes, when it is not under way.
+    watch: Option<Task>,
     /// The last refusal that was told of each pod's volume, by its name in the pod.
     told: BTreeMap<(Uid, Box<str>), Refusal>,
     /// The mount that each pod's volume is in, by its name in the pod.
@@ -87,6 +94,8 @@ impl Agent {
             stages: Stages::default(),
             in_use: InUse::default(),
             finishing: Finishing::default(),
+            wards: Wards::default(),
+            watch: None,
             told: BTreeMap::new(),
             planned: BTreeMap::new(),
             scan: Scan::NotAsked,
@@ -223,7 +232,7 @@ impl Agent {
         }
         let record = self.planned.get(topic);
         let record = record.and_then(|key| self.ledger.get(key));
-        record.is_some_and(|record| matches!(record.actual, Actual::Mounted(_)))
+        record.is_some_and(|record| matches!(record.actual, Actual::Mounted(_) | Actual::Spoilt(_)))
     }
 
     /// The objects that decide on a pod's volume, as far as is known yet.
@@ -268,6 +277,7 @@ impl Agent {
         if record.is_over(over) {
             self.stages_to_look_at.extend(record.stages());
             self.ledger.close(&key);
+            self.wards.forget(&key);
             self.pods_to_look_at
                 .extend(self.by_uid.get(&key.pod).cloned());
             self.pods_to_look_at
@@ -276,8 +286,8 @@ impl Agent {
         }
         let missing = record.needs(over).map(|staging| staging.key.clone());
         let missing = missing.filter(|stage| self.stages.lacks(stage));
-        let desired = record.desired.clone();
-        match (record.start(over, missing.is_none()), desired) {
+        let job = record.start(over, missing.is_none());
+        match (job, record.desired.clone()) {
             (Some(Job::Unmount), _) => out.push(Effect::Task(Task::Unmount(key))),
             (Some(Job::Mount), Some(mut mount)) => {
                 if key.plugin.volume_type().has_one_group()
@@ -287,6 +297,11 @@ impl Agent {
                     group.give = Give::Never;
                 }
                 out.push(Effect::Task(Task::Mount(mount)));
+            }
+            (Some(Job::Renew), _) => {
+                if let Actual::Spoilt(mount) = &record.actual {
+                    out.push(Effect::Task(Task::Renew(mount.clone())));
+                }
             }
             (Some(Job::Mount), None) | (None, _) => {}
         }
@@ -314,7 +329,7 @@ impl Agent {
         out.extend(task.map(Effect::Task));
     }
 
-    fn report(&mut self, report: Report, out: &mut Effects) {
+    fn report(&mut self, now: Moment, report: Report, out: &mut Effects) {
         match report {
             Report::Scanned {
                 volumes,
@@ -354,7 +369,8 @@ impl Agent {
                     self.volumes_to_look_at.insert(mount.key.clone());
                     self.pods_to_look_at
                         .extend(self.by_uid.get(&mount.key.pod).cloned());
-                    record.succeed(Actual::Mounted(mount));
+                    record.succeed(Actual::Mounted(mount.clone()));
+                    self.mounted_well(&mount, out);
                 }
             }
             Report::Staged { staging, on_node } => {
@@ -446,6 +462,8 @@ impl Agent {
                 self.failed(key, "BittsFailedUnmount", text, out);
             }
             Report::PodDirectoryRemoved(_) => {}
+            Report::Missing(keys) => self.missing(now, keys, out),
+            Report::Probed { server, mounts } => self.probed(now, &server, mounts, out),
         }
     }
 
@@ -518,6 +536,8 @@ impl Agent {
                 self.stages_to_look_at.insert(key);
             }
             Alarm::InUse(attempt) => self.in_use.wake(attempt),
+            Alarm::Probe => self.probe(out),
+            Alarm::Heal(key) => self.heal(&key),
             Alarm::Finish(key) => {
                 self.finishing.wake(&key);
                 self.pods_to_look_at.insert((key.namespace, key.name));
@@ -722,7 +742,7 @@ impl Machine for Agent {
         ]
     }
 
-    fn handle(&mut self, _now: Moment, input: Input<Report, Alarm>) -> Effects {
+    fn handle(&mut self, now: Moment, input: Input<Report, Alarm>) -> Effects {
         let mut out = Vec::new();
         if self.scan == Scan::NotAsked {
             self.scan = Scan::Asked(0);
@@ -734,13 +754,18 @@ impl Machine for Agent {
             Input::Seen(object) => self.see(object),
             Input::Deleted(key, uid) => self.delete(key, &uid),
             Input::Finished(key, outcome) => self.finished(key, outcome, &mut out),
-            Input::Report(report) => self.report(report, &mut out),
+            Input::Report(report) => self.report(now, report, &mut out),
             Input::Alarm(alarm) => self.alarm(alarm, &mut out),
         }
         if self.is_ready() {
             self.settle(&mut out);
+            out.extend(self.watch.take().map(Effect::Task));
         }
         out
+    }
+
+    fn measures(&self) -> Vec<Measure> {
+        self.wards.measures()
     }
 }
 

@@ -100,6 +100,11 @@ pub(crate) trait VolumeType {
         volume.clone()
     }
 
+    /// The server that a mount of this source waits for; none where the node is enough.
+    fn server<'a>(&self, _source: &'a Source) -> Option<&'a str> {
+        None
+    }
+
     /// Whether a volume of this type may turn out to be a directory, which is not staged.
     fn may_be_directory(&self) -> bool {
         false
@@ -113,6 +118,11 @@ pub(crate) trait VolumeType {
     /// The names that a disk may have there, by the name that it is staged under.
     fn attachable_names(&self, _stage: &Name) -> Vec<String> {
         Vec::new()
+    }
+
+    /// Whether anything is mounted for a pod.
+    fn is_mounted(&self) -> bool {
+        true
     }
 
     /// Whether mount options mean anything for this type (M16).
@@ -143,11 +153,6 @@ mod node {
     /// What is done on the node for a type of volume. Each is idempotent, and is asked at every
     /// [`Step`](crate::tree::Step) whether it shall go on.
     pub(crate) trait Mounter {
-        /// The server that a mount of this source waits for.
-        fn server<'a>(&self, _source: &'a Source) -> Option<&'a str> {
-            None
-        }
-
         /// How it is read from what the mount table has as the source; none where there is no server.
         fn server_of(&self) -> Option<fn(&str) -> Option<&str>> {
             None
@@ -169,6 +174,16 @@ mod node {
         /// The device that a pod gets as it is (M27).
         fn device(&self, _tree: &Tree, source: &Source) -> Result<Device, Failure> {
             Err((MountStep::NewMounter, not_of_this_type(source)))
+        }
+
+        /// Mounts a volume anew in the place of a mount that only a new one can replace.
+        fn renew(
+            &self,
+            _tree: &Tree,
+            mount: &Mount,
+            _watcher: Watcher<'_>,
+        ) -> Result<How, Failure> {
+            Err((MountStep::SetUp, not_of_this_type(&mount.source)))
         }
 
         /// Takes the topmost mount from a pod's directory.

@@ -5,6 +5,7 @@ use std::path::PathBuf;
 
 use bitts_api::{Name, ObjectKey, Source, Uid, VolumeMode};
 
+use crate::heal::Ailment;
 use crate::plugins::Plugin;
 
 /// A volume in a pod: the unit of work. One task of it runs at a time, those of different ones run
@@ -139,6 +140,18 @@ pub enum Task {
     Unstage(StageKey),
     /// Remove the empty directories of a pod that is over.
     RemovePodDirectory(Uid),
+    /// Wait until something that was mounted no longer is.
+    Watch,
+    /// Ask a server whether these mounts of it are well.
+    Probe {
+        /// Its name or address, as volumes have it.
+        server: Box<str>,
+        /// What is mounted from there.
+        mounts: Vec<MountKey>,
+    },
+    /// Mount a volume anew, and let go of what is mounted in its place. Only for network file
+    /// systems: who has files open there goes on with the old mount.
+    Renew(Mount),
 }
 
 /// What came of a [`Task`].
@@ -234,6 +247,15 @@ pub enum Report {
     },
     /// A pod's empty directories were removed, as far as they were empty.
     PodDirectoryRemoved(Uid),
+    /// These were mounted and no longer are, and nobody here took them down.
+    Missing(Vec<MountKey>),
+    /// How mounts of a server are.
+    Probed {
+        /// Its name or address, as volumes have it.
+        server: Box<str>,
+        /// Each with what is wrong with it, if anything.
+        mounts: Vec<(MountKey, Option<Ailment>)>,
+    },
 }
 
 /// What a pod is told besides that its volume is mounted.
@@ -252,6 +274,8 @@ pub enum How {
     Now,
     /// It was mounted before.
     Before,
+    /// It was mounted before, and is mounted anew.
+    Anew,
     /// It was not: mounts are only shown here.
     Shown,
 }
@@ -322,6 +346,10 @@ pub enum Alarm {
     InUse(u32),
     /// Try again to delete the object of a pod that is over.
     Finish(ObjectKey),
+    /// Ask the servers how their mounts are.
+    Probe,
+    /// Mount again what vanished.
+    Heal(MountKey),
 }
 
 #[cfg(test)]

@@ -40,6 +40,8 @@ pub enum Step<'a> {
     Bind,
     /// The options of a mount are set once more.
     Configure,
+    /// The volume is mounted anew in the place of a mount of no more use.
+    Renew,
     /// The volume is unmounted.
     Unmount,
     /// A directory is removed if it is empty.
@@ -157,6 +159,25 @@ impl Tree {
                 }
                 Report::PodDirectoryRemoved(pod)
             }
+            Task::Renew(mount) => match mount.key.plugin.mounter().renew(self, &mount, watcher) {
+                Ok(how) => Report::Mounted {
+                    target: self.target(&mount.key),
+                    mount,
+                    how,
+                    warning: None,
+                },
+                Err((step, trouble)) => Report::MountFailed {
+                    mount,
+                    step,
+                    message: trouble.to_string(),
+                },
+            },
+            Task::Probe { server, mounts } => Report::Probed {
+                mounts: self.probe(&server, mounts),
+                server,
+            },
+            // Who waits for the table does not block.
+            Task::Watch => Report::Missing(Vec::new()),
         }
     }
 

@@ -11,6 +11,7 @@ use crate::Agent;
 use crate::lanes::Lanes;
 use crate::task::{How, MountKey, MountStep, OnNode, Report, Task};
 use crate::tree::Tree;
+use crate::vigil::Vigil;
 
 /// How the agent of a node is run.
 #[derive(Clone, Debug)]
@@ -32,11 +33,16 @@ pub struct AgentConfig {
     pub finish_pods: bool,
     /// Whether to mount at all.
     pub mounter: Mounter,
+    /// How often each server is asked whether its mounts are well, if at all.
+    pub probe_interval: Option<Duration>,
     /// Who is told what came of every task.
     pub observer: Option<UnboundedSender<Report>>,
 }
 
 impl AgentConfig {
+    /// How often each server is asked whether its mounts are well.
+    pub const PROBE_INTERVAL: Duration = Duration::from_secs(30);
+
     /// An agent for this node with the kubelet's usual directory, whose volumes may be anywhere.
     #[must_use]
     pub fn new(node: NodeName) -> Self {
@@ -48,6 +54,7 @@ impl AgentConfig {
             patience: Tree::PATIENCE,
             finish_pods: false,
             mounter: Mounter::System,
+            probe_interval: Some(Self::PROBE_INTERVAL),
             observer: None,
         }
     }
@@ -64,6 +71,9 @@ pub enum Mounter {
     DryRun,
 }
 
+/// After the mount table could not be watched.
+const WATCH_AGAIN: Duration = Duration::from_secs(30);
+
 /// Runs the agent of a node until the host shuts down.
 ///
 /// # Errors
@@ -75,15 +85,23 @@ pub async fn run(host: &Host, config: AgentConfig) -> Result<(), RuntimeError> {
         lease: None,
         writes_at_once: 16,
     };
-    let machine = Agent::new(config.node.clone(), config.finish_pods);
-    run_role(host, options, machine, NodeWorker::new(config)).await
+    let mut machine = Agent::new(config.node.clone(), config.finish_pods);
+    if config.mounter == Mounter::System {
+        machine = machine.healing(config.probe_interval);
+    }
+    let mut worker = NodeWorker::new(config);
+    worker.host = Some(host.clone());
+    run_role(host, options, machine, worker).await
 }
 
 /// Does the tasks of one node.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub struct NodeWorker {
     tree: Tree,
     lanes: Lanes,
+    vigil: Vigil,
+    /// Says when to end.
+    host: Option<Host>,
     mounter: Mounter,
     observer: Option<UnboundedSender<Report>>,
 }
@@ -100,6 +118,8 @@ impl NodeWorker {
                 patience: config.patience,
             },
             lanes: Lanes::default(),
+            vigil: Vigil::default(),
+            host: None,
             mounter: config.mounter,
             observer: config.observer,
         }
@@ -121,7 +141,7 @@ impl NodeWorker {
                 key,
                 was_mounted: false,
             },
-            Task::Mount(mount) => {
+            Task::Mount(mount) | Task::Renew(mount) => {
                 let target = self.tree.target(&mount.key);
                 Report::Mounted {
                     mount,
@@ -139,6 +159,33 @@ impl NodeWorker {
                 }
             }
             Task::RemovePodDirectory(pod) => Report::PodDirectoryRemoved(pod),
+            Task::Watch => Report::Missing(Vec::new()),
+            Task::Probe { server, .. } => Report::Probed {
+                server,
+                mounts: Vec::new(),
+            },
+        }
+    }
+
+    /// Waits until something that was mounted is not, or the host shuts down.
+    async fn watch(&self) -> Report {
+        let ended = async {
+            match &self.host {
+                Some(host) => host.shutdown().cancelled().await,
+                None => std::future::pending().await,
+            }
+        };
+        let missing = tokio::select! {
+            () = ended => Ok(Vec::new()),
+            missing = self.vigil.missing() => missing,
+        };
+        match missing {
+            Ok(keys) => Report::Missing(keys),
+            Err(error) => {
+                tracing::error!(%error, "cannot watch the mount table");
+                tokio::time::sleep(WATCH_AGAIN).await;
+                Report::Missing(Vec::new())
+            }
         }
     }
 }
@@ -150,7 +197,9 @@ impl Worker for NodeWorker {
     async fn perform(&self, task: Task) -> Report {
         let report = match self.mounter {
             Mounter::DryRun => self.show(task),
+            Mounter::System if task == Task::Watch => self.watch().await,
             Mounter::System => {
+                self.vigil.begin(&task);
                 let (tree, copy) = (self.tree.clone(), task.clone());
                 let _lane = self.lanes.enter(&task, &tree).await;
                 let done = tokio::task::spawn_blocking(move || {
@@ -163,6 +212,7 @@ impl Worker for NodeWorker {
                     .unwrap_or_else(|error| failed(task, error.to_string()))
             }
         };
+        self.vigil.end(&self.tree, &report);
         log(&report);
         if let Some(observer) = &self.observer {
             // Nobody has to listen.
@@ -183,13 +233,18 @@ fn failed(task: Task, message: String) -> Report {
             message,
         },
         Task::Unstage(key) => Report::UnstageFailed { key, message },
-        Task::Mount(mount) => Report::MountFailed {
+        Task::Mount(mount) | Task::Renew(mount) => Report::MountFailed {
             mount,
             step: MountStep::SetUp,
             message,
         },
         Task::Unmount(key) => Report::UnmountFailed { key, message },
         Task::RemovePodDirectory(pod) => Report::PodDirectoryRemoved(pod),
+        Task::Watch => Report::Missing(Vec::new()),
+        Task::Probe { server, .. } => Report::Probed {
+            server,
+            mounts: Vec::new(),
+        },
     }
 }
 
@@ -262,6 +317,16 @@ fn log(report: &Report) {
         Report::UnmountFailed { key, message } => {
             let MountKey { volume, pod, .. } = key;
             tracing::warn!(%volume, %pod, error = message, "cannot unmount");
+        }
+        Report::Missing(keys) => {
+            for MountKey { volume, pod, .. } in keys {
+                tracing::warn!(%volume, %pod, "unmounted by somebody else");
+            }
+        }
+        Report::Probed { server, mounts } => {
+            for (MountKey { volume, pod, .. }, ailment) in mounts {
+                tracing::debug!(server, %volume, %pod, ?ailment, "asked");
+            }
         }
         Report::PodDirectoryRemoved(pod) => {
             tracing::debug!(%pod, "removed an ended pod's directory")

@@ -11,6 +11,7 @@ use std::fs;
 use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
+use std::time::Duration;
 
 use bitts_agent::tree::{Step, Stopped, Tree};
 use bitts_agent::{
@@ -67,6 +68,7 @@ const CASES: &[harness::Case] = &[
         a_pod_whose_cgroup_is_not_empty_is_kept,
     ),
     ("the_worker_mounts_and_tells", the_worker_mounts_and_tells),
+    ("what_vanishes_is_noticed", what_vanishes_is_noticed),
 ];
 
 fn main() -> ExitCode {
@@ -531,16 +533,15 @@ fn a_pod_whose_cgroup_is_not_empty_is_kept() {
     assert!(matches!(report, Report::Unmounted { .. }), "{report:?}");
 }
 
-fn the_worker_mounts_and_tells() {
-    let world = World::new();
-    let key = MountKey {
-        pod: "pod".into(),
-        volume: "cqh".into(),
-        plugin: Plugin::Local,
-        mode: VolumeMode::Filesystem,
-    };
-    let mount = Mount {
-        key: key.clone(),
+/// The mount of a directory for this pod.
+fn mount_for(pod: &str) -> Mount {
+    Mount {
+        key: MountKey {
+            pod: pod.into(),
+            volume: "cqh".into(),
+            plugin: Plugin::Local,
+            mode: VolumeMode::Filesystem,
+        },
         source: Source::Local {
             path: "/data/pv".into(),
             fs_type: None,
@@ -549,7 +550,55 @@ fn the_worker_mounts_and_tells() {
         read_only: false,
         group: None,
         staging: None,
-    };
+    }
+}
+
+/// What others unmount is told, whenever it happens; what the agent takes down itself is not.
+fn what_vanishes_is_noticed() {
+    let world = World::new();
+    // The mount table knows the place by another path.
+    fs::rename("/var/lib/kubelet", "/var/lib/there").unwrap();
+    std::os::unix::fs::symlink("there", "/var/lib/kubelet").unwrap();
+    let worker = NodeWorker::new(AgentConfig::new("n".into()));
+    let mounts = ["one", "two", "three"].map(mount_for);
+    let mut runtime = tokio::runtime::Builder::new_multi_thread();
+    runtime.enable_all().build().unwrap().block_on(async {
+        let mount = async |mount: &Mount| {
+            let report = worker.perform(Task::Mount(mount.clone())).await;
+            assert!(matches!(report, Report::Mounted { .. }), "{report:?}");
+        };
+        let vanish = |mount: &Mount| {
+            let target = world.target(&mount.key);
+            rustix::mount::unmount(target, rustix::mount::UnmountFlags::empty()).unwrap();
+        };
+        let watch = || worker.perform(Task::Watch);
+        let missing = |mount: &Mount| Report::Missing(vec![mount.key.clone()]);
+        let [one, two, three] = &mounts;
+        // Before it is watched for,
+        mount(one).await;
+        vanish(one);
+        assert_eq!(watch().await, missing(one));
+        // while it is,
+        mount(two).await;
+        let (seen, ()) = tokio::join!(watch(), async {
+            tokio::time::sleep(Duration::from_millis(300)).await;
+            mount(three).await;
+            let taken = worker.perform(Task::Unmount(three.key.clone())).await;
+            assert!(matches!(taken, Report::Unmounted { .. }), "{taken:?}");
+            vanish(two);
+        });
+        assert_eq!(seen, missing(two));
+        // and after it was mounted again.
+        mount(two).await;
+        let (seen, ()) = tokio::join!(watch(), async { vanish(two) });
+        assert_eq!(seen, missing(two));
+    });
+}
+
+fn the_worker_mounts_and_tells() {
+    let world = World::new();
+    let mount = mount_for("pod");
+    let key = mount.key.clone();
     let (observer, mut observed) = tokio::sync::mpsc::unbounded_channel();
     let config = AgentConfig {
         observer: Some(observer),

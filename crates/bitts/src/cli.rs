@@ -104,21 +104,21 @@ pub(crate) struct Demo {
     pub(crate) write_kubeconfig: Option<PathBuf>,
 }
 
-/// How often a role compares with lists, if at all.
+/// How often something is looked at, if at all.
 #[cfg(any(feature = "binder", feature = "agent", feature = "provisioner"))]
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct ResyncInterval(pub(crate) Option<std::time::Duration>);
+pub(crate) struct Interval(pub(crate) Option<std::time::Duration>);
 
 #[cfg(any(feature = "binder", feature = "agent", feature = "provisioner"))]
-fn resync_interval(text: &str) -> Result<ResyncInterval, String> {
+fn interval(text: &str) -> Result<Interval, String> {
     if text == "0" {
-        return Ok(ResyncInterval(None));
+        return Ok(Interval(None));
     }
     let span: jiff::SignedDuration = text.parse().map_err(|error| format!("{error}"))?;
     match std::time::Duration::try_from(span) {
-        Ok(time) if time.is_zero() => Ok(ResyncInterval(None)),
-        Ok(time) if time.as_secs() >= 1 => Ok(ResyncInterval(Some(time))),
-        _ => Err("less than a second would be lists all the time; 0 turns it off".to_owned()),
+        Ok(time) if time.is_zero() => Ok(Interval(None)),
+        Ok(time) if time.as_secs() >= 1 => Ok(Interval(Some(time))),
+        _ => Err("less than a second would be work all the time; 0 turns it off".to_owned()),
     }
 }
 
@@ -160,10 +160,10 @@ pub(crate) struct Run {
         long,
         value_name = "TIME",
         default_value = "30m",
-        value_parser = resync_interval,
+        value_parser = interval,
         env = "BITTS_RESYNC_INTERVAL"
     )]
-    pub(crate) resync_interval: ResyncInterval,
+    pub(crate) resync_interval: Interval,
 
     /// The name of this node in the API, for the roles that run on each node.
     #[cfg(any(feature = "agent", feature = "provisioner"))]
@@ -285,6 +285,17 @@ pub(crate) struct Agent {
         value_parser = patience
     )]
     pub(crate) patience: std::time::Duration,
+
+    /// How often each server is asked whether its mounts are well: so long, and ten seconds, it may take
+    /// until trouble is noticed. 0 turns it off.
+    #[arg(
+        long,
+        value_name = "DURATION",
+        default_value = "30s",
+        env = "BITTS_PROBE_INTERVAL",
+        value_parser = interval
+    )]
+    pub(crate) probe_interval: Interval,
 
     /// Delete a pod's object once its volumes are down. Only for nodes whose pods nothing else runs.
     #[arg(long, env = "BITTS_FINISH_PODS")]
@@ -439,7 +450,7 @@ mod tests {
     #[cfg(any(feature = "binder", feature = "agent", feature = "provisioner"))]
     #[test]
     fn an_interval_is_off_or_a_second_or_more() {
-        let seconds = |text| resync_interval(text).map(|i| i.0.map(|t| t.as_secs()));
+        let seconds = |text| interval(text).map(|i| i.0.map(|t| t.as_secs()));
         for (text, expected) in [
             ("0", None),
             ("0s", None),
@@ -450,7 +461,7 @@ mod tests {
             assert_eq!(seconds(text), Ok(expected), "{text}");
         }
         for refused in ["999ms", "-1m", "30", "soon", ""] {
-            assert!(resync_interval(refused).is_err(), "{refused}");
+            assert!(interval(refused).is_err(), "{refused}");
         }
     }
 

@@ -131,6 +131,7 @@ fn agent(args: &Run) -> bitts_agent::AgentConfig {
         kubelet_dir: args.kubelet_dir.clone(),
         local_root: args.local_root.clone(),
         patience: args.patience,
+        probe_interval: args.probe_interval.0,
         finish_pods: args.finish_pods,
         ..bitts_agent::AgentConfig::new(node.into())
     }

@@ -63,13 +63,13 @@ static CREW: Mutex<Crew> = Mutex::new(Crew {
 });
 static CHANGED: Condvar = Condvar::new();
 
-/// Has the work done in `directory` by a hand, within the deadline.
+/// Has the work done in `directory` by a hand, within the deadline; returns what it answered.
 pub(crate) fn call(
     words: &[&str],
     directory: impl AsFd,
     deadline: Duration,
-) -> Result<(), ChildError> {
-    ask(words, directory, deadline).map(drop)
+) -> Result<String, ChildError> {
+    ask(words, directory, deadline).map(|made| made.text)
 }
 
 /// Has a mount made of what is `open`, and puts it at the target.
@@ -79,20 +79,22 @@ pub(crate) fn mount(
     target: &Dir,
     deadline: Duration,
 ) -> Result<(), ChildError> {
-    match ask(words, open, deadline)? {
-        Some(mounted) => Ok(mounted.put(target)?),
-        None => {
-            let cause = io::Error::other("the child made none");
-            Err(SystemError::new("taking over a mount", cause).into())
-        }
-    }
+    Ok(make(words, open, deadline)?.put(target)?)
 }
 
-fn ask(
+/// Has a mount made of what is `open`.
+pub(crate) fn make(
     words: &[&str],
-    directory: impl AsFd,
+    open: impl AsFd,
     deadline: Duration,
-) -> Result<Option<Detached>, ChildError> {
+) -> Result<Detached, ChildError> {
+    ask(words, open, deadline)?.mounted.ok_or_else(|| {
+        let cause = io::Error::other("the child made none");
+        SystemError::new("taking over a mount", cause).into()
+    })
+}
+
+fn ask(words: &[&str], directory: impl AsFd, deadline: Duration) -> Result<Made, ChildError> {
     child::reap();
     // A hand from another one would mount elsewhere.
     let namespace = namespace::own()?;
@@ -244,11 +246,12 @@ impl Hand {
             let Some((code, text)) = bytes[..length].split_first_chunk() else {
                 return Err(Errno::CONNRESET);
             };
+            let text = String::from_utf8_lossy(text).trim().to_owned();
             return Ok(Some(match i32::from_le_bytes(*code) {
-                0 => Ok(mounted),
+                0 => Ok(Made { text, mounted }),
                 code => Err(ChildError::Failed {
                     code,
-                    message: String::from_utf8_lossy(text).trim().to_owned(),
+                    message: text,
                 }),
             }));
         }
@@ -262,7 +265,15 @@ impl Hand {
 }
 
 /// What a hand answers: the mount that it made, if it was to make one.
-type Answer = Result<Option<Detached>, ChildError>;
+type Answer = Result<Made, ChildError>;
+
+/// What a hand made.
+#[derive(Debug)]
+struct Made {
+    /// What it answered, which may be empty.
+    text: String,
+    mounted: Option<Detached>,
+}
 
 /// Does what is called for, until nobody can call any more.
 pub(crate) fn stay() -> io::Result<()> {
@@ -393,8 +404,9 @@ mod tests {
     fn answers_are_success_or_failure_or_late() {
         let (mut hand, theirs) = hand();
         assert!(hand.answer(SOON).unwrap().is_none());
-        answered(&theirs, 0, "");
-        assert!(hand.answer(SOON).unwrap().unwrap().unwrap().is_none());
+        answered(&theirs, 0, "70");
+        let made = hand.answer(SOON).unwrap().unwrap().unwrap();
+        assert!(made.mounted.is_none() && made.text == "70");
         answered(&theirs, 2, "no such path\n");
         let error = hand.answer(SOON).unwrap().unwrap().unwrap_err();
         assert!(
@@ -414,7 +426,8 @@ mod tests {
         assert!(hand.answer(SOON).unwrap().is_none());
         send(&theirs, b"mounted", Some(open.as_fd())).unwrap();
         answered(&theirs, 0, "");
-        assert!(hand.answer(SOON).unwrap().unwrap().unwrap().is_some());
+        let made = hand.answer(SOON).unwrap().unwrap().unwrap();
+        assert!(made.mounted.is_some());
         hand.process.wait().unwrap();
     }
 

@@ -41,6 +41,7 @@ pub mod holders;
 mod namespace;
 pub mod nfs;
 pub mod path;
+pub mod probe;
 pub mod sandbox;
 pub mod sweep;
 pub mod table;

@@ -136,6 +136,12 @@ impl Options {
         self
     }
 
+    /// As the kernel gets them.
+    fn words(&self) -> impl Iterator<Item = &str> {
+        let others = self.others.iter().map(String::as_str);
+        self.flags.iter().copied().chain(others)
+    }
+
     fn has(&self, option: &str) -> bool {
         self.others.iter().any(|other| other == option)
     }
@@ -236,8 +242,7 @@ fn try_way(
     match way {
         Way::Kernel(version) => {
             let mut words = vec![work::MOUNT_NFS, &share.server, &source, version.as_str()];
-            words.extend(&options.flags);
-            words.extend(options.others.iter().map(String::as_str));
+            words.extend(options.words());
             crew::mount(&words, target, target, deadline)
         }
         Way::Program => child::run(program(&source, options)?, target, deadline),
@@ -312,24 +317,52 @@ pub fn unmount(
     }
 }
 
-/// Asks the server of what is mounted at this name, within the deadline.
+/// Mounts a share in the place of the topmost mount at this name, within the deadline. What is there
+/// is let go of when the new mount is sure to work: who has files open in it, or a copy of it in
+/// another mount namespace, goes on with it.
 ///
 /// # Errors
-/// When it does not answer, or no longer knows the directory.
-pub fn probe(parent: &Dir, name: &Component, deadline: Duration) -> Result<(), NfsError> {
-    in_child(&[work::PROBE, name.as_str()], parent, deadline).map_err(|e| {
-        explain(
-            &format!(
-                "asking the server of {}",
-                parent.path().join(name.as_str()).display()
-            ),
-            e,
-        )
-    })
+/// As [`mount`]; what is mounted there stays then, unless the class is [`Class::Uncertain`].
+pub fn renew(
+    share: &Share,
+    parent: &Dir,
+    name: &Component,
+    options: &Options,
+    deadline: Duration,
+) -> Result<(), NfsError> {
+    let doing = format!("mounting {share} anew");
+    if options.needs_program {
+        let message = "an option of it needs mount.nfs, which cannot do that".to_owned();
+        let code = work::NO_PROGRAM;
+        return Err(explain(&doing, ChildError::Failed { code, message }));
+    }
+    let source = share.to_string();
+    let mut done = Ok(());
+    for way in options.ways() {
+        let version = match way {
+            Way::Kernel(version) => version,
+            // The first mount had mount.nfs start what locks need.
+            Way::Program => Version::V3,
+        };
+        let mut words = vec![work::RENEW_NFS, name.as_str()];
+        words.extend([&share.server, &*source, version.as_str()]);
+        words.extend(options.words());
+        done = crew::make(&words, parent, deadline).and_then(|mounted| {
+            let bare = parent.child(name)?.ok_or_else(|| {
+                let gone = std::io::Error::from(std::io::ErrorKind::NotFound);
+                SystemError::new("putting the mount in its place", gone)
+            })?;
+            Ok(mounted.put(bare)?)
+        });
+        if !matches!(&done, Err(ChildError::Failed { code, .. }) if is_other_version(*code)) {
+            break;
+        }
+    }
+    done.map_err(|e| explain(&doing, e))
 }
 
 fn in_child(words: &[&str], directory: impl AsFd, deadline: Duration) -> Result<(), ChildError> {
-    crew::call(words, directory, deadline)
+    crew::call(words, directory, deadline).map(drop)
 }
 
 fn explain(what: &str, error: ChildError) -> NfsError {
@@ -435,7 +468,7 @@ mod tests {
     fn a_program_that_cannot_be_a_child_is_told_so() {
         let here = Dir::open("/".as_ref()).unwrap();
         let proc = Component::new("proc").unwrap();
-        let error = probe(&here, &proc, Duration::from_secs(1)).unwrap_err();
+        let error = unmount(&here, &proc, Unmount::Lazy, Duration::from_secs(1)).unwrap_err();
         assert!(error.to_string().contains("child::serve()"), "{error}");
     }
 }

@@ -2,7 +2,7 @@
 
 use std::ffi::OsString;
 use std::io;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
 use std::os::unix::ffi::OsStringExt as _;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -226,8 +226,23 @@ pub(crate) fn from_statx(stat: &Statx) -> io::Result<Identity> {
 }
 
 /// Tells when the mount table changed.
+///
+/// A reactor can wait for it instead of a thread: the file has *priority* readiness (`EPOLLPRI`) once
+/// for each time that the table changed since it was last waited for.
 #[derive(Debug)]
 pub struct Watcher(OwnedFd);
+
+impl AsFd for Watcher {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.0.as_fd()
+    }
+}
+
+impl AsRawFd for Watcher {
+    fn as_raw_fd(&self) -> RawFd {
+        self.0.as_raw_fd()
+    }
+}
 
 impl Watcher {
     /// Watches from now on.

@@ -1,5 +1,6 @@
 //! What a child process does: one call that may hang, on the directory that is its standard input.
 
+use std::collections::BTreeMap;
 use std::io::Read as _;
 use std::net::{IpAddr, SocketAddr, TcpStream, ToSocketAddrs as _, UdpSocket};
 use std::os::unix::process::CommandExt as _;
@@ -8,6 +9,7 @@ use std::time::Duration;
 
 use crate::dir::Component;
 use rustix::fd::OwnedFd;
+use rustix::fs::{AtFlags, Mode, OFlags, ResolveFlags, StatxFlags};
 use rustix::io::Errno;
 use rustix::mount::{
     FsOpenFlags, MountAttrFlags, UnmountFlags, fsconfig_create, fsconfig_set_flag,
@@ -19,8 +21,10 @@ use crate::device;
 
 /// The kinds of work.
 pub(crate) const MOUNT_NFS: &str = "mount-nfs";
+pub(crate) const RENEW_NFS: &str = "renew-nfs";
 pub(crate) const UNMOUNT: &str = "unmount";
 pub(crate) const PROBE: &str = "probe";
+pub(crate) const RESOLVE: &str = "resolve";
 pub(crate) const SWEEP: &str = "sweep";
 pub(crate) const GROUP: &str = "group";
 pub(crate) const PROGRAM: &str = "program";
@@ -97,8 +101,15 @@ pub(crate) fn perform(words: &[String]) -> Result<Done, Failure> {
         [MOUNT_NFS, server, source, version, options @ ..] => {
             mount_nfs(server, source, version, options).map(Done::Mounted)
         }
+        [RENEW_NFS, name, server, source, version, options @ ..] => {
+            let mounted = mount_nfs(server, source, version, options)?;
+            // Only now, as a bare directory would let containers write to the node instead.
+            unmount(name, LAZY)?;
+            Ok(Done::Mounted(mounted))
+        }
         [UNMOUNT, name, how] => quietly(unmount(name, how)),
-        [PROBE, name] => quietly(probe(name)),
+        [PROBE, paths @ ..] => Ok(Done::Said(probe(paths))),
+        [RESOLVE, server] => resolve(server).map(|all| Done::Said(lines(&all))),
         [SWEEP, name] => quietly(sweep(name)),
         [GROUP, gid] => crate::group::give_here(gid).map(Done::Said),
         [PROGRAM, program, arguments @ ..] => Err(become_program(program, arguments)),
@@ -109,13 +120,17 @@ pub(crate) fn perform(words: &[String]) -> Result<Done, Failure> {
     }
 }
 
+fn lines<T: ToString>(all: &[T]) -> String {
+    all.iter().map(T::to_string).collect::<Vec<_>>().join("\n")
+}
+
 fn mount_nfs(
     server: &str,
     source: &str,
     version: &str,
     options: &[&str],
 ) -> Result<Detached, Failure> {
-    let address = resolve(server)?;
+    let address = *resolve(server)?.first().ok_or_else(|| unknown(server))?;
     let value = |key: &str| {
         let pairs = options.iter().filter_map(|option| option.split_once('='));
         pairs
@@ -205,18 +220,22 @@ pub(crate) fn kernel_says(config: &OwnedFd, doing: &str) -> String {
     text
 }
 
-fn resolve(server: &str) -> Result<IpAddr, Failure> {
+fn resolve(server: &str) -> Result<Vec<IpAddr>, Failure> {
     let unbracketed = server.trim_start_matches('[').trim_end_matches(']');
-    let unknown = |why: String| Failure {
-        code: UNKNOWN_SERVER,
-        message: format!("the server's name {server:?} cannot be resolved: {why}"),
-    };
-    (unbracketed, 0)
+    let addresses = (unbracketed, 0)
         .to_socket_addrs()
-        .map_err(|error| unknown(error.to_string()))?
-        .map(|address| address.ip())
-        .next()
-        .ok_or_else(|| unknown("it has no address".to_owned()))
+        .map_err(|error| Failure {
+            message: format!("{}: {error}", unknown(server).message),
+            ..unknown(server)
+        })?;
+    Ok(addresses.map(|address| address.ip()).collect())
+}
+
+fn unknown(server: &str) -> Failure {
+    Failure {
+        code: UNKNOWN_SERVER,
+        message: format!("the server's name {server:?} cannot be resolved to an address"),
+    }
 }
 
 /// Whether anything listens there. The kernel would find out as well, only much later.
@@ -251,11 +270,37 @@ fn unmount(name: &str, how: &str) -> Result<(), Failure> {
         .map_err(|errno| Failure::new("the kernel refused", errno))
 }
 
-fn probe(name: &str) -> Result<(), Failure> {
-    // The root's attributes are cached, the room on the server is not.
-    rustix::fs::statfs(below(name))
-        .map(drop)
-        .map_err(|errno| Failure::new("the server's answer", errno))
+/// An error number for each path, 0 where all is well.
+fn probe(paths: &[&str]) -> String {
+    let mut asked = BTreeMap::new();
+    let mut ask = |path: &str| {
+        let dir = open_below(path)?;
+        // Without asking the server; what was asked for once needs no second answer.
+        let flags = AtFlags::EMPTY_PATH | AtFlags::STATX_DONT_SYNC;
+        let stat = rustix::fs::statx(&dir, "", flags, StatxFlags::INO)
+            .map_err(|errno| Failure::new("looking at it", errno))?;
+        let place = (stat.stx_dev_major, stat.stx_dev_minor, stat.stx_ino);
+        let answer = asked.entry(place).or_insert_with(|| {
+            // Some servers tell the room on a file system by a handle that they no longer know.
+            let flags = AtFlags::EMPTY_PATH | AtFlags::STATX_FORCE_SYNC;
+            let answer = rustix::fs::fstatfs(&dir)
+                .and_then(|_| rustix::fs::statx(&dir, "", flags, StatxFlags::BASIC_STATS));
+            answer.map_or_else(Errno::raw_os_error, |_| 0)
+        });
+        Ok::<_, Failure>(*answer)
+    };
+    let codes: Vec<_> = paths
+        .iter()
+        .map(|path| ask(path).unwrap_or_else(|failure| failure.code))
+        .collect();
+    lines(&codes)
+}
+
+fn open_below(path: &str) -> Result<OwnedFd, Failure> {
+    let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
+    let resolve = ResolveFlags::BENEATH | ResolveFlags::NO_SYMLINKS;
+    rustix::fs::openat2(std::io::stdin(), path, flags, Mode::empty(), resolve)
+        .map_err(|errno| Failure::new("opening the directory", errno))
 }
 
 fn below(name: &str) -> String {

@@ -26,12 +26,21 @@ pub(crate) const PATIENCE: Duration = Duration::from_secs(6);
 
 /// A node with an agent, its API, and a binder.
 pub(crate) struct World {
-    api: Scope,
+    pub(crate) api: Scope,
+    pub(crate) host: Host,
     reports: UnboundedReceiver<Report>,
 }
 
 /// Runs a test of the agent to its end.
 pub(crate) fn with_agent(
+    test: impl AsyncFnOnce(&mut World) -> anyhow::Result<()>,
+) -> anyhow::Result<()> {
+    with_agent_that_asks(None, test)
+}
+
+/// The same with an agent that asks servers at this interval how their mounts are.
+pub(crate) fn with_agent_that_asks(
+    probe_interval: Option<Duration>,
     test: impl AsyncFnOnce(&mut World) -> anyhow::Result<()>,
 ) -> anyhow::Result<()> {
     let runtime = tokio::runtime::Builder::new_multi_thread()
@@ -50,10 +59,15 @@ pub(crate) fn with_agent(
             kubelet_dir: KUBELET.into(),
             devices: DEVICES.into(),
             patience: PATIENCE,
+            probe_interval,
             observer: Some(observer),
             ..AgentConfig::new(NODE.into())
         };
-        let mut world = World { api, reports };
+        let mut world = World {
+            api,
+            host: host.clone(),
+            reports,
+        };
         let story = async {
             let ended = test(&mut world).await;
             host.shutdown().cancel();
@@ -80,7 +94,19 @@ impl World {
         options: &[&str],
     ) -> anyhow::Result<()> {
         let path = server.path(export, &options.join(","));
-        let source = json!({"nfs": {"server": server.address(), "path": path}});
+        self.add_volume_at(name, &server.address(), &path, options)
+            .await
+    }
+
+    /// The same by the name of a server and what it calls the directory.
+    pub(crate) async fn add_volume_at(
+        &self,
+        name: &str,
+        server: &str,
+        path: &str,
+        options: &[&str],
+    ) -> anyhow::Result<()> {
+        let source = json!({"nfs": {"server": server, "path": path}});
         self.add_source(name, source, options).await
     }
 
@@ -190,6 +216,22 @@ impl World {
             .await?
             .expect(200)?;
         Ok(())
+    }
+
+    /// Waits for an event of this reason; returns what it says.
+    pub(crate) async fn event(&self, reason: &str) -> anyhow::Result<String> {
+        let path = format!("/api/v1/namespaces/{}/events", self.api.namespace());
+        let start = Instant::now();
+        loop {
+            let list: Value = self.api.get(&path).await?.expect(200)?;
+            let events = list["items"].as_array().context("no list")?;
+            if let Some(event) = events.iter().find(|event| event["reason"] == reason) {
+                return Ok(event["message"].as_str().unwrap_or_default().to_owned());
+            }
+            let reasons: Vec<_> = events.iter().map(|event| &event["reason"]).collect();
+            ensure!(start.elapsed() < LONG, "no {reason}, but {reasons:?}");
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
     }
 
     fn pods(&self, rest: &str) -> String {

@@ -4,6 +4,7 @@
 mod agent;
 mod deadlines;
 mod disks;
+mod healing;
 mod kills;
 mod mounts;
 
@@ -65,6 +66,26 @@ const CASES: &[Case] = &[
     (
         "a_killed_agents_unmount_is_left",
         kills::a_killed_agents_unmount_is_left,
+    ),
+    (
+        "what_vanished_is_mounted_again",
+        healing::what_vanished_is_mounted_again,
+    ),
+    (
+        "a_server_that_hangs_or_restarts_is_told",
+        healing::a_server_that_hangs_or_restarts_is_told,
+    ),
+    (
+        "a_stale_mount_is_mounted_anew",
+        healing::a_stale_mount_is_mounted_anew,
+    ),
+    (
+        "a_stale_mount_of_an_ended_pod_is_gone",
+        healing::a_stale_mount_of_an_ended_pod_is_gone,
+    ),
+    (
+        "a_server_that_moved_is_followed",
+        healing::a_server_that_moved_is_followed,
     ),
 ];
 

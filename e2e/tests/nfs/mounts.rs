@@ -6,8 +6,10 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, ensure};
 use bitts_e2e::uml::server::Server;
+use bitts_mount::child::ChildError;
 use bitts_mount::dir::{Component, Dir};
 use bitts_mount::nfs::{self, Class, NfsError, Options, Share, Unmount};
+use bitts_mount::probe::{self, Answer};
 use bitts_mount::table::MountTable;
 
 const PATIENCE: Duration = Duration::from_secs(20);
@@ -20,6 +22,10 @@ struct Place {
 }
 
 impl Place {
+    fn probe(&self, deadline: Duration) -> Result<Vec<Answer>, ChildError> {
+        probe::ask(&self.parent, &[self.name.to_string()], deadline)
+    }
+
     fn new() -> anyhow::Result<Self> {
         let path = "/mnt/place";
         fs::create_dir_all(path)?;
@@ -153,10 +159,11 @@ pub(crate) fn a_killed_server_comes_back() -> anyhow::Result<()> {
     let file = Path::new(place.path).join("file");
     fs::write(&file, "before")?;
     server.kill()?;
-    let late = nfs::probe(&place.parent, &place.name, Duration::from_secs(1));
+    let late = place.probe(Duration::from_secs(1));
     ensure!(late.is_err(), "a dead server answered");
     server.start_again()?;
-    nfs::probe(&place.parent, &place.name, Duration::from_secs(60))?;
+    let answer = place.probe(Duration::from_secs(60))?;
+    ensure!(answer == [Answer::Well], "{answer:?}");
     ensure!(fs::read_to_string(&file)? == "before");
     fs::write(&file, "after")?;
     ensure!(fs::read_to_string(server.export("a").join("file"))? == "after");
@@ -171,9 +178,9 @@ pub(crate) fn a_hung_server_costs_a_child() -> anyhow::Result<()> {
     place.mount(&share(&server, "a", ""), "vers=4.2", PATIENCE)??;
     server.drop_packets(true)?;
     let deadline = Duration::from_secs(2);
-    let error = nfs::probe(&place.parent, &place.name, deadline).err();
+    let error = place.probe(deadline).err();
     let error = error.context("a hung server answered")?;
-    ensure!(error.class == Class::Uncertain, "{error}");
+    ensure!(matches!(error, ChildError::Deadline(_)), "{error}");
     // What the agent does with every mount, from its own threads, waits for nobody.
     let seen = place.parent.child(&place.name)?.context("no place")?;
     ensure!(seen.identity()?.is_mount_point);

@@ -10,6 +10,10 @@ impl VolumeType for HostPath {
         "kubernetes.io~host-path"
     }
 
+    fn is_mounted(&self) -> bool {
+        false
+    }
+
     fn has_mount_options(&self) -> bool {
         false
     }

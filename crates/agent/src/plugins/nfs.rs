@@ -1,5 +1,7 @@
 //! Exports of NFS servers, mounted for each pod anew (M41).
 
+use bitts_api::Source;
+
 use super::VolumeType;
 
 /// `nfs`.
@@ -8,6 +10,13 @@ pub(super) struct Nfs;
 impl VolumeType for Nfs {
     fn directory(&self) -> &'static str {
         "kubernetes.io~nfs"
+    }
+
+    fn server<'a>(&self, source: &'a Source) -> Option<&'a str> {
+        match source {
+            Source::Nfs { server, .. } => Some(server),
+            _ => None,
+        }
     }
 }
 
@@ -24,30 +33,24 @@ mod node {
     use crate::plugins::node::{Failure, Mounter, not_of_this_type};
     use crate::stage::something_else;
     use crate::task::{How, Mount, MountStep};
-    use crate::tree::{Ended, Step, Tree, Trouble, Watcher};
+    use crate::tree::{Ended, Step, Tree, Trouble, Watcher, name};
 
     /// How long a forced unmount may take: it waits for no server, only for calls to end.
     const FORCED: Duration = Duration::from_secs(5);
 
     impl Mounter for Nfs {
-        fn server<'a>(&self, source: &'a Source) -> Option<&'a str> {
-            match source {
-                Source::Nfs { server, .. } => Some(server),
-                _ => None,
-            }
-        }
-
         fn server_of(&self) -> Option<fn(&str) -> Option<&str>> {
             Some(|mounted| mounted.split_once(":/").map(|(server, _)| server))
         }
 
         fn set_up(&self, tree: &Tree, mount: &Mount, watcher: Watcher<'_>) -> Result<How, Failure> {
-            let Source::Nfs { server, path, .. } = &mount.source else {
-                return Err((MountStep::NewMounter, not_of_this_type(&mount.source)));
-            };
-            let share = share(server, path)
-                .map_err(|message| (MountStep::NewMounter, Trouble::Other(message)))?;
+            let share = share_of(mount)?;
             publish(tree, mount, &share, watcher).map_err(|trouble| (MountStep::SetUp, trouble))
+        }
+
+        fn renew(&self, tree: &Tree, mount: &Mount, watcher: Watcher<'_>) -> Result<How, Failure> {
+            let share = share_of(mount)?;
+            renew(tree, mount, &share, watcher).map_err(|trouble| (MountStep::SetUp, trouble))
         }
 
         fn unmount(
@@ -95,6 +98,48 @@ mod node {
         }
     }
 
+    /// In the place of a mount of the same share, whose server need not answer.
+    fn renew(
+        tree: &Tree,
+        mount: &Mount,
+        share: &Share,
+        watcher: Watcher<'_>,
+    ) -> Result<How, Trouble> {
+        let options = options(mount)?;
+        let (pod, volume) = (
+            name(&mount.key.pod.to_string())?,
+            name(mount.key.volume.as_str())?,
+        );
+        let above = [
+            "pods",
+            pod.as_str(),
+            "volumes",
+            mount.key.plugin.directory(),
+        ];
+        let parent = tree.directory(&above)?;
+        let table = MountTable::read()?;
+        let there = tree.place(&mount.key).and_then(|place| table.at(&place));
+        let (Some(parent), Some(there)) = (parent, there) else {
+            return publish(tree, mount, share, watcher);
+        };
+        if !there.fs_type.starts_with("nfs") || !is_source(share, &there.source) {
+            return Err(Trouble::Other(format!(
+                "something else than {share} is mounted at {}: if nothing needs it, unmount it",
+                there.point.display()
+            )));
+        }
+        watcher(Step::Renew)?;
+        nfs::renew(share, &parent, &volume, &options, tree.patience)?;
+        Ok(How::Anew)
+    }
+
+    fn share_of(mount: &Mount) -> Result<Share, Failure> {
+        let Source::Nfs { server, path, .. } = &mount.source else {
+            return Err((MountStep::NewMounter, not_of_this_type(&mount.source)));
+        };
+        share(server, path).map_err(|message| (MountStep::NewMounter, Trouble::Other(message)))
+    }
+
     /// What a volume names.
     fn share(server: &str, path: &str) -> Result<Share, String> {
         let odd = |text: &str| text.contains(|c: char| c.is_control() || c.is_whitespace());
@@ -128,13 +173,19 @@ mod node {
     fn expect(share: &Share, mounted: &Dir) -> Result<(), Trouble> {
         let id = mounted.identity()?.mount;
         let table = MountTable::read()?;
-        let source = table.get(id).map(|mount| mount.source.as_str());
-        // The kernel leaves out a slash at the end.
-        let bare = |text: &str| text.trim_end_matches('/').to_owned();
-        if source.map(bare) == Some(bare(&share.to_string())) {
+        if table
+            .get(id)
+            .is_some_and(|mount| is_source(share, &mount.source))
+        {
             return Ok(());
         }
         Err(something_else(&share.to_string(), mounted))
+    }
+
+    fn is_source(share: &Share, source: &str) -> bool {
+        // The kernel leaves out a slash at the end.
+        let bare = |text: &str| text.trim_end_matches('/').to_owned();
+        bare(source) == bare(&share.to_string())
     }
 
     /// Unmounts without the server. What the pod wrote and the server never got is lost.

@@ -6,6 +6,7 @@
 
 mod devices;
 mod ending;
+mod healing;
 mod run;
 
 use std::fmt::Write as _;

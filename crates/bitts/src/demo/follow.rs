@@ -151,7 +151,7 @@ pub(crate) async fn mounts(
             } => {
                 let command = format!("mount --bind {} {}", mount.source, target.display());
                 let detail = match how {
-                    How::Now => command,
+                    How::Now | How::Anew => command,
                     How::Before => format!("{command} (was there already)"),
                     How::Shown => format!("{command} (shown, not done)"),
                 };
@@ -187,7 +187,10 @@ pub(crate) async fn mounts(
             | Report::Staged { .. }
             | Report::StageFailed { .. }
             | Report::Unstaged { .. }
-            | Report::UnstageFailed { .. } => continue,
+            | Report::UnstageFailed { .. }
+            // Nor does anything go bad.
+            | Report::Missing(_)
+            | Report::Probed { .. } => continue,
         };
         let name = pods.of(&pod.to_string()).await;
         story.step(step, "Pod", &name, &detail)?;
