@@ -5,9 +5,9 @@
 //! kubelet no loop device is put on top of it to keep it.
 
 use bitts_mount::bind::{self, Options};
+use bitts_mount::census::Census;
 use bitts_mount::device::Device;
 use bitts_mount::dir::{Component, Dir, Removal};
-use bitts_mount::holders;
 
 use crate::plugins::Plugin;
 use crate::publish::descend;
@@ -64,7 +64,8 @@ impl Tree {
                 if !file.identity()?.is_mount_point {
                     break;
                 }
-                if let Some(holders) = held(key, holders::of_mount(&file)?)? {
+                let census = Census::take()?;
+                if let Some(holders) = held(key, &census, census.of_mount(&file)?) {
                     return Ok(Down::Held(holders));
                 }
                 // Open, it would keep the mount busy.

@@ -4,10 +4,12 @@ use std::path::Path;
 use std::time::Duration;
 
 use bitts_mount::bind;
+use bitts_mount::census::Census;
 use bitts_mount::device::{self, Device, FsType, Options};
 use bitts_mount::dir::{Component, Dir, Removal};
+use bitts_mount::holders::Holder;
+use bitts_mount::nfs;
 use bitts_mount::table::MountTable;
-use bitts_mount::{holders, nfs};
 
 use crate::task::{How, Mount, OnNode, StageKey, Staging};
 use crate::tree::{Step, Tree, Trouble, Watcher, name};
@@ -88,11 +90,11 @@ impl Tree {
         let mut was_mounted = false;
         while let Some(dir) = staged {
             if !dir.identity()?.is_mount_point {
-                let foreign = holders::of_foreign_mount_on(&dir)?;
+                let foreign = Census::take()?.of_foreign_mount_on(&dir)?;
                 refuse(&foreign)?;
                 break;
             }
-            refuse(&holders::of_mount(&dir)?)?;
+            refuse(&Census::take()?.of_mount(&dir)?)?;
             ensure_not_elsewhere(&dir)?;
             // Open, it would keep the mount busy.
             drop(dir);
@@ -176,7 +178,7 @@ fn ensure_not_elsewhere(staged: &Dir) -> Result<(), Trouble> {
     }
 }
 
-fn refuse(holders: &[holders::Holder]) -> Result<(), Trouble> {
+fn refuse(holders: &[Holder]) -> Result<(), Trouble> {
     match holders {
         [] => Ok(()),
         [first, ..] => Err(Trouble::Other(format!("{first}. End what uses it"))),

@@ -154,6 +154,20 @@ pub enum Task {
     Renew(Mount),
 }
 
+impl Task {
+    /// Where it mounts or unmounts, below the kubelet's directory.
+    #[must_use]
+    pub fn target(&self) -> Option<PathBuf> {
+        match self {
+            Self::Mount(mount) | Self::Renew(mount) => Some(mount.key.target()),
+            Self::Unmount(key) => Some(key.target()),
+            Self::Stage(staging) => staging.key.target(),
+            Self::Unstage(key) => key.target(),
+            Self::Scan | Self::RemovePodDirectory(_) | Self::Probe { .. } | Self::Watch => None,
+        }
+    }
+}
+
 /// What came of a [`Task`].
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Report {

@@ -8,10 +8,12 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use bitts_api::VolumeMode;
+use bitts_mount::SystemError;
+use bitts_mount::census::Census;
 use bitts_mount::device::DeviceError;
 use bitts_mount::dir::{Component, Dir, NameError, Removal};
+use bitts_mount::holders::Holder;
 use bitts_mount::nfs::NfsError;
-use bitts_mount::{SystemError, holders};
 
 use crate::plugins::Plugin;
 use crate::task::{How, Mount, MountKey, MountStep, Report, Task, Warning, in_pod};
@@ -227,7 +229,8 @@ impl Tree {
                 if !target.identity()?.is_mount_point {
                     break;
                 }
-                if let Some(holders) = held(key, holders::of_mount(&target)?)? {
+                let census = Census::take()?;
+                if let Some(holders) = held(key, &census, census.of_mount(&target)?) {
                     return Ok(Down::Held(holders));
                 }
                 // Open, it would keep the mount busy.
@@ -240,8 +243,9 @@ impl Tree {
             }
             // What is mounted there for others only would go with the directory.
             if let Some(bare) = parent.child(&volume)? {
-                let foreign = holders::of_foreign_mount_on(&bare)?;
-                if let Some(holders) = held(key, foreign)? {
+                let census = Census::take()?;
+                let foreign = census.of_foreign_mount_on(&bare)?;
+                if let Some(holders) = held(key, &census, foreign) {
                     return Ok(Down::Held(holders));
                 }
             }
@@ -294,18 +298,15 @@ impl Tree {
 
 /// The evidence against taking a mount away: processes of the pod, and others that
 /// use the mount.
-pub(crate) fn held(
-    key: &MountKey,
-    of_mount: Vec<holders::Holder>,
-) -> Result<Option<String>, Trouble> {
-    let mut found = holders::in_cgroup_of(&key.pod.to_string())?;
+pub(crate) fn held(key: &MountKey, census: &Census, of_mount: Vec<Holder>) -> Option<String> {
+    let mut found = census.in_cgroup_of(&key.pod.to_string());
     found.extend(of_mount);
     let more = found.len().saturating_sub(3);
     let mut texts: Vec<_> = found.iter().take(3).map(ToString::to_string).collect();
     if more > 0 {
         texts.push(format!("and {more} more"));
     }
-    Ok((!texts.is_empty()).then(|| texts.join(", ")))
+    (!texts.is_empty()).then(|| texts.join(", "))
 }
 
 pub(crate) fn name(text: &str) -> Result<Component, Trouble> {

@@ -10,7 +10,7 @@ use tokio::sync::mpsc::UnboundedSender;
 use crate::Agent;
 use crate::lanes::Lanes;
 use crate::task::{How, MountKey, MountStep, OnNode, Report, Task};
-use crate::tree::Tree;
+use crate::tree::{Step, Tree};
 use crate::vigil::Vigil;
 
 /// How the agent of a node is run.
@@ -203,8 +203,13 @@ impl Worker for NodeWorker {
                 let (tree, copy) = (self.tree.clone(), task.clone());
                 let _lane = self.lanes.enter(&task, &tree).await;
                 let done = tokio::task::spawn_blocking(move || {
+                    let at = copy.target().unwrap_or_default();
+                    let at = at.display();
                     tree.perform(copy, &mut |step| {
-                        tracing::trace!(?step);
+                        match step {
+                            Step::Bind | Step::Unmount => tracing::debug!(%at, ?step),
+                            _ => tracing::trace!(%at, ?step),
+                        }
                         Ok(())
                     })
                 });

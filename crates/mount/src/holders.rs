@@ -1,21 +1,15 @@
-//! Who still uses a mount: the evidence that is asked for before one is taken away.
-//!
-//! All of it is read from `/proc`, so this process must see the processes of the whole node: in a
-//! container it needs the host's pid namespace (`hostPID: true`). Nothing here notices when it is
-//! missing: a process that is not listed counts as none.
+//! Who still uses a mount: the evidence that is asked for before one is taken away, judged from a
+//! [`Census`] of the node's processes.
 
 use std::fmt;
 use std::io;
 use std::os::fd::{AsFd as _, AsRawFd as _};
 use std::path::{Path, PathBuf};
 
-use rustix::fs::{AtFlags, CWD, StatxFlags};
-use rustix::io::Errno;
-
 use crate::SystemError;
+use crate::census::{Census, Opened, Process, has_ended};
 use crate::dir::Dir;
-use crate::namespace::{self, Namespace};
-use crate::table::{self, Device, Mount, MountId, MountTable};
+use crate::table::{Device, Mount, MountId, MountTable};
 
 /// A process that keeps a mount, or a pod, in use.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -54,28 +48,83 @@ impl fmt::Display for Holder {
     }
 }
 
-/// The processes that run in a cgroup named after this uid, which the kubelet and all container
-/// runtimes put into the path of a pod's cgroups: as it is, or with `_` for `-` (systemd). Both
-/// cgroup versions.
-///
-/// # Errors
-/// When `/proc` cannot be read.
-pub fn in_cgroup_of(uid: &str) -> Result<Vec<Holder>, SystemError> {
-    let escaped = uid.replace('-', "_");
-    let mut found = Vec::new();
-    for pid in processes()? {
-        let how = match std::fs::read(format!("/proc/{pid}/cgroup")) {
-            Ok(cgroups) => cgroup_named(&String::from_utf8_lossy(&cgroups), uid, &escaped)
-                .map(|path| Holding::Cgroup(path.to_owned())),
-            Err(e) => unless_ended(&e),
-        };
-        found.extend(how.map(|how| Holder {
-            pid,
-            command: command(pid),
-            how,
-        }));
+impl Census {
+    /// The processes that run in a cgroup named after this uid, which the kubelet and all container
+    /// runtimes put into the path of a pod's cgroups: as it is, or with `_` for `-` (systemd). Both
+    /// cgroup versions.
+    #[must_use]
+    pub fn in_cgroup_of(&self, uid: &str) -> Vec<Holder> {
+        let escaped = uid.replace('-', "_");
+        self.holders(|process| match &process.cgroups {
+            Ok(cgroups) => {
+                cgroup_named(cgroups, uid, &escaped).map(|path| Holding::Cgroup(path.to_owned()))
+            }
+            Err(e) => unless_ended(e),
+        })
     }
-    Ok(found)
+
+    /// The other processes that use what is mounted at this open directory: that have it open, work
+    /// or are rooted in it, or have a copy of the mount at its path in a mount namespace of their
+    /// own that would outlive it.
+    ///
+    /// # Errors
+    /// When nothing was mounted at the directory.
+    pub fn of_mount(&self, mounted: &Dir) -> Result<Vec<Holder>, SystemError> {
+        let id = mounted.identity()?.mount;
+        let ours = self.own.get(id).ok_or_else(|| {
+            let absent = io::Error::from(io::ErrorKind::NotFound);
+            SystemError::new(
+                format!("finding the mount at {}", mounted.path().display()),
+                absent,
+            )
+        })?;
+        Ok(self.holders(|process| match &process.table {
+            None => {
+                let open = open_file(process, &[id]);
+                open.map_or_else(unless_ended, |file| file.map(Holding::Open))
+            }
+            Some(Ok(theirs)) => holding(process, &self.own, ours, theirs),
+            Some(Err(e)) => unless_ended(e.io_error()),
+        }))
+    }
+
+    /// The processes that have something mounted on this open directory in a mount namespace of
+    /// their own: removing the directory would take that mount from them, since the kernel minds
+    /// only mounts of one's own.
+    ///
+    /// # Errors
+    /// When nothing is known of the mount that the directory lies on.
+    pub fn of_foreign_mount_on(&self, dir: &Dir) -> Result<Vec<Holder>, SystemError> {
+        let doing = || format!("finding where {} lies", dir.path().display());
+        // It may have been opened through links.
+        let path = std::fs::read_link(format!("/proc/self/fd/{}", dir.as_fd().as_raw_fd()))
+            .map_err(|e| SystemError::new(doing(), e))?;
+        let absent = || SystemError::new(doing(), io::Error::from(io::ErrorKind::NotFound));
+        let below = self.own.get(dir.identity()?.mount).ok_or_else(absent)?;
+        let place = place_on(below, &path).ok_or_else(absent)?;
+        Ok(self.holders(|process| match process.table.as_ref()? {
+            Ok(theirs) => theirs
+                .iter()
+                .filter(|m| self.own.get(m.id).is_none())
+                .find(|m| {
+                    let below = theirs.get(m.parent);
+                    below.and_then(|below| place_on(below, &m.point)) == Some(place.clone())
+                })
+                .map(|m| Holding::Copy(m.point.clone())),
+            Err(e) => unless_ended(e.io_error()),
+        }))
+    }
+
+    fn holders(&self, how: impl Fn(&Process) -> Option<Holding>) -> Vec<Holder> {
+        let holder = |process: &Process| {
+            how(process).map(|how| Holder {
+                pid: process.pid,
+                command: command(process.pid),
+                how,
+            })
+        };
+        self.processes.iter().filter_map(holder).collect()
+    }
 }
 
 /// The first path among `ID:CONTROLLERS:PATH` lines that has one of the names in it.
@@ -86,50 +135,12 @@ fn cgroup_named<'a>(lines: &'a str, uid: &str, escaped: &str) -> Option<&'a str>
         .find(|path| path.contains(uid) || path.contains(escaped))
 }
 
-/// The other processes that use what is mounted at this open directory: that have it open, work or
-/// are rooted in it, or have a copy of the mount at its path in a mount namespace of their own
-/// that would outlive it.
-///
-/// # Errors
-/// When nothing is mounted at the directory, or `/proc` cannot be read.
-pub fn of_mount(mounted: &Dir) -> Result<Vec<Holder>, SystemError> {
-    let namespace = namespace::own()?;
-    let table = MountTable::read()?;
-    let id = mounted.identity()?.mount;
-    let ours = table.get(id).ok_or_else(|| {
-        let absent = io::Error::from(io::ErrorKind::NotFound);
-        SystemError::new(
-            format!("finding the mount at {}", mounted.path().display()),
-            absent,
-        )
-    })?;
-    let mut found = Vec::new();
-    for pid in processes()? {
-        let how = if has_mounts_of(pid, namespace) {
-            let open = open_file(pid, &[id]);
-            open.map_or_else(|e| unless_ended(&e), |file| file.map(Holding::Open))
-        } else {
-            match MountTable::of_process(pid) {
-                Ok(theirs) => holding(pid, &table, ours, &theirs),
-                Err(e) => unless_ended(e.io_error()),
-            }
-        };
-        found.extend(how.map(|how| Holder {
-            pid,
-            command: command(pid),
-            how,
-        }));
-    }
-    Ok(found)
-}
-
-/// Whether a process is in this mount namespace, whose table need not be read once more then: on a
-/// node most are. Where that cannot be seen, the answer is no.
-fn has_mounts_of(pid: i32, namespace: Namespace) -> bool {
-    namespace::of_process(pid).is_ok_and(|theirs| theirs == namespace)
-}
-
-fn holding(pid: i32, own: &MountTable, ours: &Mount, theirs: &MountTable) -> Option<Holding> {
+fn holding(
+    process: &Process,
+    own: &MountTable,
+    ours: &Mount,
+    theirs: &MountTable,
+) -> Option<Holding> {
     let parent = own.get(ours.parent);
     let copies: Vec<_> = copies(own, ours, theirs).collect();
     let staying = copies
@@ -141,13 +152,13 @@ fn holding(pid: i32, own: &MountTable, ours: &Mount, theirs: &MountTable) -> Opt
     }
     let mut mounts = vec![ours.id];
     mounts.extend(copies.iter().map(|copy| copy.id));
-    match open_file(pid, &mounts) {
+    match open_file(process, &mounts) {
         Ok(file) => file.map(Holding::Open),
         // The table of mounts may be read of every process, its open files may not. One that does
         // not see the mount at all has no way to it either.
         Err(e) => {
             let sees = mounts.iter().any(|id| theirs.get(*id).is_some());
-            unless_ended(&e).filter(|_| sees)
+            unless_ended(e).filter(|_| sees)
         }
     }
 }
@@ -155,53 +166,7 @@ fn holding(pid: i32, own: &MountTable, ours: &Mount, theirs: &MountTable) -> Opt
 /// What a process does of which this cannot be read: nothing when it ended meanwhile; otherwise
 /// nobody knows, and so it counts.
 fn unless_ended(error: &io::Error) -> Option<Holding> {
-    // The last is what the tables of a process give that is only waited for.
-    let ended = [Errno::NOENT, Errno::SRCH, Errno::INVAL];
-    let ended = ended
-        .iter()
-        .any(|e| error.raw_os_error() == Some(e.raw_os_error()));
-    (!ended).then_some(Holding::Hidden)
-}
-
-/// The processes that have something mounted on this open directory in a mount namespace of their
-/// own: removing the directory would take that mount from them, since the kernel minds only mounts
-/// of one's own.
-///
-/// # Errors
-/// When nothing is known of the mount that the directory lies on, or `/proc` cannot be read.
-pub fn of_foreign_mount_on(dir: &Dir) -> Result<Vec<Holder>, SystemError> {
-    let namespace = namespace::own()?;
-    let own = MountTable::read()?;
-    let doing = || format!("finding where {} lies", dir.path().display());
-    // It may have been opened through links.
-    let path = std::fs::read_link(format!("/proc/self/fd/{}", dir.as_fd().as_raw_fd()))
-        .map_err(|e| SystemError::new(doing(), e))?;
-    let absent = || SystemError::new(doing(), io::Error::from(io::ErrorKind::NotFound));
-    let below = own.get(dir.identity()?.mount).ok_or_else(absent)?;
-    let place = place_on(below, &path).ok_or_else(absent)?;
-    let mut found = Vec::new();
-    for pid in processes()?
-        .into_iter()
-        .filter(|pid| !has_mounts_of(*pid, namespace))
-    {
-        let how = match MountTable::of_process(pid) {
-            Ok(theirs) => theirs
-                .iter()
-                .filter(|m| own.get(m.id).is_none())
-                .find(|m| {
-                    let below = theirs.get(m.parent);
-                    below.and_then(|below| place_on(below, &m.point)) == Some(place.clone())
-                })
-                .map(|m| Holding::Copy(m.point.clone())),
-            Err(e) => unless_ended(e.io_error()),
-        };
-        found.extend(how.map(|how| Holder {
-            pid,
-            command: command(pid),
-            how,
-        }));
-    }
-    Ok(found)
+    (!has_ended(error)).then_some(Holding::Hidden)
 }
 
 /// Where a path below a mount's point lies, however the file system is mounted: on which one, and
@@ -240,54 +205,15 @@ fn goes_along(our_parent: Option<&Mount>, their_parent: Option<&Mount>) -> bool 
 }
 
 /// The first thing that a process has open on one of these mounts.
-fn open_file(pid: i32, mounts: &[MountId]) -> io::Result<Option<PathBuf>> {
-    let proc = PathBuf::from(format!("/proc/{pid}"));
-    for link in ["cwd", "root"].map(|name| proc.join(name)) {
-        if mounts.contains(&mount_of_link(&link)?) {
-            return std::fs::read_link(link).map(Some);
-        }
+fn open_file<'a>(
+    process: &'a Process,
+    mounts: &[MountId],
+) -> Result<Option<PathBuf>, &'a io::Error> {
+    let Opened { files, unread } = &process.open;
+    match files.iter().find(|(mount, _)| mounts.contains(mount)) {
+        Some((_, link)) => Ok(Some(link.path(process.pid))),
+        None => unread.as_ref().map_or(Ok(None), Err),
     }
-    // The mount of an open file is told without asking its file system, which may hang.
-    for entry in std::fs::read_dir(proc.join("fdinfo"))? {
-        let entry = entry?;
-        let info = match std::fs::read(entry.path()) {
-            Ok(info) => info,
-            // It was closed meanwhile, and the others count no less.
-            Err(e) if unless_ended(&e).is_none() => continue,
-            Err(e) => return Err(e),
-        };
-        let id = mount_in_fdinfo(&String::from_utf8_lossy(&info))
-            .ok_or_else(|| io::Error::other("the mount of an open file is not told"))?;
-        if mounts.contains(&id) {
-            let file = proc.join("fd").join(entry.file_name());
-            return Ok(Some(std::fs::read_link(&file).unwrap_or(file)));
-        }
-    }
-    Ok(None)
-}
-
-fn mount_of_link(path: &Path) -> io::Result<MountId> {
-    let flags = AtFlags::STATX_DONT_SYNC | AtFlags::NO_AUTOMOUNT;
-    let stat = rustix::fs::statx(CWD, path, flags, StatxFlags::MNT_ID)?;
-    Ok(table::from_statx(&stat)?.mount)
-}
-
-fn mount_in_fdinfo(info: &str) -> Option<MountId> {
-    let number = info.lines().find_map(|line| line.strip_prefix("mnt_id:"))?;
-    number.trim().parse().ok().map(MountId)
-}
-
-/// The numbers of all other processes.
-fn processes() -> Result<Vec<i32>, SystemError> {
-    let own = std::process::id();
-    let entries =
-        std::fs::read_dir("/proc").map_err(|e| SystemError::new("listing processes", e))?;
-    let number = |entry: std::fs::DirEntry| entry.file_name().to_str()?.parse().ok();
-    Ok(entries
-        .flatten()
-        .filter_map(number)
-        .filter(|pid: &i32| pid.cast_unsigned() != own)
-        .collect())
 }
 
 fn command(pid: i32) -> String {
@@ -297,6 +223,8 @@ fn command(pid: i32) -> String {
 
 #[cfg(test)]
 mod tests {
+    use rustix::io::Errno;
+
     use super::*;
 
     #[test]
@@ -315,7 +243,7 @@ mod tests {
         let mount = |id, parent, point: &str, root: &str| Mount {
             id: MountId(id),
             parent: MountId(parent),
-            device: table::Device { major: 8, minor: 1 },
+            device: Device { major: 8, minor: 1 },
             root: root.into(),
             point: point.into(),
             source: String::new(),
@@ -358,7 +286,7 @@ mod tests {
         let mount = |point: &str, root: &str, minor| Mount {
             id: MountId(1),
             parent: MountId(0),
-            device: table::Device { major: 8, minor },
+            device: Device { major: 8, minor },
             root: root.into(),
             point: point.into(),
             source: String::new(),
@@ -396,12 +324,5 @@ mod tests {
         // What cannot be parsed has no number.
         let odd = io::Error::other("a line is not as Linux writes it");
         assert_eq!(unless_ended(&odd), Some(Holding::Hidden));
-    }
-
-    #[test]
-    fn reads_the_mount_of_an_open_file() {
-        let info = "pos:\t0\nflags:\t02100000\nmnt_id:\t27\nino:\t12\n";
-        assert_eq!(mount_in_fdinfo(info), Some(MountId(27)));
-        assert_eq!(mount_in_fdinfo("pos:\t0\n"), None);
     }
 }

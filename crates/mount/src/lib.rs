@@ -4,7 +4,7 @@
 //! volume's path is resolved once to a file descriptor ([`path`]), the mount point is made and
 //! entered one checked name at a time ([`dir`]), and the bind mount joins the two descriptors
 //! ([`bind`]). What is mounted where comes from the kernel ([`table`]), and so does who still holds
-//! it ([`holders`]). Nothing but [`sweep`] removes a file or a directory that is not empty.
+//! it ([`census`], [`holders`]). Nothing but [`sweep`] removes a file or a directory that is not empty.
 //!
 //! What may wait for a server or a disk, as NFS ([`nfs`]) and block devices ([`device`]) do, is done
 //! by a [`child`] with a deadline. A device is formatted only when it is proven to be blank.
@@ -30,6 +30,7 @@
 //! ```
 
 pub mod bind;
+pub mod census;
 pub mod child;
 mod crew;
 mod detached;

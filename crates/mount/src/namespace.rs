@@ -3,7 +3,7 @@
 use crate::SystemError;
 
 /// A mount namespace, by what the kernel tells it apart with.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) struct Namespace(u64, u64);
 
 /// The mount namespace that the calling thread is in.

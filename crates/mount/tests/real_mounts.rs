@@ -16,8 +16,9 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use bitts_mount::bind::{self, Options};
+use bitts_mount::census::Census;
 use bitts_mount::dir::{Component, Dir, Removal};
-use bitts_mount::holders::{self, Holding};
+use bitts_mount::holders::{Holder, Holding};
 use bitts_mount::path::Root;
 use bitts_mount::sandbox;
 use bitts_mount::table::{MountTable, Watcher};
@@ -306,19 +307,19 @@ fn bound_on_the_host(temp: &Path) -> Dir {
     dir.child(&name("mount")).unwrap().unwrap()
 }
 
+fn users(mounted: &Dir) -> Vec<Holder> {
+    Census::take().unwrap().of_mount(mounted).unwrap()
+}
+
 fn an_open_directory_is_a_holder() {
     let temp = tempfile::tempdir().unwrap();
     let mounted = bound_on_the_host(temp.path());
-    assert_eq!(holders::of_mount(&mounted).unwrap(), []);
+    assert_eq!(users(&mounted), []);
     let other = start_holder(&temp.path().join("pv"), Namespace::Shared);
-    assert_eq!(
-        holders::of_mount(&mounted).unwrap(),
-        [],
-        "the source is another mount"
-    );
+    assert_eq!(users(&mounted), [], "the source is another mount");
     end(other);
     let holder = start_holder(mounted.path(), Namespace::Shared);
-    let found = holders::of_mount(&mounted).unwrap();
+    let found = users(&mounted);
     assert_eq!(found.len(), 1, "{found:?}");
     assert_eq!(found[0].pid.cast_unsigned(), holder.id());
     assert!(
@@ -326,9 +327,15 @@ fn an_open_directory_is_a_holder() {
         "{found:?}"
     );
     end(holder);
-    assert_eq!(holders::of_mount(&mounted).unwrap(), []);
+    assert_eq!(users(&mounted), []);
     let ours = fs::read_to_string("/proc/self/cgroup").unwrap();
-    assert!(ours.lines().count() > 0 && holders::in_cgroup_of("no-such-pod").unwrap().is_empty());
+    assert!(
+        ours.lines().count() > 0
+            && Census::take()
+                .unwrap()
+                .in_cgroup_of("no-such-pod")
+                .is_empty()
+    );
     Dir::open(temp.path())
         .unwrap()
         .unmount(&name("mount"))
@@ -344,7 +351,7 @@ fn a_private_copy_is_a_holder() {
     let temp = tempfile::tempdir().unwrap();
     let mounted = bound_on_the_host(temp.path());
     let holder = start_holder(Path::new("/"), Namespace::Private);
-    let found = holders::of_mount(&mounted).unwrap();
+    let found = users(&mounted);
     assert_eq!(found.len(), 1, "{found:?}");
     assert!(
         matches!(&found[0].how, Holding::Copy(point) if point == mounted.path()),
@@ -356,7 +363,7 @@ fn a_private_copy_is_a_holder() {
         found[0]
     );
     end(holder);
-    assert_eq!(holders::of_mount(&mounted).unwrap(), []);
+    assert_eq!(users(&mounted), []);
     drop(mounted);
     Dir::open(temp.path())
         .unwrap()
@@ -379,7 +386,7 @@ fn a_copy_that_goes_along_is_no_holder() {
     let holder = start_holder(Path::new("/"), Namespace::Following);
     let theirs = || MountTable::of_process(holder.id().cast_signed()).unwrap();
     assert!(theirs().at(mounted.path()).is_some(), "it has a copy");
-    assert_eq!(holders::of_mount(&mounted).unwrap(), []);
+    assert_eq!(users(&mounted), []);
     let path = mounted.path().to_owned();
     drop(mounted);
     dir.unmount(&name("mount")).unwrap();

@@ -45,6 +45,17 @@ pub(crate) enum Told {
     Deleted(ObjectKey, Uid),
 }
 
+impl Told {
+    /// The one object that it is about.
+    fn key(&self) -> Option<ObjectKey> {
+        match self {
+            Self::Listed(..) => None,
+            Self::Found(key, _) | Self::Deleted(key, _) => Some(key.clone()),
+            Self::Seen(object) => Some(object.key()),
+        }
+    }
+}
+
 /// What a watch tells, and when it heard of it.
 #[derive(Debug)]
 pub(crate) struct News {
@@ -417,6 +428,11 @@ impl Watcher {
     async fn tell(&self, told: Told) -> Result<(), Over> {
         let at = Instant::now();
         let of = self.followed.as_ref().map(|followed| followed.number);
+        if tracing::enabled!(tracing::Level::TRACE)
+            && let Some(key) = told.key()
+        {
+            tracing::trace!(role = self.of.role, %key, "heard");
+        }
         self.tell
             .send(News { at, of, told })
             .await

@@ -9,6 +9,7 @@ use clap::ValueEnum;
 use tempfile::TempDir;
 
 use crate::usage::Running;
+use crate::way;
 
 /// Who binds.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
@@ -116,6 +117,8 @@ impl Started {
             "--roles=agent".to_owned(),
             format!("--node-name={node}"),
             format!("--kubelet-dir={}", kubelet.display()),
+            "--log-format=json".to_owned(),
+            format!("--log={}", way::FILTER),
         ];
         Self::start(&program, arguments.into(), kubeconfig)
     }
@@ -136,6 +139,11 @@ impl Started {
     /// An error that quotes its log when it has ended.
     pub(crate) fn check(&mut self) -> Result<()> {
         self.process.check_running()
+    }
+
+    /// Its log.
+    pub(crate) fn printed(&self) -> String {
+        self.process.printed()
     }
 
     /// The end of its log.

@@ -3,6 +3,7 @@
 //! - [`setup`]: a fresh API server, volumes and claims on it, and what it costs (CPU, requests).
 //! - [`contender`]: the programs that bind; [`limit`] is the one that does nothing but write.
 //! - [`usage`]: what a process took, as the kernel counts it.
+//! - [`way`]: where the time goes between a pod and its mount, from the agent's log.
 //! - [`bind`], [`late`], [`idle`], [`neighbour`], [`mount`], [`writes`]: one bench each.
 //! - [`figures`]: what a bench found, as JSON or as a table.
 
@@ -16,6 +17,7 @@ mod mount;
 mod neighbour;
 mod setup;
 mod usage;
+mod way;
 mod writes;
 
 use std::process::ExitCode;

@@ -46,6 +46,12 @@ impl Running {
         Ok(held as f64 * 1024.0 / 1e6)
     }
 
+    /// The part of it that is pages of files: the program itself, which others share.
+    pub(crate) fn held_of_files_mb(&self) -> Result<f64> {
+        let held = self.0.status()?.rssfile.context("no RssFile")?;
+        Ok(held as f64 * 1024.0 / 1e6)
+    }
+
     /// How often its threads that are there now went to sleep by themselves so far.
     pub(crate) fn woken(&self) -> Result<u64> {
         let tasks = self.0.tasks()?.flatten();
