@@ -1,10 +1,12 @@
 //! Whether a kubelet runs on this node: two that mount the same volumes would take them from each
-//! other.
+//! other, and where there is none nobody mounts for an agent that only looks.
 
 use std::fs;
 use std::io;
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
+
+use crate::mode::Mode;
 
 /// Why the agent does not begin.
 #[derive(Debug, thiserror::Error)]
@@ -12,9 +14,15 @@ pub enum KubeletError {
     /// One runs.
     #[error(
         "a kubelet runs on this node ({0}), which mounts the same volumes: stop it, or leave the \
-         volumes to it and do not run the agent here"
+         volumes to it and run the agent with --beside-kubelet"
     )]
     Runs(String),
+    /// None runs, and the agent was to leave the volumes to it.
+    #[error(
+        "--beside-kubelet leaves all volumes to a kubelet, and none runs on this node: start it \
+         first, or leave the flag out and the agent mounts them"
+    )]
+    NoneRuns,
     /// Nobody knows.
     #[error(
         "whether a kubelet runs on this node cannot be told: {path} cannot be read: {source}. Run the \
@@ -28,12 +36,22 @@ pub enum KubeletError {
     },
 }
 
-/// Finds no kubelet among the processes that `proc` (`/proc`) shows, nor behind the socket that one
+/// Says whether an agent in this mode may begin: alone as the volumes' owner, or beside a kubelet.
+/// One is looked for among the processes that `proc` (`/proc`) shows, and behind the socket that one
 /// with this directory serves.
 ///
 /// # Errors
-/// Where there is one, or the node does not show whether there is.
-pub fn none_runs(proc: &Path, kubelet_dir: &Path) -> Result<(), KubeletError> {
+/// Where the mode is the wrong one, or the node does not show whether it is.
+pub fn check(mode: Mode, proc: &Path, kubelet_dir: &Path) -> Result<(), KubeletError> {
+    match (mode, find(proc, kubelet_dir)?) {
+        (Mode::Owner, None) | (Mode::BesideKubelet, Some(_)) => Ok(()),
+        (Mode::Owner, Some(kubelet)) => Err(KubeletError::Runs(kubelet)),
+        (Mode::BesideKubelet, None) => Err(KubeletError::NoneRuns),
+    }
+}
+
+/// How the kubelet shows itself, if one runs.
+fn find(proc: &Path, kubelet_dir: &Path) -> Result<Option<String>, KubeletError> {
     let unsure = |path: &Path| {
         let path = path.to_owned();
         move |source| KubeletError::Unsure { path, source }
@@ -47,7 +65,7 @@ pub fn none_runs(proc: &Path, kubelet_dir: &Path) -> Result<(), KubeletError> {
         let file = entry.path().join("comm");
         match fs::read_to_string(&file) {
             Ok(comm) if comm.trim_end() == "kubelet" => {
-                return Err(KubeletError::Runs(format!("process {pid}")));
+                return Ok(Some(format!("process {pid}")));
             }
             Ok(_) => {}
             Err(error) if ended(&error) => {}
@@ -57,11 +75,11 @@ pub fn none_runs(proc: &Path, kubelet_dir: &Path) -> Result<(), KubeletError> {
     // What a kubelet left behind refuses.
     let socket = kubelet_dir.join("pod-resources/kubelet.sock");
     match UnixStream::connect(&socket) {
-        Ok(_) => Err(KubeletError::Runs(format!("{} answers", socket.display()))),
+        Ok(_) => Ok(Some(format!("{} answers", socket.display()))),
         Err(error) => match error.kind() {
             io::ErrorKind::NotFound
             | io::ErrorKind::NotADirectory
-            | io::ErrorKind::ConnectionRefused => Ok(()),
+            | io::ErrorKind::ConnectionRefused => Ok(None),
             _ => Err(unsure(&socket)(error)),
         },
     }
@@ -91,8 +109,37 @@ mod tests {
         node
     }
 
+    fn begin(mode: Mode, node: &tempfile::TempDir) -> Result<(), KubeletError> {
+        check(
+            mode,
+            &node.path().join("proc"),
+            &node.path().join("kubelet"),
+        )
+    }
+
     fn look(node: &tempfile::TempDir) -> Result<(), KubeletError> {
-        none_runs(&node.path().join("proc"), &node.path().join("kubelet"))
+        begin(Mode::Owner, node)
+    }
+
+    #[test]
+    fn of_the_two_modes_each_node_has_one() {
+        let (with, without) = (node(&["init", "kubelet"]), node(&["init"]));
+        begin(Mode::BesideKubelet, &with).unwrap();
+        begin(Mode::Owner, &with).unwrap_err();
+        begin(Mode::Owner, &without).unwrap();
+        let error = begin(Mode::BesideKubelet, &without).unwrap_err();
+        assert!(matches!(error, KubeletError::NoneRuns), "{error}");
+    }
+
+    #[test]
+    fn a_socket_that_answers_is_a_kubelet_to_be_beside_of() {
+        let node = node(&["init"]);
+        let folder = node.path().join("kubelet/pod-resources");
+        fs::create_dir_all(&folder).unwrap();
+        let listener = UnixListener::bind(folder.join("kubelet.sock")).unwrap();
+        begin(Mode::BesideKubelet, &node).unwrap();
+        drop(listener);
+        begin(Mode::BesideKubelet, &node).unwrap_err();
     }
 
     #[test]
@@ -119,9 +166,11 @@ mod tests {
         let node = node(&["init"]);
         let hidden = node.path().join("proc/7/comm");
         fs::create_dir_all(&hidden).unwrap();
-        let error = look(&node).unwrap_err();
-        assert!(matches!(error, KubeletError::Unsure { .. }), "{error}");
-        let error = none_runs(&node.path().join("none"), node.path()).unwrap_err();
+        for mode in [Mode::Owner, Mode::BesideKubelet] {
+            let error = begin(mode, &node).unwrap_err();
+            assert!(matches!(error, KubeletError::Unsure { .. }), "{error}");
+        }
+        let error = check(Mode::Owner, &node.path().join("none"), node.path()).unwrap_err();
         assert!(error.to_string().contains("hostPID"), "{error}");
     }
 }

@@ -29,8 +29,8 @@
 //! Of section 5 of the contract this leaves out: types that are no [`Plugin`] (a claim's volume of
 //! another type is an event on its pod), attaching, subPath (M44), SELinux labels (M46), the loop
 //! device that keeps a raw device (M27), progress of a long fsGroup walk (M36), and the check that a
-//! container really uses a volume (M2: all claims of a pod are mounted). Beside a kubelet it must not
-//! run, and does not where it finds one (`kubelet`).
+//! container really uses a volume (M2: all claims of a pod are mounted). Beside a kubelet it only looks
+//! ([`Mode::BesideKubelet`]); in the wrong mode for its node it does not begin (`kubelet`).
 //!
 //! ```
 //! use bitts_agent::{Agent, Task};
@@ -55,6 +55,7 @@ pub mod kubelet;
 mod lanes;
 mod ledger;
 mod machine;
+mod mode;
 mod plugins;
 #[cfg(feature = "run")]
 mod probe;
@@ -79,6 +80,7 @@ mod worker;
 pub use grants::grants;
 pub use heal::Ailment;
 pub use machine::Agent;
+pub use mode::Mode;
 pub use plugins::Plugin;
 pub use task::{
     Alarm, Give, Group, How, Leftover, Mount, MountKey, MountStep, OnNode, Report, StageKey,

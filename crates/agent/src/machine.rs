@@ -20,6 +20,7 @@ use crate::gates::{self, Refusal, World};
 use crate::heal::Wards;
 use crate::in_use::InUse;
 use crate::ledger::{Actual, Job, Ledger};
+use crate::mode::Mode;
 use crate::retry::back_off;
 use crate::stages::Stages;
 use crate::task::{Alarm, Give, Mount, MountKey, OnNode, Report, StageKey, Task};
@@ -34,6 +35,7 @@ type Effects = Vec<Effect<Task, Alarm>>;
 pub struct Agent {
     node: NodeName,
     finish_pods: bool,
+    mode: Mode,
 
     pods: Cache<Pod>,
     claims: Cache<Claim>,
@@ -83,6 +85,7 @@ impl Agent {
         Self {
             node,
             finish_pods,
+            mode: Mode::Owner,
             pods: Cache::default(),
             claims: Cache::default(),
             volumes: Cache::default(),
@@ -106,6 +109,13 @@ impl Agent {
         }
     }
 
+    /// Has it leave to a kubelet what is a kubelet's.
+    #[must_use]
+    pub fn in_mode(mut self, mode: Mode) -> Self {
+        self.mode = mode;
+        self
+    }
+
     fn is_ready(&self) -> bool {
         self.scan == Scan::Done && self.pods.is_listed() && self.nodes.is_listed()
     }
@@ -126,6 +136,10 @@ impl Agent {
 
     /// Does what piled up.
     fn settle(&mut self, out: &mut Effects) {
+        if self.mode == Mode::BesideKubelet {
+            self.leave_to_the_kubelet();
+            return;
+        }
         loop {
             if let Some(place) = self.pods_to_look_at.pop_first() {
                 self.look_at_pod(&place, out);
@@ -147,6 +161,14 @@ impl Agent {
                 out.push(Effect::Task(Task::RemovePodDirectory(pod)));
             }
         }
+    }
+
+    /// Forgets what piled up.
+    fn leave_to_the_kubelet(&mut self) {
+        self.pods_to_look_at.clear();
+        self.volumes_to_look_at.clear();
+        self.stages_to_look_at.clear();
+        self.empty_to_remove.clear();
     }
 
     fn look_at_pod(&mut self, place: &Place, out: &mut Effects) {
@@ -331,6 +353,7 @@ impl Agent {
 
     fn report(&mut self, now: Moment, report: Report, out: &mut Effects) {
         match report {
+            Report::Scanned { .. } if self.mode == Mode::BesideKubelet => self.scan = Scan::Done,
             Report::Scanned {
                 volumes,
                 stages,
@@ -761,6 +784,7 @@ impl Machine for Agent {
             self.settle(&mut out);
             out.extend(self.watch.take().map(Effect::Task));
         }
+        out.retain(|effect| self.mode.admits(effect));
         out
     }
 

@@ -8,6 +8,7 @@ use bitts_runtime::{Host, RoleOptions, RuntimeError, Worker, run_role};
 use tokio::sync::mpsc::UnboundedSender;
 
 use crate::Agent;
+use crate::Mode;
 use crate::lanes::Lanes;
 use crate::task::{How, MountKey, MountStep, OnNode, Report, Task};
 use crate::tree::{Step, Tree};
@@ -31,6 +32,8 @@ pub struct AgentConfig {
     /// Whether to delete the objects of pods whose deletion was asked for, once their volumes are
     /// down; only where nobody else runs the pods.
     pub finish_pods: bool,
+    /// Whether the volumes are the agent's or a kubelet's.
+    pub mode: Mode,
     /// Whether to mount at all.
     pub mounter: Mounter,
     /// How often each server is asked whether its mounts are well, if at all.
@@ -53,6 +56,7 @@ impl AgentConfig {
             devices: "/dev".into(),
             patience: Tree::PATIENCE,
             finish_pods: false,
+            mode: Mode::Owner,
             mounter: Mounter::System,
             probe_interval: Some(Self::PROBE_INTERVAL),
             observer: None,
@@ -81,12 +85,17 @@ const WATCH_AGAIN: Duration = Duration::from_secs(30);
 pub async fn run(host: &Host, config: AgentConfig) -> Result<(), RuntimeError> {
     let options = RoleOptions {
         name: "agent",
-        event_source: "kubelet",
+        event_source: match config.mode {
+            Mode::Owner => "kubelet",
+            Mode::BesideKubelet => "bitts-agent",
+        },
         lease: None,
         writes_at_once: 16,
     };
-    let mut machine = Agent::new(config.node.clone(), config.finish_pods);
-    if config.mounter == Mounter::System {
+    let mode = config.mode;
+    let mut machine = Agent::new(config.node.clone(), config.finish_pods).in_mode(mode);
+    // What a kubelet mounted the agent does not know.
+    if mode == Mode::Owner && config.mounter == Mounter::System {
         machine = machine.healing(config.probe_interval);
     }
     let mut worker = NodeWorker::new(config);

@@ -298,8 +298,24 @@ pub(crate) struct Agent {
     pub(crate) probe_interval: Interval,
 
     /// Delete a pod's object once its volumes are down. Only for nodes whose pods nothing else runs.
-    #[arg(long, env = "BITTS_FINISH_PODS")]
+    #[arg(long, env = "BITTS_FINISH_PODS", conflicts_with = "beside_kubelet")]
     pub(crate) finish_pods: bool,
+
+    /// Leave all volumes to the node's kubelet: mount, unmount and remove nothing. Without it the agent
+    /// does not begin where a kubelet runs, with it only there.
+    #[arg(long, env = "BITTS_BESIDE_KUBELET")]
+    pub(crate) beside_kubelet: bool,
+}
+
+#[cfg(feature = "agent")]
+impl Agent {
+    /// Whose the volumes are.
+    pub(crate) fn mode(&self) -> bitts_agent::Mode {
+        match self.beside_kubelet {
+            true => bitts_agent::Mode::BesideKubelet,
+            false => bitts_agent::Mode::Owner,
+        }
+    }
 }
 
 /// `bitts explain`.

@@ -27,7 +27,8 @@ async fn roles(mut args: Run) -> Result<ExitCode> {
     }
     #[cfg(feature = "agent")]
     if args.roles.contains(&Role::Agent) {
-        bitts_agent::kubelet::none_runs("/proc".as_ref(), &args.agent.kubelet_dir)?;
+        let agent = &args.agent;
+        bitts_agent::kubelet::check(agent.mode(), "/proc".as_ref(), &agent.kubelet_dir)?;
     }
     #[cfg(feature = "provisioner")]
     if args.roles.contains(&Role::Provisioner) {
@@ -133,6 +134,7 @@ fn agent(args: &Run) -> bitts_agent::AgentConfig {
         patience: args.patience,
         probe_interval: args.probe_interval.0,
         finish_pods: args.finish_pods,
+        mode: args.mode(),
         ..bitts_agent::AgentConfig::new(node.into())
     }
 }

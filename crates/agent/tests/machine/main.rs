@@ -4,6 +4,7 @@
     reason = "also in what the tests share, where clippy sees no test"
 )]
 
+mod beside;
 mod devices;
 mod ending;
 mod healing;
