@@ -30,6 +30,10 @@ const CASES: &[harness::Case] = &[
     ("a_read_only_root_is_told", a_read_only_root_is_told),
     ("a_full_disk_is_told", a_full_disk_is_told),
     ("a_link_race_leads_nowhere", a_link_race_leads_nowhere),
+    (
+        "what_dead_pods_left_is_never_deleted",
+        what_dead_pods_left_is_never_deleted,
+    ),
 ];
 
 fn main() -> ExitCode {
@@ -280,4 +284,77 @@ fn names(dir: &str) -> Vec<String> {
         .collect();
     names.sort();
     names
+}
+
+/// Directories of pods that are gone, with what somebody put there: only empty ones are removed, and
+/// the reason names the path (M33, M34).
+fn what_dead_pods_left_is_never_deleted() {
+    const OURS: &str = "volumes/kubernetes.io~local-volume/volume";
+    let tree = tree();
+    let pods = Path::new(KUBELET).join("pods");
+    let make = |path: &str| {
+        let path = pods.join(path);
+        fs::create_dir_all(&path).unwrap();
+        path
+    };
+    let written = make(&format!("written/{OURS}")).join("file");
+    fs::write(&written, "mine").unwrap();
+    let foreign = make(&format!("foreign/{OURS}/inside"));
+    let source = Dir::open(Path::new("/data/pv")).unwrap();
+    bind::bind(&source, Dir::open(&foreign).unwrap(), Options::default()).unwrap();
+    let unknown = make("unknown/volumes/example.com~odd/volume");
+    let beside = make("beside/volumes");
+    let note = pods.join("beside/etc-hosts");
+    fs::write(&note, "x").unwrap();
+    let odd = ["new\nline".to_owned(), "x".repeat(255)];
+    for name in &odd {
+        make(&format!("{name}/volumes/kubernetes.io~local-volume"));
+    }
+
+    let found = perform(&tree, Task::Scan);
+    let Report::Scanned { volumes, empty, .. } = found else {
+        panic!("{found:?}")
+    };
+    let mut owners: Vec<_> = volumes
+        .iter()
+        .map(|found| found.key.pod.to_string())
+        .collect();
+    owners.sort_unstable();
+    assert_eq!(owners, ["foreign", "written"]);
+    let mut empty: Vec<_> = empty.iter().map(ToString::to_string).collect();
+    empty.sort_unstable();
+    // The scan looks at directories only; that there is a file beside them the removal finds out.
+    assert_eq!(empty, ["beside", &odd[0], &odd[1]]);
+
+    for found in volumes {
+        let target = pods.join(found.key.pod.to_string()).join(OURS);
+        let report = perform(&tree, Task::Unmount(found.key));
+        let Report::UnmountFailed { message, .. } = &report else {
+            panic!("{report:?}")
+        };
+        assert!(message.contains(target.to_str().unwrap()), "{message}");
+    }
+    // Even for those that no scan would name.
+    for pod in ["written", "foreign", "unknown", "beside"]
+        .into_iter()
+        .chain(odd.iter().map(|name| &**name))
+    {
+        let report = perform(&tree, Task::RemovePodDirectory(pod.into()));
+        assert!(
+            matches!(report, Report::PodDirectoryRemoved(_)),
+            "{report:?}"
+        );
+    }
+    assert_eq!(fs::read_to_string(written).unwrap(), "mine");
+    assert_eq!(
+        fs::read_to_string(foreign.join("precious")).unwrap(),
+        "data"
+    );
+    assert_eq!(fs::read_to_string("/data/pv/precious").unwrap(), "data");
+    assert!(unknown.is_dir());
+    // Its empty part may go, what is not the agent's stays.
+    assert!(!beside.exists() && note.exists());
+    for name in &odd {
+        assert!(!pods.join(name).exists(), "{name:?} stays");
+    }
 }
