@@ -120,11 +120,6 @@ pub(crate) trait VolumeType {
         Vec::new()
     }
 
-    /// Whether anything is mounted for a pod.
-    fn is_mounted(&self) -> bool {
-        true
-    }
-
     /// Whether mount options mean anything for this type (M16).
     fn has_mount_options(&self) -> bool {
         true
@@ -184,6 +179,11 @@ mod node {
             _watcher: Watcher<'_>,
         ) -> Result<How, Failure> {
             Err((MountStep::SetUp, not_of_this_type(&mount.source)))
+        }
+
+        /// Whether anything is mounted for a pod at all.
+        fn is_mounted(&self) -> bool {
+            true
         }
 
         /// Takes the topmost mount from a pod's directory.

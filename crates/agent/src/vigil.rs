@@ -46,7 +46,7 @@ impl Vigil {
         if let Report::Mounted { mount, how, .. } = report
             && *how != How::Shown
             && mount.key.mode == VolumeMode::Filesystem
-            && mount.key.plugin.volume_type().is_mounted()
+            && mount.key.plugin.mounter().is_mounted()
             && let Some(place) = tree.place(&mount.key)
         {
             self.expected().insert(place, mount.key.clone());

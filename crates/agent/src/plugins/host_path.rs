@@ -10,10 +10,6 @@ impl VolumeType for HostPath {
         "kubernetes.io~host-path"
     }
 
-    fn is_mounted(&self) -> bool {
-        false
-    }
-
     fn has_mount_options(&self) -> bool {
         false
     }
@@ -32,6 +28,10 @@ mod node {
     use crate::tree::{Tree, Trouble, Watcher};
 
     impl Mounter for HostPath {
+        fn is_mounted(&self) -> bool {
+            false
+        }
+
         fn set_up(&self, tree: &Tree, mount: &Mount, _: Watcher<'_>) -> Result<How, Failure> {
             let found = match &mount.source {
                 Source::HostPath { path, kind } => Root::open(&tree.local_root)
