@@ -62,4 +62,4 @@ pub use requirement::Requirement;
 pub use stock::StockController;
 pub use storage_class::{BindingMode, StorageClass};
 pub use uid::Uid;
-pub use volume::{ClaimRef, ReclaimPolicy, Source, Volume, VolumePhase};
+pub use volume::{ClaimRef, IscsiTarget, ReclaimPolicy, Source, Volume, VolumePhase};

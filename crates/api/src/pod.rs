@@ -149,14 +149,15 @@ struct Spec {
 #[derive(Default, Deserialize)]
 #[serde(rename_all = "camelCase")]
 struct SecurityContext {
-    fs_group: Option<u32>,
+    fs_group: Option<i64>,
     #[serde(default, deserialize_with = "or_default")]
     fs_group_change_policy: Box<str>,
 }
 
 impl SecurityContext {
     fn fs_group(&self) -> Option<FsGroup> {
-        self.fs_group.map(|gid| FsGroup {
+        let gid = self.fs_group?.try_into().ok()?;
+        Some(FsGroup {
             gid,
             on_root_mismatch: &*self.fs_group_change_policy == "OnRootMismatch",
         })

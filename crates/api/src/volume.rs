@@ -212,10 +212,8 @@ pub enum Source {
     },
     /// A disk of an iSCSI target.
     Iscsi {
-        /// The target's address and port.
-        portal: Box<str>,
-        /// Its qualified name.
-        iqn: Box<str>,
+        /// Whose disk it is.
+        target: Box<IscsiTarget>,
         /// Which disk of it.
         lun: u32,
         /// Its file system; `None` lets the agent choose.
@@ -227,6 +225,15 @@ pub enum Source {
     Other(Box<str>),
 }
 
+/// An iSCSI target.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct IscsiTarget {
+    /// Its address and port.
+    pub portal: Box<str>,
+    /// Its qualified name.
+    pub iqn: Box<str>,
+}
+
 /// What people call it: a path, an export, a disk.
 impl fmt::Display for Source {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -235,9 +242,9 @@ impl fmt::Display for Source {
             Self::Nfs { server, path, .. } => write!(f, "{server}:{path}"),
             Self::Csi { driver, handle } => write!(f, "{handle} of {driver}"),
             Self::GcePersistentDisk { disk, .. } => write!(f, "disk {disk}"),
-            Self::Iscsi {
-                portal, iqn, lun, ..
-            } => write!(f, "disk {lun} of {iqn} at {portal}"),
+            Self::Iscsi { target, lun, .. } => {
+                write!(f, "disk {lun} of {} at {}", target.iqn, target.portal)
+            }
             Self::Other(name) => write!(f, "a volume of type {name}"),
         }
     }
@@ -447,7 +454,7 @@ struct WireDisk {
     #[serde(default, deserialize_with = "or_default")]
     pd_name: Box<str>,
     #[serde(default, deserialize_with = "or_default")]
-    partition: u32,
+    partition: i64,
     fs_type: Option<Box<str>>,
     #[serde(default, deserialize_with = "or_default")]
     read_only: bool,
@@ -461,7 +468,7 @@ struct WireIscsi {
     #[serde(default, deserialize_with = "or_default")]
     iqn: Box<str>,
     #[serde(default, deserialize_with = "or_default")]
-    lun: u32,
+    lun: i64,
     fs_type: Option<Box<str>>,
     #[serde(default, deserialize_with = "or_default")]
     read_only: bool,
@@ -508,7 +515,7 @@ impl From<WireDisk> for Source {
     fn from(wire: WireDisk) -> Self {
         Self::GcePersistentDisk {
             disk: wire.pd_name,
-            partition: wire.partition,
+            partition: wire.partition.try_into().unwrap_or_default(),
             fs_type: wire.fs_type.filter(|t| !t.is_empty()),
             read_only: wire.read_only,
         }
@@ -518,9 +525,11 @@ impl From<WireDisk> for Source {
 impl From<WireIscsi> for Source {
     fn from(wire: WireIscsi) -> Self {
         Self::Iscsi {
-            portal: wire.target_portal,
-            iqn: wire.iqn,
-            lun: wire.lun,
+            target: Box::new(IscsiTarget {
+                portal: wire.target_portal,
+                iqn: wire.iqn,
+            }),
+            lun: wire.lun.try_into().unwrap_or_default(),
             fs_type: wire.fs_type.filter(|t| !t.is_empty()),
             read_only: wire.read_only,
         }

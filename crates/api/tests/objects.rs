@@ -1,9 +1,9 @@
 //! Objects as the API and users write them.
 
 use bitts_api::{
-    AccessMode, AccessModes, BindingMode, Claim, ClaimPhase, Kind, Labels, Node, Pod, PodPhase,
-    PodVolumeSource, Quantity, ReclaimPolicy, Source, StorageClass, Unused, Volume, VolumeMode,
-    VolumePhase,
+    AccessMode, AccessModes, BindingMode, Claim, ClaimPhase, IscsiTarget, Kind, Labels, Node, Pod,
+    PodPhase, PodVolumeSource, Quantity, ReclaimPolicy, Source, StorageClass, Unused, Volume,
+    VolumeMode, VolumePhase,
 };
 use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
@@ -149,6 +149,27 @@ fn a_volumes_source_is_found_by_its_field() {
             Source::Local {
                 path: "/dev/sdb".into(),
                 fs_type: Some("xfs".into()),
+            },
+        ),
+        (
+            json!({"gcePersistentDisk": {"pdName": "d", "partition": -1, "fsType": ""}}),
+            Source::GcePersistentDisk {
+                disk: "d".into(),
+                partition: 0,
+                fs_type: None,
+                read_only: false,
+            },
+        ),
+        (
+            json!({"iscsi": {"targetPortal": "p", "iqn": "q", "lun": 3, "fsType": "xfs", "readOnly": true}}),
+            Source::Iscsi {
+                target: Box::new(IscsiTarget {
+                    portal: "p".into(),
+                    iqn: "q".into(),
+                }),
+                lun: 3,
+                fs_type: Some("xfs".into()),
+                read_only: true,
             },
         ),
         (

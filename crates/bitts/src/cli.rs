@@ -51,7 +51,7 @@ pub(crate) enum Command {
     Demo(Demo),
     /// Run roles on a cluster.
     #[cfg(any(feature = "binder", feature = "agent", feature = "provisioner"))]
-    Run(Run),
+    Run(Box<Run>),
     /// Tell why a claim or volume is where it is, and what would unblock it. Reads only.
     #[cfg(feature = "binder")]
     #[command(

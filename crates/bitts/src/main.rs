@@ -69,7 +69,7 @@ fn execute(cli: Cli) -> Result<ExitCode> {
         #[cfg(feature = "demo")]
         Command::Demo(args) => demo::run(&args),
         #[cfg(any(feature = "binder", feature = "agent", feature = "provisioner"))]
-        Command::Run(args) => run::run(args),
+        Command::Run(args) => run::run(*args),
         #[cfg(feature = "binder")]
         Command::Explain(args) => explain::run(&args),
         #[cfg(feature = "binder")]

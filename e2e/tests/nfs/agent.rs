@@ -395,13 +395,13 @@ pub(crate) fn a_hung_server_blocks_no_other() -> anyhow::Result<()> {
     })
 }
 
-fn median(times: &mut [Duration]) -> Duration {
+pub(crate) fn median(times: &mut [Duration]) -> Duration {
     times.sort_unstable();
     times[times.len() / 2]
 }
 
 /// How long it takes until the pods' volumes are mounted; they are taken down again.
-async fn round(world: &mut World, count: usize) -> anyhow::Result<Duration> {
+pub(crate) async fn round(world: &mut World, count: usize) -> anyhow::Result<Duration> {
     let start = Instant::now();
     let mut targets = BTreeSet::new();
     for i in 0..count {

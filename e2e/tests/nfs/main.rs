@@ -7,6 +7,7 @@ mod disks;
 mod healing;
 mod kills;
 mod mounts;
+mod speed;
 
 use std::process::ExitCode;
 
@@ -32,6 +33,7 @@ const CASES: &[Case] = &[
         "a_hung_server_blocks_no_other",
         agent::a_hung_server_blocks_no_other,
     ),
+    ("a_hundred_mounts_at_once", speed::a_hundred_mounts_at_once),
     (
         "a_hung_pod_is_gone_in_time",
         deadlines::a_hung_pod_is_gone_in_time,

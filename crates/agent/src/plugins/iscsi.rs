@@ -1,7 +1,7 @@
 //! Disks of iSCSI targets: what udev names below `/dev/disk/by-path` once the node is logged in.
 //! Logging in and out is not the agent's: `open-iscsi` does it with `node.startup = automatic`.
 
-use bitts_api::{Name, Source};
+use bitts_api::{IscsiTarget, Name, Source};
 
 use super::VolumeType;
 
@@ -31,12 +31,10 @@ impl VolumeType for Iscsi {
 
 /// The disk's name, as the link to the device has it.
 fn name(source: &Source) -> Option<String> {
-    let Source::Iscsi {
-        portal, iqn, lun, ..
-    } = source
-    else {
+    let Source::Iscsi { target, lun, .. } = source else {
         return None;
     };
+    let IscsiTarget { portal, iqn } = &**target;
     let has_port = portal
         .rsplit_once(':')
         .is_some_and(|(host, port)| port.parse::<u16>().is_ok() && is_whole(host));
@@ -86,8 +84,10 @@ mod tests {
     fn the_name_is_as_udev_has_it() {
         let name = |portal: &str| {
             name(&Source::Iscsi {
-                portal: portal.into(),
-                iqn: "iqn.2003-01.org:disk".into(),
+                target: Box::new(IscsiTarget {
+                    portal: portal.into(),
+                    iqn: "iqn.2003-01.org:disk".into(),
+                }),
                 lun: 3,
                 fs_type: None,
                 read_only: false,
