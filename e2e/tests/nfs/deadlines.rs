@@ -83,3 +83,39 @@ impl Drop for Holder {
         let _ = self.0.wait();
     }
 }
+
+/// A process that works in a directory whose server hangs keeps that volume, and holds up the looks at
+/// processes that other volumes wait for no longer than any other process does.
+pub(crate) fn a_process_in_a_hung_directory_blocks_no_other() -> anyhow::Result<()> {
+    let (well, mut hung) = (Server::start(1, &["a"])?, Server::start(2, &["a"])?);
+    with_agent(async |world| {
+        world.add_volume("well", &well, "a", &["vers=4.2"]).await?;
+        world
+            .add_volume("hung", &hung, "a", &["vers=4.2", "noac"])
+            .await?;
+        let goes = world.add_pod("goes", "well", false).await?;
+        world.mounted(&goes).await?;
+        let stays = world.add_pod("stays", "hung", false).await?;
+        world.mounted(&stays).await?;
+        let _holder = Holder(
+            Command::new("sleep")
+                .arg("600")
+                .current_dir(&stays)
+                .spawn()?,
+        );
+        hung.drop_packets(true)?;
+        let start = Instant::now();
+        world.end_pod("goes").await?;
+        world.unmounted(&goes).await?;
+        println!("taken down after {:?}", start.elapsed());
+        world.end_pod("stays").await?;
+        let kept = world.report(|report| match report {
+            Report::Kept { holders, .. } => Some(holders),
+            _ => None,
+        });
+        let kept = kept.await?;
+        ensure!(kept.contains("(sleep)"), "{kept}");
+        hung.drop_packets(false)?;
+        Ok(())
+    })
+}

@@ -43,6 +43,10 @@ const CASES: &[Case] = &[
         deadlines::no_force_while_a_process_holds_on,
     ),
     (
+        "a_process_in_a_hung_directory_blocks_no_other",
+        deadlines::a_process_in_a_hung_directory_blocks_no_other,
+    ),
+    (
         "the_life_of_a_local_device",
         disks::the_life_of_a_local_device,
     ),
