@@ -622,7 +622,7 @@ impl Agent {
                     .for_each(|change| self.node_changed(change));
             }
             // Followed one by one, or not at all.
-            Kind::Claim | Kind::Volume | Kind::StorageClass | Kind::AttributesClass => {}
+            _ => {}
         }
     }
 
@@ -677,10 +677,7 @@ impl Agent {
                     .into_iter()
                     .for_each(|change| self.node_changed(change));
             }
-            Object::Pod(_)
-            | Object::Node(_)
-            | Object::StorageClass(_)
-            | Object::AttributesClass(_) => {}
+            _ => {}
         }
     }
 
@@ -709,7 +706,7 @@ impl Agent {
                     .into_iter()
                     .for_each(|change| self.node_changed(change));
             }
-            Kind::Claim | Kind::Volume | Kind::StorageClass | Kind::AttributesClass => {}
+            _ => {}
         }
     }
 

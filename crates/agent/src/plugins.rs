@@ -46,7 +46,7 @@ impl Plugin {
             Source::GcePersistentDisk { .. } => Some(Self::GcePersistentDisk),
             Source::Iscsi { .. } => Some(Self::Iscsi),
             Source::HostPath { .. } => Some(Self::HostPath),
-            Source::Csi { .. } | Source::Other(_) => None,
+            Source::Csi(_) | Source::Other(_) => None,
         }
     }
 

@@ -25,8 +25,10 @@
 //! # Ok::<(), serde_json::Error>(())
 //! ```
 
+mod attachment;
 mod attributes_class;
 mod claim;
+mod csi;
 pub mod grant;
 pub mod labels;
 pub mod machine;
@@ -47,8 +49,10 @@ mod uid;
 mod volume;
 mod wire;
 
+pub use attachment::{AttachError, Attachment};
 pub use attributes_class::AttributesClass;
 pub use claim::{Claim, ClaimPhase, StatusAttributes, Unused};
+pub use csi::{CsiDriver, CsiNode, DriverOnNode, DriverWants, GroupPolicy};
 pub use labels::{LabelSelector, Labels};
 pub use meta::{Annotations, ClassName, Meta, Name, Namespace, NodeName, ResourceVersion};
 pub use modes::{AccessMode, AccessModes, VolumeMode};
@@ -62,4 +66,6 @@ pub use requirement::Requirement;
 pub use stock::StockController;
 pub use storage_class::{BindingMode, StorageClass};
 pub use uid::Uid;
-pub use volume::{ClaimRef, IscsiTarget, ReclaimPolicy, Source, Volume, VolumePhase};
+pub use volume::{
+    ClaimRef, CsiVolume, IscsiTarget, ReclaimPolicy, SecretRef, Source, Volume, VolumePhase,
+};

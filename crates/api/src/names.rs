@@ -15,6 +15,8 @@ pub const BETA_STORAGE_PROVISIONER: &str = "volume.beta.kubernetes.io/storage-pr
 pub const PROVISIONED_BY: &str = "pv.kubernetes.io/provisioned-by";
 /// The CSI driver that took the volume's in-tree type over.
 pub const MIGRATED_TO: &str = "pv.kubernetes.io/migrated-to";
+/// On a node, with the value `true`: the attach controller attaches disks to it (A2).
+pub const CONTROLLED_ATTACH: &str = "volumes.kubernetes.io/controller-managed-attach-detach";
 /// The legacy form of `spec.storageClassName`; wins over the field.
 pub const BETA_STORAGE_CLASS: &str = "volume.beta.kubernetes.io/storage-class";
 /// Makes a class the default (value `true`).

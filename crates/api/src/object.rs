@@ -4,8 +4,8 @@ use std::fmt;
 use std::sync::Arc;
 
 use crate::{
-    AttributesClass, Claim, ClassName, Meta, Name, Namespace, Node, Pod, ResourceVersion,
-    StorageClass, Uid, Volume,
+    Attachment, AttributesClass, Claim, ClassName, CsiDriver, CsiNode, Meta, Name, Namespace, Node,
+    Pod, ResourceVersion, StorageClass, Uid, Volume,
 };
 
 /// A kind of object that a role can watch.
@@ -23,6 +23,12 @@ pub enum Kind {
     Node,
     /// `v1` Pod.
     Pod,
+    /// `storage.k8s.io/v1` VolumeAttachment.
+    Attachment,
+    /// `storage.k8s.io/v1` CSIDriver.
+    CsiDriver,
+    /// `storage.k8s.io/v1` CSINode.
+    CsiNode,
 }
 
 impl Kind {
@@ -36,6 +42,9 @@ impl Kind {
             Self::AttributesClass => "VolumeAttributesClass",
             Self::Node => "Node",
             Self::Pod => "Pod",
+            Self::Attachment => "VolumeAttachment",
+            Self::CsiDriver => "CSIDriver",
+            Self::CsiNode => "CSINode",
         }
     }
 
@@ -49,6 +58,9 @@ impl Kind {
             Self::AttributesClass => "volumeattributesclasses",
             Self::Node => "nodes",
             Self::Pod => "pods",
+            Self::Attachment => "volumeattachments",
+            Self::CsiDriver => "csidrivers",
+            Self::CsiNode => "csinodes",
         }
     }
 
@@ -56,8 +68,12 @@ impl Kind {
     #[must_use]
     pub const fn group(self) -> &'static str {
         match self {
-            Self::StorageClass | Self::AttributesClass => "storage.k8s.io",
-            _ => "",
+            Self::StorageClass
+            | Self::AttributesClass
+            | Self::Attachment
+            | Self::CsiDriver
+            | Self::CsiNode => "storage.k8s.io",
+            Self::Volume | Self::Claim | Self::Node | Self::Pod => "",
         }
     }
 
@@ -85,6 +101,9 @@ impl Kind {
             Self::AttributesClass => Object::AttributesClass(serde_json::from_slice(json)?),
             Self::Node => Object::Node(serde_json::from_slice(json)?),
             Self::Pod => Object::Pod(serde_json::from_slice(json)?),
+            Self::Attachment => Object::Attachment(serde_json::from_slice(json)?),
+            Self::CsiDriver => Object::CsiDriver(serde_json::from_slice(json)?),
+            Self::CsiNode => Object::CsiNode(serde_json::from_slice(json)?),
         })
     }
 }
@@ -104,6 +123,12 @@ pub enum Object {
     Node(Arc<Node>),
     /// A Pod.
     Pod(Arc<Pod>),
+    /// A VolumeAttachment.
+    Attachment(Arc<Attachment>),
+    /// A CSIDriver.
+    CsiDriver(Arc<CsiDriver>),
+    /// A CSINode.
+    CsiNode(Arc<CsiNode>),
 }
 
 impl Object {
@@ -117,6 +142,9 @@ impl Object {
             Self::AttributesClass(_) => Kind::AttributesClass,
             Self::Node(_) => Kind::Node,
             Self::Pod(_) => Kind::Pod,
+            Self::Attachment(_) => Kind::Attachment,
+            Self::CsiDriver(_) => Kind::CsiDriver,
+            Self::CsiNode(_) => Kind::CsiNode,
         }
     }
 
@@ -130,6 +158,9 @@ impl Object {
             Self::AttributesClass(o) => &o.meta,
             Self::Node(o) => &o.meta,
             Self::Pod(o) => &o.meta,
+            Self::Attachment(o) => &o.meta,
+            Self::CsiDriver(o) => &o.meta,
+            Self::CsiNode(o) => &o.meta,
         }
     }
 
@@ -166,7 +197,17 @@ macro_rules! from {
         }
     )*};
 }
-from!(Volume, Claim, StorageClass, AttributesClass, Node, Pod);
+from!(
+    Volume,
+    Claim,
+    StorageClass,
+    AttributesClass,
+    Node,
+    Pod,
+    Attachment,
+    CsiDriver,
+    CsiNode
+);
 
 /// The place of an object: kind, namespace and name. Says nothing about which object is there:
 /// that takes the uid.
@@ -218,6 +259,26 @@ impl ObjectKey {
             kind: Kind::AttributesClass,
             namespace: None,
             name: name.as_str().into(),
+        }
+    }
+
+    /// The key of a VolumeAttachment.
+    #[must_use]
+    pub fn attachment(name: impl Into<Name>) -> Self {
+        Self {
+            kind: Kind::Attachment,
+            namespace: None,
+            name: name.into(),
+        }
+    }
+
+    /// The key of a CSIDriver.
+    #[must_use]
+    pub fn csi_driver(name: impl Into<Name>) -> Self {
+        Self {
+            kind: Kind::CsiDriver,
+            namespace: None,
+            name: name.into(),
         }
     }
 

@@ -1,5 +1,6 @@
 //! PersistentVolume: what an operator supplies.
 
+use std::collections::BTreeMap;
 use std::fmt;
 
 use serde::de::{IgnoredAny, MapAccess, Visitor};
@@ -193,12 +194,7 @@ pub enum Source {
         read_only: bool,
     },
     /// A volume of a CSI driver.
-    Csi {
-        /// The driver's name.
-        driver: Box<str>,
-        /// The driver's name for the volume.
-        handle: Box<str>,
-    },
+    Csi(Box<CsiVolume>),
     /// A persistent disk of Google's cloud.
     GcePersistentDisk {
         /// The disk's name there.
@@ -225,6 +221,38 @@ pub enum Source {
     Other(Box<str>),
 }
 
+/// A volume of a CSI driver.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct CsiVolume {
+    /// The driver's name.
+    pub driver: Box<str>,
+    /// The driver's name for the volume.
+    pub handle: Box<str>,
+    /// The file system; `None` lets the driver choose.
+    pub fs_type: Option<Box<str>>,
+    /// Never mounted writable.
+    pub read_only: bool,
+    /// What the driver noted when it made the volume, and wants to be told again.
+    pub attributes: BTreeMap<Box<str>, Box<str>>,
+    /// The secret that the driver needs to stage it.
+    pub stage_secret: Option<SecretRef>,
+    /// The secret that the driver needs to publish it.
+    pub publish_secret: Option<SecretRef>,
+    /// The secret that the driver needs to attach and detach it.
+    pub attach_secret: Option<SecretRef>,
+}
+
+/// Where a secret is.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Deserialize)]
+pub struct SecretRef {
+    /// Its namespace.
+    #[serde(default, deserialize_with = "or_default")]
+    pub namespace: Box<str>,
+    /// Its name.
+    #[serde(default, deserialize_with = "or_default")]
+    pub name: Box<str>,
+}
+
 /// An iSCSI target.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct IscsiTarget {
@@ -240,7 +268,7 @@ impl fmt::Display for Source {
         match self {
             Self::Local { path, .. } | Self::HostPath { path, .. } => f.write_str(path),
             Self::Nfs { server, path, .. } => write!(f, "{server}:{path}"),
-            Self::Csi { driver, handle } => write!(f, "{handle} of {driver}"),
+            Self::Csi(volume) => write!(f, "{} of {}", volume.handle, volume.driver),
             Self::GcePersistentDisk { disk, .. } => write!(f, "disk {disk}"),
             Self::Iscsi { target, lun, .. } => {
                 write!(f, "disk {lun} of {} at {}", target.iqn, target.portal)
@@ -258,7 +286,7 @@ impl Source {
             Self::Local { .. } => "local",
             Self::HostPath { .. } => "hostPath",
             Self::Nfs { .. } => "nfs",
-            Self::Csi { .. } => "csi",
+            Self::Csi(_) => "csi",
             Self::GcePersistentDisk { .. } => "gcePersistentDisk",
             Self::Iscsi { .. } => "iscsi",
             Self::Other(name) => name,
@@ -272,7 +300,8 @@ impl Source {
             Self::Local { fs_type, .. }
             | Self::GcePersistentDisk { fs_type, .. }
             | Self::Iscsi { fs_type, .. } => fs_type.as_deref(),
-            Self::Nfs { .. } | Self::HostPath { .. } | Self::Csi { .. } | Self::Other(_) => None,
+            Self::Csi(volume) => volume.fs_type.as_deref(),
+            Self::Nfs { .. } | Self::HostPath { .. } | Self::Other(_) => None,
         }
     }
 
@@ -283,7 +312,8 @@ impl Source {
             Self::Nfs { read_only, .. }
             | Self::GcePersistentDisk { read_only, .. }
             | Self::Iscsi { read_only, .. } => *read_only,
-            Self::Local { .. } | Self::HostPath { .. } | Self::Csi { .. } | Self::Other(_) => false,
+            Self::Csi(volume) => volume.read_only,
+            Self::Local { .. } | Self::HostPath { .. } | Self::Other(_) => false,
         }
     }
 }
@@ -446,6 +476,14 @@ struct WireCsi {
     driver: Box<str>,
     #[serde(default, deserialize_with = "or_default")]
     volume_handle: Box<str>,
+    fs_type: Option<Box<str>>,
+    #[serde(default, deserialize_with = "or_default")]
+    read_only: bool,
+    #[serde(default, deserialize_with = "or_default")]
+    volume_attributes: BTreeMap<Box<str>, Box<str>>,
+    node_stage_secret_ref: Option<SecretRef>,
+    node_publish_secret_ref: Option<SecretRef>,
+    controller_publish_secret_ref: Option<SecretRef>,
 }
 
 #[derive(Deserialize)]
@@ -538,10 +576,16 @@ impl From<WireIscsi> for Source {
 
 impl From<WireCsi> for Source {
     fn from(wire: WireCsi) -> Self {
-        Self::Csi {
+        Self::Csi(Box::new(CsiVolume {
             driver: wire.driver,
             handle: wire.volume_handle,
-        }
+            fs_type: wire.fs_type.filter(|t| !t.is_empty()),
+            read_only: wire.read_only,
+            attributes: wire.volume_attributes,
+            stage_secret: wire.node_stage_secret_ref,
+            publish_secret: wire.node_publish_secret_ref,
+            attach_secret: wire.controller_publish_secret_ref,
+        }))
     }
 }
 

@@ -1,8 +1,9 @@
 //! Objects as the API and users write them.
 
 use bitts_api::{
-    AccessMode, AccessModes, BindingMode, Claim, ClaimPhase, IscsiTarget, Kind, Labels, Node, Pod,
-    PodPhase, PodVolumeSource, Quantity, ReclaimPolicy, Source, StorageClass, Unused, Volume,
+    AccessMode, AccessModes, Attachment, BindingMode, Claim, ClaimPhase, CsiDriver, CsiNode,
+    CsiVolume, DriverWants, GroupPolicy, IscsiTarget, Kind, Labels, Node, Pod, PodPhase,
+    PodVolumeSource, Quantity, ReclaimPolicy, SecretRef, Source, StorageClass, Unused, Volume,
     VolumeMode, VolumePhase,
 };
 use serde::de::DeserializeOwned;
@@ -139,10 +140,27 @@ fn a_volumes_source_is_found_by_its_field() {
         ),
         (
             json!({"csi": {"driver": "d", "volumeHandle": "h", "volumeAttributes": {"a": "b"}}}),
-            Source::Csi {
+            Source::Csi(Box::new(CsiVolume {
                 driver: "d".into(),
                 handle: "h".into(),
-            },
+                attributes: [("a".into(), "b".into())].into(),
+                ..CsiVolume::default()
+            })),
+        ),
+        (
+            json!({"csi": {"driver": "d", "volumeHandle": "h", "fsType": "xfs", "readOnly": true,
+                           "nodeStageSecretRef": {"namespace": "n", "name": "s"}}}),
+            Source::Csi(Box::new(CsiVolume {
+                driver: "d".into(),
+                handle: "h".into(),
+                fs_type: Some("xfs".into()),
+                read_only: true,
+                stage_secret: Some(SecretRef {
+                    namespace: "n".into(),
+                    name: "s".into(),
+                }),
+                ..CsiVolume::default()
+            })),
         ),
         (
             json!({"local": {"path": "/dev/sdb", "fsType": "xfs"}}),
@@ -422,4 +440,52 @@ fn objects_stay_small() {
     assert_eq!(size_of::<Labels>(), 16, "one boxed slice");
     assert!(size_of::<Volume>() <= 416, "{}", size_of::<Volume>());
     assert!(size_of::<Claim>() <= 328, "{}", size_of::<Claim>());
+}
+
+#[test]
+fn attachments_and_drivers_are_read() {
+    let attachment: Attachment = read(json!({
+        "metadata": {"name": "csi-1", "uid": "a", "resourceVersion": "1"},
+        "spec": {"attacher": "d", "nodeName": "n", "source": {"persistentVolumeName": "pv"}},
+        "status": {"attached": true, "attachmentMetadata": {"device": "sdb"},
+                   "attachError": {"time": "2026-01-01T00:00:00Z", "message": "full", "errorCode": 8}},
+    }));
+    assert_eq!(attachment.volume, Some("pv".into()));
+    assert!(attachment.is_attached && attachment.node == *"n");
+    assert_eq!(attachment.context["device"], "sdb".into());
+    let error = attachment.attach_error.unwrap();
+    assert_eq!((&*error.message, error.code), ("full", Some(8)));
+
+    let driver = |spec| -> DriverWants {
+        let json =
+            json!({"metadata": {"name": "d", "uid": "u", "resourceVersion": "1"}, "spec": spec});
+        read::<CsiDriver>(json).wants
+    };
+    assert_eq!(driver(json!({})), DriverWants::default());
+    let wants = driver(
+        json!({"attachRequired": false, "podInfoOnMount": true, "fsGroupPolicy": "File",
+                              "volumeLifecycleModes": ["Ephemeral"]}),
+    );
+    assert!(!wants.attach && wants.pod_info && !wants.persistent);
+    assert_eq!(wants.group_policy, GroupPolicy::File);
+
+    let node: CsiNode = read(json!({
+        "metadata": {"name": "n", "uid": "u", "resourceVersion": "1"},
+        "spec": {"drivers": [{"name": "d", "nodeID": "i-1", "topologyKeys": null}]},
+    }));
+    assert_eq!(
+        (&*node.drivers[0].name, &*node.drivers[0].node_id),
+        ("d", "i-1")
+    );
+
+    let node: Node = read(json!({
+        "metadata": {"name": "n", "uid": "u", "resourceVersion": "1",
+                     "annotations": {"volumes.kubernetes.io/controller-managed-attach-detach": "true"}},
+        "status": {"volumesAttached": [{"name": "kubernetes.io/csi/d^h", "devicePath": ""}]},
+    }));
+    assert!(node.is_attached_to());
+    assert_eq!(
+        node.volumes_attached,
+        ["kubernetes.io/csi/d^h".into()].into()
+    );
 }

@@ -191,7 +191,7 @@ fn plugin(source: &Source) -> String {
         Source::Local { .. } => "kubernetes.io/local-volume".to_owned(),
         Source::HostPath { .. } => "kubernetes.io/host-path".to_owned(),
         Source::Nfs { .. } => "kubernetes.io/nfs".to_owned(),
-        Source::Csi { driver, .. } => format!("kubernetes.io/csi:{driver}"),
+        Source::Csi(volume) => format!("kubernetes.io/csi:{}", volume.driver),
         // Of these the stock controller knows no plugin.
         Source::GcePersistentDisk { .. } | Source::Iscsi { .. } | Source::Other(_) => {
             "N/A".to_owned()

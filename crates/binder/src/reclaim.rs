@@ -162,7 +162,7 @@ fn delete(volume: &Volume, host_path: bool) -> Reclaim {
         }
         (Some(maker), _) if !maker.is_empty() => Reclaim::LeaveToMaker,
         _ if annotations.has(names::MIGRATED_TO) => Reclaim::LeaveToMaker,
-        (_, Source::Csi { .. }) => Reclaim::LeaveToMaker,
+        (_, Source::Csi(_)) => Reclaim::LeaveToMaker,
         (_, Source::HostPath { path, .. }) if host_path => below_tmp(path),
         (_, Source::Nfs { .. }) => Reclaim::Fail(Failure::NotDeletable(name())),
         _ => Reclaim::Fail(Failure::NoDeleter(name())),

@@ -95,7 +95,7 @@ fn site(volume: &Volume) -> Option<(Option<&str>, &str)> {
     match &volume.source {
         Source::Local { path, .. } | Source::HostPath { path, .. } => Some((None, path)),
         Source::Nfs { server, path, .. } => Some((Some(server), path)),
-        Source::Csi { .. }
+        Source::Csi(_)
         | Source::GcePersistentDisk { .. }
         | Source::Iscsi { .. }
         | Source::Other(_) => None,

@@ -126,7 +126,8 @@ impl Provisioner {
             }
             Object::StorageClass(_) => true,
             Object::Node(node) => node.meta.name == *self.options.node.as_str(),
-            Object::Pod(_) | Object::AttributesClass(_) => false,
+            // Not watched.
+            _ => false,
         }
     }
 
@@ -158,7 +159,8 @@ impl Provisioner {
                 let changes = self.nodes.replace(list);
                 changes.into_iter().for_each(|c| self.node_changed(c));
             }
-            Kind::Pod | Kind::AttributesClass => {}
+            // Not watched.
+            _ => {}
         }
     }
 
@@ -188,7 +190,8 @@ impl Provisioner {
                 let changes = self.nodes.see(node);
                 changes.into_iter().for_each(|c| self.node_changed(c));
             }
-            Object::Pod(_) | Object::AttributesClass(_) => {}
+            // Not watched.
+            _ => {}
         }
     }
 
@@ -216,7 +219,8 @@ impl Provisioner {
                 let change = self.nodes.remove(&place, uid);
                 change.into_iter().for_each(|c| self.node_changed(c));
             }
-            Kind::Pod | Kind::AttributesClass => {}
+            // Not watched.
+            _ => {}
         }
     }
 

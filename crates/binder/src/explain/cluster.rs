@@ -63,7 +63,10 @@ impl Cluster {
                 Object::StorageClass(class) => cluster.classes.push(class),
                 Object::Pod(pod) => cluster.pods.push(pod),
                 Object::Node(node) => cluster.nodes.push(node),
-                Object::AttributesClass(_) => {}
+                Object::AttributesClass(_)
+                | Object::Attachment(_)
+                | Object::CsiDriver(_)
+                | Object::CsiNode(_) => {}
             }
         }
         let claims = cluster.claims.iter().cloned().map(Object::Claim).collect();
