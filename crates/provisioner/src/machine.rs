@@ -126,8 +126,11 @@ impl Provisioner {
             }
             Object::StorageClass(_) => true,
             Object::Node(node) => node.meta.name == *self.options.node.as_str(),
-            // Not watched.
-            _ => false,
+            Object::Pod(_)
+            | Object::AttributesClass(_)
+            | Object::Attachment(_)
+            | Object::CsiDriver(_)
+            | Object::CsiNode(_) => false,
         }
     }
 
@@ -159,8 +162,11 @@ impl Provisioner {
                 let changes = self.nodes.replace(list);
                 changes.into_iter().for_each(|c| self.node_changed(c));
             }
-            // Not watched.
-            _ => {}
+            Kind::Pod
+            | Kind::AttributesClass
+            | Kind::Attachment
+            | Kind::CsiDriver
+            | Kind::CsiNode => {}
         }
     }
 
@@ -190,8 +196,11 @@ impl Provisioner {
                 let changes = self.nodes.see(node);
                 changes.into_iter().for_each(|c| self.node_changed(c));
             }
-            // Not watched.
-            _ => {}
+            Object::Pod(_)
+            | Object::AttributesClass(_)
+            | Object::Attachment(_)
+            | Object::CsiDriver(_)
+            | Object::CsiNode(_) => {}
         }
     }
 
@@ -219,8 +228,11 @@ impl Provisioner {
                 let change = self.nodes.remove(&place, uid);
                 change.into_iter().for_each(|c| self.node_changed(c));
             }
-            // Not watched.
-            _ => {}
+            Kind::Pod
+            | Kind::AttributesClass
+            | Kind::Attachment
+            | Kind::CsiDriver
+            | Kind::CsiNode => {}
         }
     }
 
