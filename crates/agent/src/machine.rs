@@ -706,7 +706,13 @@ impl Agent {
                     .into_iter()
                     .for_each(|change| self.node_changed(change));
             }
-            _ => {}
+            Kind::Claim
+            | Kind::Volume
+            | Kind::StorageClass
+            | Kind::AttributesClass
+            | Kind::Attachment
+            | Kind::CsiDriver
+            | Kind::CsiNode => {}
         }
     }
 
