@@ -84,6 +84,8 @@ impl RealApi {
             ),
             // Without the controller that makes the accounts it would refuse every pod.
             "--disable-admission-plugins=ServiceAccount".to_owned(),
+            // As kubeadm and the others have it: the agent is such a pod.
+            "--allow-privileged=true".to_owned(),
         ];
         arguments.extend(flags.iter().map(|&flag| flag.to_owned()));
         let apiserver = Process::start(programs.apiserver(), &arguments, folder.path())?;

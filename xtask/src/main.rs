@@ -1,6 +1,7 @@
 //! `cargo xtask`: what is automated, one file a command.
 
 mod bench;
+mod chart;
 mod contract;
 mod files;
 mod fuzz;
@@ -29,6 +30,9 @@ enum Command {
     Test(test::Args),
     /// Write docs/coverage.md: where the code names each rule of docs/contract.md, which test shows it.
     Contract(contract::Args),
+    /// Write what is made of the Helm chart and of the code: the chart's rbac/ and the manifests in
+    /// deploy/.
+    Chart(chart::Args),
     /// Run a bench: how fast the binder decides, and how fast it binds on a real API server.
     Bench(bench::Args),
     /// Look for input that breaks what must always hold: mount tables, paths and links.
@@ -41,6 +45,7 @@ fn main() -> Result<ExitCode> {
     match cli.command {
         Command::Test(args) => test::run(&workspace, args),
         Command::Contract(args) => contract::run(&workspace, args).map(|()| ExitCode::SUCCESS),
+        Command::Chart(args) => chart::write(&workspace, &args).map(|()| ExitCode::SUCCESS),
         Command::Bench(args) => bench::run(args),
         Command::Fuzz(args) => fuzz::run(&workspace, args).map(|()| ExitCode::SUCCESS),
     }

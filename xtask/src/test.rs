@@ -2,6 +2,7 @@
 
 mod boundaries;
 mod build;
+mod chart;
 mod deny;
 mod examples;
 mod fuzz;
@@ -47,6 +48,8 @@ enum Step {
     Contract,
     /// The manifests in examples/ are what they seem.
     Examples,
+    /// The Helm chart is sound, deploy/ is what it renders, and the API's schemas know all of it.
+    Chart,
     /// Which crate may depend on what (ARCHITECTURE.md).
     Boundaries,
     /// Licences, bans, sources and advisories of every dependency.
@@ -80,6 +83,7 @@ impl Step {
             Self::Source => source::check(workspace),
             Self::Contract => contract::check(workspace).map(|()| Report::default()),
             Self::Examples => examples::check(workspace),
+            Self::Chart => chart::check(workspace),
             Self::Boundaries => boundaries::check(workspace),
             Self::Deny => deny::check(),
             Self::Clippy => build::clippy(),

@@ -10,6 +10,8 @@ use xshell::{Shell, cmd};
 /// The workspace's root and its packages, by name.
 pub(crate) struct Workspace {
     pub(crate) root: PathBuf,
+    /// The version that all packages share.
+    pub(crate) version: String,
     pub(crate) packages: BTreeMap<String, Package>,
 }
 
@@ -33,10 +35,15 @@ impl Workspace {
         let root = PathBuf::from(text_of(&metadata["workspace_root"]));
         std::env::set_current_dir(&root)
             .with_context(|| format!("cannot enter {}", root.display()))?;
+        let version = text_of(&metadata["packages"][0]["version"]).to_owned();
         let packages = list_of(&metadata["packages"])
             .map(|package| (text_of(&package["name"]).to_owned(), Package::read(package)))
             .collect();
-        Ok(Self { root, packages })
+        Ok(Self {
+            root,
+            version,
+            packages,
+        })
     }
 }
 

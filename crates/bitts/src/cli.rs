@@ -62,9 +62,9 @@ pub(crate) enum Command {
     /// Check whether roles may run on a cluster, above all that no stock controller does their work.
     #[cfg(feature = "binder")]
     Preflight(crate::preflight::Preflight),
-    /// Print what is applied to a cluster that the binder or the provisioner is to run on.
+    /// Print what a role on a cluster's nodes or control plane may do on the API, and why.
     #[cfg(feature = "binder")]
-    Manifests(crate::manifests::Manifests),
+    Rbac(crate::rbac::Rbac),
     /// Serve an in-memory Kubernetes API that kubectl works against.
     #[cfg(feature = "demo")]
     Apiserver(Apiserver),
@@ -430,22 +430,25 @@ pub(crate) enum Role {
     Provisioner,
 }
 
+/// The roles that this binary was built with, by their names.
+#[cfg(any(feature = "binder", feature = "agent", feature = "provisioner"))]
+pub(crate) const BUILT_IN: &[(&str, Role)] = &[
+    #[cfg(feature = "binder")]
+    ("binder", Role::Binder),
+    #[cfg(feature = "agent")]
+    ("agent", Role::Agent),
+    #[cfg(feature = "provisioner")]
+    ("provisioner", Role::Provisioner),
+];
+
 #[cfg(any(feature = "binder", feature = "agent", feature = "provisioner"))]
 pub(crate) fn role(text: &str) -> Result<Role, String> {
-    let built_in = [
-        #[cfg(feature = "binder")]
-        ("binder", Role::Binder),
-        #[cfg(feature = "agent")]
-        ("agent", Role::Agent),
-        #[cfg(feature = "provisioner")]
-        ("provisioner", Role::Provisioner),
-    ];
-    built_in
-        .into_iter()
+    BUILT_IN
+        .iter()
         .find(|(name, _)| *name == text)
-        .map(|(_, role)| role)
+        .map(|(_, role)| *role)
         .ok_or_else(|| {
-            let names: Vec<_> = built_in.iter().map(|(name, _)| *name).collect();
+            let names: Vec<_> = BUILT_IN.iter().map(|(name, _)| *name).collect();
             format!(
                 "no such role in this binary, which has: {}",
                 names.join(", ")

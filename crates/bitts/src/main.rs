@@ -13,8 +13,6 @@ mod demo;
 #[cfg(feature = "binder")]
 mod explain;
 #[cfg(feature = "binder")]
-mod manifests;
-#[cfg(feature = "binder")]
 mod preflight;
 #[cfg(feature = "binder")]
 mod rbac;
@@ -75,7 +73,7 @@ fn execute(cli: Cli) -> Result<ExitCode> {
         #[cfg(feature = "binder")]
         Command::Preflight(args) => preflight::run(&args),
         #[cfg(feature = "binder")]
-        Command::Manifests(args) => manifests::run(&args),
+        Command::Rbac(args) => rbac::run(&args),
         #[cfg(feature = "demo")]
         Command::Apiserver(args) => apiserver::run(args),
         Command::Completions { shell } => {

@@ -1,17 +1,34 @@
-//! What each role asks of access control, gathered from the crates that need it, and the RBAC
-//! objects made of that.
+//! What each role asks of access control, gathered from the crates that need it. `bitts rbac` prints
+//! it, and the Helm chart's `rbac/` is what it prints: tests see to that.
 
 use std::collections::BTreeSet;
+use std::io::Write as _;
+use std::process::ExitCode;
 
+use anyhow::Result;
 use bitts_api::StockController;
 use bitts_api::grant::{Grant, Place};
-use serde_json::{Value, json};
+use clap::Args;
+use serde_json::{Map, Value, json};
 
 use crate::cli::Role;
 use crate::preflight;
 
 /// The name of the binder's lease.
 pub(crate) const BINDER_LEASE: &str = "bitts-binder";
+
+/// `bitts rbac`.
+#[derive(Debug, Args)]
+pub(crate) struct Rbac {
+    /// The role.
+    #[arg(value_parser = crate::cli::role)]
+    role: Role,
+}
+
+pub(crate) fn run(args: &Rbac) -> Result<ExitCode> {
+    std::io::stdout().write_all(text(args.role)?.as_bytes())?;
+    Ok(ExitCode::SUCCESS)
+}
 
 /// What these roles need, events, lease and start-up check included.
 pub(crate) fn grants(roles: &[Role]) -> Vec<Grant> {
@@ -23,14 +40,28 @@ pub(crate) fn grants(roles: &[Role]) -> Vec<Grant> {
                 grants.extend(bitts_runtime::lease_grants(BINDER_LEASE));
                 grants.extend(preflight::grants());
             }
+            // On a cluster's nodes the agent runs beside a kubelet, or it would not run in a pod.
             #[cfg(feature = "agent")]
-            Role::Agent => grants.extend(bitts_agent::grants()),
+            Role::Agent => grants.extend(bitts_agent::grants(bitts_agent::Mode::BesideKubelet)),
             #[cfg(feature = "provisioner")]
             Role::Provisioner => grants.extend(bitts_provisioner::grants()),
         }
     }
     grants.extend(bitts_runtime::event_grants());
     grants
+}
+
+/// Which pods of the chart a role runs in.
+fn runs_in(role: Role) -> &'static str {
+    match role {
+        // Those of the one Deployment.
+        Role::Binder => "controllers",
+        // One on each node.
+        #[cfg(feature = "agent")]
+        Role::Agent => "nodes",
+        #[cfg(feature = "provisioner")]
+        Role::Provisioner => "nodes",
+    }
 }
 
 /// The stock controllers whose work these roles do.
@@ -46,6 +77,34 @@ pub(crate) fn stands_in_for(roles: &[Role]) -> Vec<StockController> {
         }
     }
     stock.into_iter().collect()
+}
+
+/// What the chart's `rbac/ROLE.yaml` holds.
+fn text(role: Role) -> Result<String> {
+    let grants = grants(&[role]);
+    let mut places = Map::new();
+    for (name, place) in [
+        ("cluster", Place::Cluster),
+        ("own", Place::Own),
+        ("system", Place::System),
+    ] {
+        let rules = rules(&grants, place);
+        if !rules.is_empty() {
+            let here = grants.iter().filter(|grant| grant.place == place);
+            let why: Vec<_> = here.map(reason).collect();
+            places.insert(name.to_owned(), json!({"rules": rules, "why": why}));
+        }
+    }
+    let all = json!({"runsIn": runs_in(role), "places": places});
+    let text = serde_yaml_ng::to_string(&all)?;
+    Ok(format!(
+        "# Printed by `bitts rbac`: change what the role grants itself in grants.rs, not this.\n{text}"
+    ))
+}
+
+fn reason(grant: &Grant) -> String {
+    let verbs: Vec<_> = grant.verbs.iter().map(|verb| verb.name()).collect();
+    format!("{}: {}: {}", grant.resource, verbs.join(", "), grant.why)
 }
 
 /// The rules of a Role or ClusterRole: the grants of one place, those on the same resource as one.
@@ -78,6 +137,55 @@ pub(crate) fn rules(grants: &[Grant], place: Place) -> Vec<Value> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    const CHART: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../../deploy/chart/bitts");
+
+    fn read(path: &str) -> String {
+        std::fs::read_to_string(path).unwrap_or_else(|error| panic!("{path}: {error}"))
+    }
+
+    #[test]
+    fn the_chart_grants_what_the_code_asks() {
+        for (name, role) in crate::cli::BUILT_IN {
+            let path = format!("{CHART}/rbac/{name}.yaml");
+            assert_eq!(
+                read(&path),
+                text(*role).unwrap(),
+                "`cargo xtask chart` writes {path} anew"
+            );
+        }
+    }
+
+    /// What is applied without Helm was rendered from the chart; nothing may get lost on the way.
+    #[test]
+    fn the_manifests_grant_what_the_code_asks() {
+        use serde::Deserialize as _;
+
+        let text = read(&format!("{CHART}/../../replace-stock.yaml"));
+        let objects: Vec<Value> = serde_yaml_ng::Deserializer::from_str(&text)
+            .map(|object| Value::deserialize(object).unwrap())
+            .collect();
+        let applied = |kind: &str, name: &str| {
+            let wanted = |o: &&Value| o["kind"] == kind && o["metadata"]["name"] == name;
+            let found = objects.iter().find(wanted);
+            found.unwrap_or_else(|| panic!("no {kind} {name}"))["rules"].clone()
+        };
+        for (name, role) in crate::cli::BUILT_IN {
+            let grants = grants(&[*role]);
+            for (place, kind, name) in [
+                (Place::Cluster, "ClusterRole", format!("bitts-{name}")),
+                (Place::Own, "Role", format!("bitts-{name}")),
+                (Place::System, "Role", format!("bitts-{name}-start")),
+            ] {
+                let rules = rules(&grants, place);
+                if !rules.is_empty() {
+                    assert_eq!(applied(kind, &name), json!(rules), "{name}");
+                }
+            }
+        }
+        let roles = objects.iter().filter(|o| o["kind"] == "ClusterRole");
+        assert_eq!(roles.count(), 3, "a role that no code asks for");
+    }
 
     #[test]
     fn a_resource_has_one_rule_and_no_rule_says_everything() {

@@ -58,9 +58,9 @@ impl Site {
         self.folder.path().join(name)
     }
 
-    /// `kubectl apply -f deploy/`, validated by the server.
+    /// `kubectl apply -f deploy/replace-stock.yaml`, validated by the server.
     fn deploy(&self) {
-        let deploy = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../deploy");
+        let deploy = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../deploy/replace-stock.yaml");
         let applied = Command::new(self.programs.join("kubectl"))
             .args(["apply", "--validate=strict", "-f"])
             .arg(deploy)
@@ -71,9 +71,9 @@ impl Site {
         assert!(applied.status.success(), "{}", said(&applied));
     }
 
-    /// A kubeconfig of the binder's service account that is deployed.
+    /// A kubeconfig of the service account that the binder is deployed with.
     async fn account(&self) -> PathBuf {
-        self.account_of(NAMESPACE, "bitts-binder").await
+        self.account_of(NAMESPACE, "bitts-controllers").await
     }
 
     async fn account_of(&self, namespace: &str, name: &str) -> PathBuf {
@@ -329,7 +329,7 @@ async fn what_is_deployed_is_enough_for_the_provisioner() {
         let claim = json!({"apiVersion": "v1", "kind": "PersistentVolumeClaim",
             "metadata": {"name": name,
                 "annotations": {"volume.kubernetes.io/selected-node": "n1"}},
-            "spec": {"accessModes": ["ReadWriteOnce"], "storageClassName": "local",
+            "spec": {"accessModes": ["ReadWriteOnce"], "storageClassName": "bitts-local",
                 "resources": {"requests": {"storage": size}}}});
         site.post(CLAIMS, claim).await;
     }

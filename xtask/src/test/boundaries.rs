@@ -134,6 +134,7 @@ mod tests {
             .into();
         let workspace = Workspace {
             root: ".".into(),
+            version: String::new(),
             packages,
         };
         assert_eq!(

@@ -196,7 +196,7 @@ async fn default_classes(client: &Client) -> Asked<Vec<String>> {
 }
 
 async fn flow_schema(client: &Client) -> Asked<bool> {
-    let path = "/apis/flowcontrol.apiserver.k8s.io/v1/flowschemas/bitts-binder";
+    let path = "/apis/flowcontrol.apiserver.k8s.io/v1/flowschemas/bitts-controllers";
     match get(client, path).await {
         Ok(_) => Ok(true),
         Err(Refusal::Missing) => Ok(false),

@@ -129,7 +129,7 @@ fn permissions(asked: &Asked<Vec<(String, &'static str)>>) -> Vec<Finding> {
             let finding = |(what, why): &(String, &str)| {
                 let message = format!("may not {what}, needed so that: {why}");
                 Finding::new("permissions", Verdict::Refused, message)
-                    .remedy("apply what `bitts manifests` prints, or grant it to this user")
+                    .remedy("grant it to this user: `bitts rbac ROLE` prints all that a role needs, deploy/ grants it")
             };
             forbidden.iter().map(finding).collect()
         }
@@ -171,9 +171,9 @@ fn flow_schema(asked: &Asked<bool>) -> Finding {
         Ok(false) => Finding::new(
             "flow-schema",
             Verdict::Warning,
-            "no FlowSchema bitts-binder: a busy API server may keep bitts waiting",
+            "no FlowSchema bitts-controllers: a busy API server may keep bitts waiting",
         )
-        .remedy("apply what `bitts manifests` prints"),
+        .remedy("apply the one in deploy/"),
         Err(why) => Finding::new("flow-schema", Verdict::Unknown, why.clone()),
     }
 }

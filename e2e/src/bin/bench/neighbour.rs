@@ -35,7 +35,7 @@ pub(crate) struct Args {
     /// The user that the FlowSchema is for.
     #[arg(
         long,
-        default_value = "system:serviceaccount:bitts-system:bitts-binder"
+        default_value = "system:serviceaccount:bitts-system:bitts-controllers"
     )]
     user: String,
     #[arg(long, value_enum, default_value_t = Output::Text)]

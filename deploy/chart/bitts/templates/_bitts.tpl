@@ -1,0 +1,77 @@
+{{- /*
+The names are fixed and not made of the release's: two installations in one cluster would do the same work.
+
+A new role is a line in values.yaml and in values.schema.json; `cargo xtask chart` then writes rbac/ROLE.yaml.
+A role that runs in the controllers needs no more than that.
+*/ -}}
+
+{{- /* What rbac/ROLE.yaml says. */ -}}
+{{- define "bitts.rbac" -}}
+{{- $file := printf "rbac/%s.yaml" .role -}}
+{{- .files.Get $file | required (printf "there is no role %s: %s is missing" .role $file) -}}
+{{- end -}}
+
+{{- /* The chosen roles of the Deployment, separated by commas. */ -}}
+{{- define "bitts.controllers" -}}
+{{- $roles := list -}}
+{{- range $role, $on := .Values.roles -}}
+{{- $rbac := include "bitts.rbac" (dict "files" $.Files "role" $role) | fromYaml -}}
+{{- if and $on (eq $rbac.runsIn "controllers") -}}
+{{- $roles = append $roles $role -}}
+{{- end -}}
+{{- end -}}
+{{- join "," $roles -}}
+{{- end -}}
+
+{{- define "bitts.labels" -}}
+app.kubernetes.io/name: bitts
+app.kubernetes.io/component: {{ .component }}
+{{- end -}}
+
+{{- define "bitts.image" -}}
+{{ .repository }}:{{ .root.Values.image.tag | default .root.Chart.AppVersion }}
+{{- end -}}
+
+{{- /* What all containers have in common. */ -}}
+{{- define "bitts.container" -}}
+imagePullPolicy: {{ .Values.image.pullPolicy }}
+ports:
+- {name: metrics, containerPort: 9590}
+livenessProbe:
+  httpGet: {path: /healthz, port: metrics}
+readinessProbe:
+  httpGet: {path: /readyz, port: metrics}
+{{- end -}}
+
+{{- define "bitts.pod" -}}
+terminationGracePeriodSeconds: 20
+{{- with .root.Values.image.pullSecrets }}
+imagePullSecrets:
+{{- toYaml . | nindent 0 }}
+{{- end }}
+{{- with .of.nodeSelector }}
+nodeSelector:
+{{- toYaml . | nindent 2 }}
+{{- end }}
+{{- with .of.tolerations }}
+tolerations:
+{{- toYaml . | nindent 0 }}
+{{- end }}
+{{- end -}}
+
+{{- /* The Service that metrics are found by. */ -}}
+{{- define "bitts.metrics" -}}
+apiVersion: v1
+kind: Service
+metadata:
+  name: bitts-{{ .component }}
+  namespace: {{ .namespace }}
+  labels:
+    {{- include "bitts.labels" . | nindent 4 }}
+spec:
+  clusterIP: None
+  selector:
+    {{- include "bitts.labels" . | nindent 4 }}
+  ports:
+  - {name: metrics, port: 9590, targetPort: metrics}
+{{- end -}}
