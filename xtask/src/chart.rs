@@ -42,13 +42,15 @@ const RENDERED: [Rendered; 2] = [
 ];
 
 /// All that can be switched on, so that all of it is looked at.
-const EVERYTHING: [&str; 6] = [
+const EVERYTHING: [&str; 8] = [
     "roles.binder=true",
     "image.pullSecrets[0].name=registry",
     "controllers.flags={--strict-compat}",
     "controllers.nodeSelector.disk=fast",
     "networkPolicy.metricsFrom[0].namespaceSelector.matchLabels.name=monitoring",
     "monitoring.serviceMonitor=true",
+    "monitoring.alerts=true",
+    "monitoring.dashboard=true",
 ];
 
 /// What the schema of the values refuses.

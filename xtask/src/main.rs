@@ -5,6 +5,7 @@ mod chart;
 mod contract;
 mod files;
 mod fuzz;
+mod metrics;
 mod rust_text;
 mod test;
 mod workspace;
@@ -33,6 +34,8 @@ enum Command {
     /// Write what is made of the Helm chart and of the code: the chart's rbac/ and the manifests in
     /// deploy/.
     Chart(chart::Args),
+    /// Write docs/metrics.md: what is measured, by the code.
+    Metrics(metrics::Args),
     /// Run a bench: how fast the binder decides, and how fast it binds on a real API server.
     Bench(bench::Args),
     /// Look for input that breaks what must always hold: mount tables, paths and links.
@@ -46,6 +49,7 @@ fn main() -> Result<ExitCode> {
         Command::Test(args) => test::run(&workspace, args),
         Command::Contract(args) => contract::run(&workspace, args).map(|()| ExitCode::SUCCESS),
         Command::Chart(args) => chart::write(&workspace, &args).map(|()| ExitCode::SUCCESS),
+        Command::Metrics(args) => metrics::write(&workspace, &args).map(|()| ExitCode::SUCCESS),
         Command::Bench(args) => bench::run(args),
         Command::Fuzz(args) => fuzz::run(&workspace, args).map(|()| ExitCode::SUCCESS),
     }

@@ -18,6 +18,7 @@ use anyhow::{Result, bail};
 use clap::ValueEnum;
 
 use crate::contract;
+use crate::metrics;
 use crate::workspace::Workspace;
 
 /// Which steps are run.
@@ -46,6 +47,8 @@ enum Step {
     Source,
     /// Every rule number leads into docs/contract.md; docs/coverage.md is fresh.
     Contract,
+    /// docs/metrics.md is what the code measures; dashboard and alerts name nothing else.
+    Metrics,
     /// The manifests in examples/ are what they seem.
     Examples,
     /// The Helm chart is sound, deploy/ is what it renders, and the API's schemas know all of it.
@@ -82,6 +85,10 @@ impl Step {
             Self::Fmt => build::fmt(),
             Self::Source => source::check(workspace),
             Self::Contract => contract::check(workspace).map(|()| Report::default()),
+            Self::Metrics => metrics::check(workspace).map(|count| Report {
+                note: format!("{count} metrics"),
+                ..Report::default()
+            }),
             Self::Examples => examples::check(workspace),
             Self::Chart => chart::check(workspace),
             Self::Boundaries => boundaries::check(workspace),

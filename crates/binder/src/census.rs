@@ -85,8 +85,12 @@ impl Census {
                 ("plugin_name", plugin.clone()),
                 ("volume_mode", (*mode).to_owned()),
             ];
-            let help = "Number of volumes by plugin and volume mode";
-            all.push(gauge("pv_collector_total_pv_count", help, labels, *n));
+            all.push(gauge(
+                "pv_collector_total_pv_count",
+                "Number of volumes by plugin and volume mode",
+                labels,
+                *n,
+            ));
         }
         for (name, help, counts) in [
             (

@@ -110,9 +110,12 @@ impl Operations {
             reading,
         };
         let took = self.took.iter().map(move |(labels, took)| {
-            let help = "How long making or deleting a volume took from end to end";
-            let reading = Reading::Durations(took.clone());
-            of("volume_operation_total_seconds", help, labels, reading)
+            of(
+                "volume_operation_total_seconds",
+                "How long making or deleting a volume took from end to end",
+                labels,
+                Reading::Durations(took.clone()),
+            )
         });
         let names = [
             (

@@ -5,7 +5,8 @@
 //! skipped and says so, and fails where CI is set.
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "tests")]
 
-use std::io::Write as _;
+use std::io::{Read as _, Write as _};
+use std::net::TcpStream;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 use std::time::{Duration, Instant};
@@ -137,6 +138,7 @@ impl Site {
         let arguments = [
             "run",
             "--roles=binder",
+            "--listen=127.0.0.1:0",
             &format!("--lease-namespace={NAMESPACE}"),
             &format!("--kubeconfig={}", kubeconfig.display()),
         ]
@@ -146,6 +148,25 @@ impl Site {
 
     fn log(&self) -> String {
         std::fs::read_to_string(self.file("bitts.log")).unwrap_or_default()
+    }
+
+    /// The names of the metrics that the binder serves, as docs/metrics.md has them.
+    fn metrics(&self) -> Vec<String> {
+        let log = self.log();
+        let address = log.split("address=").nth(1).expect("where it serves them");
+        let address = address.split_whitespace().next().unwrap();
+        let mut stream = TcpStream::connect(address).unwrap();
+        let request = "GET /metrics HTTP/1.1\r\nHost: bitts\r\nConnection: close\r\n\r\n";
+        stream.write_all(request.as_bytes()).unwrap();
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).unwrap();
+        let types = answer.lines().filter_map(|l| l.strip_prefix("# TYPE "));
+        let name = |line: &str| {
+            let (name, kind) = line.split_once(' ').unwrap();
+            let ending = if kind == "counter" { "_total" } else { "" };
+            format!("{name}{ending}")
+        };
+        types.map(name).collect()
     }
 
     async fn until_logged(&self, what: &str) {
@@ -287,6 +308,15 @@ async fn what_is_deployed_is_enough() {
         events.is_some_and(|events| events.to_string().contains("VolumeFailedDelete"))
     })
     .await;
+    let served = site.metrics();
+    assert!(served.len() >= 20, "{served:?}");
+    for name in served {
+        let row = format!("| `{name}` |");
+        assert!(
+            include_str!("../../../docs/metrics.md").contains(&row),
+            "{row}"
+        );
+    }
     let lease = format!("/apis/coordination.k8s.io/v1/namespaces/{NAMESPACE}/leases/bitts-binder");
     let renewed = site.get(&lease).await.expect("the lease")["spec"]["renewTime"].clone();
     site.until(&lease, "renewed", |lease| {
