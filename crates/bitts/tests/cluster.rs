@@ -78,9 +78,29 @@ impl Site {
     }
 
     async fn account_of(&self, namespace: &str, name: &str) -> PathBuf {
+        let spec = json!({"expirationSeconds": 3600});
+        self.token(namespace, name, spec).await
+    }
+
+    /// A kubeconfig of a service account as a pod on this node has it: its token names the node.
+    async fn account_on(&self, node: &str, namespace: &str, name: &str) -> PathBuf {
+        let nodes = json!({"apiVersion": "v1", "kind": "Node",
+            "metadata": {"name": node, "labels": {"kubernetes.io/hostname": node}}});
+        self.post("/api/v1/nodes", nodes).await;
+        let pod = json!({"apiVersion": "v1", "kind": "Pod", "metadata": {"name": node},
+            "spec": {"nodeName": node, "serviceAccountName": name,
+                "containers": [{"name": "c", "image": "none"}]}});
+        let pods = format!("/api/v1/namespaces/{namespace}/pods");
+        let pod = self.post(&pods, pod).await;
+        let spec = json!({"expirationSeconds": 3600, "boundObjectRef":
+            {"kind": "Pod", "apiVersion": "v1", "name": node, "uid": pod["metadata"]["uid"]}});
+        self.token(namespace, name, spec).await
+    }
+
+    async fn token(&self, namespace: &str, name: &str, spec: Value) -> PathBuf {
         let path = format!("/api/v1/namespaces/{namespace}/serviceaccounts/{name}/token");
         let request = json!({"apiVersion": "authentication.k8s.io/v1", "kind": "TokenRequest",
-            "spec": {"expirationSeconds": 3600}});
+            "spec": spec});
         let token = self.post(&path, request).await;
         let mut config: Value = serde_json::from_str(self.api.kubeconfig()).unwrap();
         config["users"][0]["user"] = json!({"token": token["status"]["token"]});
@@ -339,7 +359,9 @@ async fn what_is_deployed_is_enough_for_the_provisioner() {
     };
     site.deploy();
     let _binder = site.binder(&site.account().await);
-    let account = site.account_of("bitts-nodes", "bitts-provisioner").await;
+    let account = site
+        .account_on("n1", "bitts-nodes", "bitts-provisioner")
+        .await;
     let disk = site.file("disk");
     std::fs::create_dir(&disk).unwrap();
     let arguments = [
@@ -352,9 +374,6 @@ async fn what_is_deployed_is_enough_for_the_provisioner() {
     let folder = site.folder.path();
     let provisioner =
         Process::start_as("provisioner", Path::new(BITTS), &arguments, folder).unwrap();
-    let node = json!({"apiVersion": "v1", "kind": "Node",
-        "metadata": {"name": "n1", "labels": {"kubernetes.io/hostname": "n1"}}});
-    site.post("/api/v1/nodes", node).await;
     for (name, size) in [("small", "1Mi"), ("large", "4Ei")] {
         let claim = json!({"apiVersion": "v1", "kind": "PersistentVolumeClaim",
             "metadata": {"name": name,
@@ -398,6 +417,175 @@ async fn what_is_deployed_is_enough_for_the_provisioner() {
         !log.contains("orbidden") && !log.contains("may not"),
         "{log}"
     );
+}
+
+/// A directory of a node as the provisioner records it.
+fn on_node(name: &str, says: &str, affinity: &str) -> Value {
+    json!({"apiVersion": "v1", "kind": "PersistentVolume",
+        "metadata": {"name": name, "annotations": {"bitts.dev/provisioned-on": says}},
+        "spec": {"capacity": {"storage": "1Gi"}, "accessModes": ["ReadWriteOnce"],
+            "persistentVolumeReclaimPolicy": "Retain", "storageClassName": "bitts-local",
+            "local": {"path": "/var/lib/bitts/a"},
+            "nodeAffinity": {"required": {"nodeSelectorTerms": [{"matchExpressions": [
+                {"key": "kubernetes.io/hostname", "operator": "In", "values": [affinity]}]}]}}}})
+}
+
+/// The token of one node's provisioner, stolen, writes nothing that is another node's; a token that
+/// names no node writes nothing.
+#[tokio::test]
+async fn a_stolen_token_is_of_no_use_against_other_nodes() {
+    let Some(site) = Site::start().await else {
+        return;
+    };
+    site.deploy();
+    let stolen = site
+        .account_on("n1", "bitts-nodes", "bitts-provisioner")
+        .await;
+    let stolen = bitts_runtime::connect(Some(&stolen)).await.unwrap();
+    let homeless = site.account_of("bitts-nodes", "bitts-provisioner").await;
+    let homeless = bitts_runtime::connect(Some(&homeless)).await.unwrap();
+    let status = async |client: &kube::Client, method: &str, path: &str, body: &Value| {
+        let mut request = Request::new(method, path, body.clone());
+        if method == "PATCH" {
+            request.content_type = Some("application/merge-patch+json".to_owned());
+        }
+        let answer = request.send(client).await.unwrap();
+        (answer.status, answer.body.to_string())
+    };
+    // A policy holds a moment after it was made.
+    let start = Instant::now();
+    let probe = on_node("probe", "n2", "n2");
+    let dry = format!("{VOLUMES}?dryRun=All");
+    while status(&stolen, "POST", &dry, &probe).await.0 != 422 {
+        assert!(start.elapsed() < Duration::from_secs(60), "no policy");
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
+    let theirs = format!("{VOLUMES}/theirs");
+    let ours = format!("{VOLUMES}/ours");
+    site.post(VOLUMES, on_node("theirs", "n2", "n2")).await;
+    for (name, node) in [("theirs", "n2"), ("ours", "n1")] {
+        let claim = json!({"apiVersion": "v1", "kind": "PersistentVolumeClaim",
+            "metadata": {"name": name, "annotations": {"volume.kubernetes.io/selected-node": node}},
+            "spec": {"accessModes": ["ReadWriteOnce"], "storageClassName": "bitts-local",
+                "resources": {"requests": {"storage": "1Gi"}}}});
+        site.post(CLAIMS, claim).await;
+    }
+    let mut everything = on_node("all", "n1", "n1");
+    everything["spec"]["local"] = Value::Null;
+    everything["spec"]["hostPath"] = json!({"path": "/"});
+    let mut anywhere = on_node("anywhere", "n1", "n1");
+    anywhere["spec"]["nodeAffinity"]["required"]["nodeSelectorTerms"][0]["matchExpressions"][0]["operator"] =
+        json!("NotIn");
+    let note = json!({"metadata": {"labels": {"a": "b"}}});
+    let taken = json!({"metadata": {"annotations": {"bitts.dev/provisioned-on": "n1"}}});
+    let given = json!({"metadata": {"annotations": {"bitts.dev/provisioned-on": "n2"}}});
+    let back = json!({"metadata": {"annotations": {"volume.kubernetes.io/selected-node": null}}});
+    let (made, changed, done) = (201, 200, 200);
+    let refused = 422;
+    for (client, method, path, body, expected, words) in [
+        (
+            &homeless,
+            "POST",
+            VOLUMES,
+            &on_node("a", "n1", "n1"),
+            refused,
+            "names no node",
+        ),
+        (
+            &stolen,
+            "POST",
+            VOLUMES,
+            &on_node("a", "n2", "n1"),
+            refused,
+            "not one of node n1",
+        ),
+        (
+            &stolen,
+            "POST",
+            VOLUMES,
+            &on_node("a", "n1", "n2"),
+            refused,
+            "only node n1 has",
+        ),
+        (
+            &stolen,
+            "POST",
+            VOLUMES,
+            &everything,
+            refused,
+            "only node n1 has",
+        ),
+        (
+            &stolen,
+            "POST",
+            VOLUMES,
+            &anywhere,
+            refused,
+            "only node n1 has",
+        ),
+        (
+            &stolen,
+            "POST",
+            VOLUMES,
+            &on_node("ours", "n1", "n1"),
+            made,
+            "",
+        ),
+        (
+            &stolen,
+            "PATCH",
+            &theirs,
+            &note,
+            refused,
+            "not one of node n1",
+        ),
+        (
+            &stolen,
+            "PATCH",
+            &theirs,
+            &taken,
+            refused,
+            "not one of node n1",
+        ),
+        (
+            &stolen,
+            "DELETE",
+            &theirs,
+            &Value::Null,
+            refused,
+            "not one of node n1",
+        ),
+        (
+            &stolen,
+            "PATCH",
+            &ours,
+            &given,
+            refused,
+            "not one of node n1",
+        ),
+        (&stolen, "PATCH", &ours, &note, changed, ""),
+        (
+            &stolen,
+            "PATCH",
+            &format!("{CLAIMS}/theirs"),
+            &back,
+            refused,
+            "not given to node n1",
+        ),
+        (
+            &stolen,
+            "PATCH",
+            &format!("{CLAIMS}/ours"),
+            &back,
+            changed,
+            "",
+        ),
+        (&stolen, "DELETE", &ours, &Value::Null, done, ""),
+    ] {
+        let (status, said) = status(client, method, path, body).await;
+        assert_eq!(status, expected, "{method} {path} {body}: {said}");
+        assert!(said.contains(words), "{method} {path} {body}: {said}");
+    }
 }
 
 /// Whatever rule is taken away, the log names it, and the binder goes on with the rest.
