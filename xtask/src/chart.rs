@@ -137,6 +137,16 @@ pub(crate) fn check(workspace: &Workspace) -> Result<String> {
     Ok(said.lines().last().unwrap_or_default().to_owned())
 }
 
+/// Puts the chart as an archive, and the manifests, where a release is gathered.
+pub(crate) fn package(sh: &Shell, out: &Path) -> Result<()> {
+    let helm = tools::helm()?;
+    cmd!(sh, "{helm} package {CHART} --destination {out}").run()?;
+    for rendered in &RENDERED {
+        sh.copy_file(format!("deploy/{}.yaml", rendered.name), out)?;
+    }
+    Ok(())
+}
+
 impl Rendered {
     fn file(&self, workspace: &Workspace) -> PathBuf {
         workspace.root.join(format!("deploy/{}.yaml", self.name))
@@ -193,7 +203,7 @@ fn yaml(path: &str) -> Result<Value> {
 }
 
 /// Where cargo builds, and what is built beside it.
-fn target() -> Result<PathBuf> {
+pub(crate) fn target() -> Result<PathBuf> {
     let target =
         std::env::var_os("CARGO_TARGET_DIR").map_or_else(|| "target".into(), PathBuf::from);
     Ok(std::path::absolute(target)?)

@@ -6,6 +6,7 @@ mod contract;
 mod files;
 mod fuzz;
 mod metrics;
+mod release;
 mod rust_text;
 mod test;
 mod workspace;
@@ -38,6 +39,8 @@ enum Command {
     Metrics(metrics::Args),
     /// Run a bench: how fast the binder decides, and how fast it binds on a real API server.
     Bench(bench::Args),
+    /// Make what a release consists of: static binary, bill of materials, chart, checksums.
+    Release(release::Args),
     /// Look for input that breaks what must always hold: mount tables, paths and links.
     Fuzz(fuzz::Args),
 }
@@ -51,6 +54,7 @@ fn main() -> Result<ExitCode> {
         Command::Chart(args) => chart::write(&workspace, &args).map(|()| ExitCode::SUCCESS),
         Command::Metrics(args) => metrics::write(&workspace, &args).map(|()| ExitCode::SUCCESS),
         Command::Bench(args) => bench::run(args),
+        Command::Release(args) => release::run(&workspace, &args).map(|()| ExitCode::SUCCESS),
         Command::Fuzz(args) => fuzz::run(&workspace, args).map(|()| ExitCode::SUCCESS),
     }
 }
