@@ -127,13 +127,14 @@ fn bill(version: &str, tree: &str) -> Value {
         let (name, version) = (words.next()?, words.next()?.strip_prefix('v')?);
         // Ours have a path there, and are part of what is described.
         let ours = words.next().is_some_and(|word| word.starts_with("(/"));
-        (!ours).then(|| (name.to_owned(), version.to_owned(), licence.to_owned()))
+        let licence = licence.replace(" / ", "/").replace('/', " OR ");
+        (!ours).then(|| (name.to_owned(), version.to_owned(), licence))
     };
     let all: BTreeSet<_> = tree.lines().filter_map(component).collect();
     let components = all.into_iter().map(|(name, version, licence)| {
         json!({"type": "library", "name": name, "version": version,
             "purl": format!("pkg:cargo/{name}@{version}"),
-            "licenses": [{"expression": licence.replace(" / ", "/").replace('/', " OR ")}]})
+            "licenses": [{"expression": licence}]})
     });
     json!({"bomFormat": "CycloneDX", "specVersion": "1.6", "version": 1,
         "metadata": {"component": {"type": "application", "name": "bitts", "version": version,
