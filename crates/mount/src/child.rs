@@ -20,6 +20,7 @@ use rustix::fs::MemfdFlags;
 use rustix::io::Errno;
 use rustix::process::{Pid, PidfdFlags, Signal, getppid, set_parent_process_death_signal};
 
+use crate::attendant::{self, Service};
 use crate::device::work::DEVICE;
 use crate::work::Done;
 use crate::{SystemError, crew};
@@ -37,6 +38,11 @@ static STUCK: Mutex<Vec<Child>> = Mutex::new(Vec::new());
 /// Does the work of a child and ends, where this process was started as one; else only notes that
 /// this program can be one. To be called first in `main`.
 pub fn serve() {
+    serve_with(&[]);
+}
+
+/// The same for a program that has [attendants](crate::attendant) of its own.
+pub fn serve_with(services: &[Service]) {
     let mut arguments = std::env::args();
     if arguments.next().as_deref() != Some(NAME) {
         let _ = PREPARED.set(());
@@ -46,6 +52,12 @@ pub fn serve() {
     let words: Vec<String> = arguments.collect();
     if words == [crew::STAY] {
         let ended = crew::stay();
+        std::process::exit(ended.is_err().into())
+    }
+    if let [attend, name] = &*words
+        && attend == attendant::ATTEND
+    {
+        let ended = attendant::attend(services, name);
         std::process::exit(ended.is_err().into())
     }
     let goes_on = words.first().is_some_and(|word| word == DEVICE);
@@ -170,13 +182,23 @@ pub(crate) fn start(command: &mut Command) -> Result<Child, SystemError> {
 
 /// Kills a child with all that it started, as mount.nfs does.
 pub(crate) fn kill(mut child: Child) -> Result<(), SystemError> {
-    if let Some(group) = Pid::from_raw(child.id().cast_signed()) {
-        let _ = rustix::process::kill_process_group(group, Signal::KILL);
-    }
+    signal(&child);
     if wait(&mut child, LAST_BREATH)?.is_none() {
         forget(child);
     }
     Ok(())
+}
+
+/// Kills a child and waits for nothing.
+pub(crate) fn kill_at_once(child: Child) {
+    signal(&child);
+    forget(child);
+}
+
+fn signal(child: &Child) {
+    if let Some(group) = Pid::from_raw(child.id().cast_signed()) {
+        let _ = rustix::process::kill_process_group(group, Signal::KILL);
+    }
 }
 
 /// Leaves a child to end by itself; what is left of it then goes with a later call.

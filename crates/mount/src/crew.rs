@@ -312,7 +312,7 @@ pub(crate) fn stay() -> io::Result<()> {
 }
 
 /// Ends this process, whatever it waits for, when its caller has ended.
-fn end_with_caller(socket: OwnedFd) -> io::Result<()> {
+pub(crate) fn end_with_caller(socket: OwnedFd) -> io::Result<()> {
     let wait = move || {
         while !is_alone(&socket, None).unwrap_or(true) {}
         std::process::exit(0)

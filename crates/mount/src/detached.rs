@@ -36,6 +36,13 @@ impl Detached {
     }
 }
 
+impl From<Detached> for OwnedFd {
+    /// The directory that is mounted, which can be worked in as it is.
+    fn from(mounted: Detached) -> Self {
+        mounted.0
+    }
+}
+
 impl AsFd for Detached {
     fn as_fd(&self) -> std::os::fd::BorrowedFd<'_> {
         self.0.as_fd()

@@ -7,7 +7,8 @@
 //! it ([`census`], [`holders`]). Nothing but [`sweep`] removes a file or a directory that is not empty.
 //!
 //! What may wait for a server or a disk, as NFS ([`nfs`]) and block devices ([`device`]) do, is done
-//! by a [`child`] with a deadline. A device is formatted only when it is proven to be blank.
+//! by a [`child`] with a deadline; what a program itself does on a mount that may hang, by an
+//! [`attendant`]. A device is formatted only when it is proven to be blank.
 //!
 //! It needs Linux 5.8 or newer and knows nothing of Kubernetes. There is no unsafe code.
 //!
@@ -29,6 +30,7 @@
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
 
+pub mod attendant;
 pub mod bind;
 pub mod census;
 pub mod child;

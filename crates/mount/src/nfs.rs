@@ -225,6 +225,52 @@ pub fn mount(
     })
 }
 
+/// Mounts a share nowhere in the tree and opens its directory, to be worked in by this process alone:
+/// the mount goes with its last descriptor. Locks are not asked for, so that every version is mounted
+/// by the kernel itself, and an option `ro` is left out.
+///
+/// It waits for the server in the calling thread: what must not hang has an
+/// [attendant](crate::attendant) do it.
+///
+/// # Errors
+/// With what the kernel or the server said.
+pub fn open(share: &Share, options: &Options) -> Result<Dir, NfsError> {
+    let source = share.to_string();
+    let doing = format!("mounting {share}");
+    if options.needs_program {
+        let message = "an option of it needs mount.nfs, which cannot do that".to_owned();
+        let code = work::NO_PROGRAM;
+        return Err(explain(&doing, ChildError::Failed { code, message }));
+    }
+    let versions = match &*options.versions {
+        [] => &[Version::V4_2, Version::V4_1, Version::V4_0, Version::V3],
+        asked => asked,
+    };
+    let mut last = None;
+    for version in versions {
+        let mut words: Vec<&str> = options.words().filter(|word| *word != "ro").collect();
+        if *version == Version::V3 && !options.has("nolock") {
+            words.push("nolock");
+        }
+        match work::mount_nfs(&share.server, &source, version.as_str(), &words) {
+            Ok(mounted) => return Ok(Dir::from_parts(mounted.into(), source.into())),
+            Err(failure) => {
+                let code = failure.code();
+                let message = failure.message;
+                last = Some(ChildError::Failed { code, message });
+                if !is_other_version(code) {
+                    break;
+                }
+            }
+        }
+    }
+    let none = || ChildError::Failed {
+        code: work::NO_PROGRAM,
+        message: "there is no version to try".to_owned(),
+    };
+    Err(explain(&doing, last.unwrap_or_else(none)))
+}
+
 fn is_other_version(code: i32) -> bool {
     [Errno::PROTONOSUPPORT, Errno::OPNOTSUPP]
         .iter()

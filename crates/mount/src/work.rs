@@ -124,7 +124,7 @@ fn lines<T: ToString>(all: &[T]) -> String {
     all.iter().map(T::to_string).collect::<Vec<_>>().join("\n")
 }
 
-fn mount_nfs(
+pub(crate) fn mount_nfs(
     server: &str,
     source: &str,
     version: &str,

@@ -1,10 +1,11 @@
 //! Whether a volume is to be made for a claim, and which.
 
-use bitts_api::{Claim, Node, StorageClass, VolumeMode, names};
+use bitts_api::{BindingMode, Claim, Node, StorageClass, VolumeMode, names};
 
 use crate::class::{ClassError, Template};
 use crate::options::Options;
 use crate::pattern::PatternError;
+use crate::site::Site;
 use crate::task::{Owner, Record};
 use crate::volume::{HOSTNAME, name_for};
 
@@ -33,16 +34,22 @@ pub(crate) enum Refusal {
     NoHostname(String),
 }
 
-/// Whether the claim waits for a volume on this node (P12).
+/// Whether the claim waits for a volume that is made here (P12).
 pub(crate) fn wants(claim: &Claim, options: &Options) -> bool {
     is_served(claim, options)
         && claim.class.is_some()
         && claim.volume_name.is_none()
         && !claim.meta.is_deleting()
-        && claim.meta.annotations.get(names::SELECTED_NODE) == Some(options.node.as_str())
+        && options.has(claim)
 }
 
-/// Whether the claim was handed to this provisioner, on whichever node.
+/// Whether the claim's first pod has yet to be placed (P12).
+pub(crate) fn waits_for_its_pod(claim: &Claim, class: &StorageClass) -> bool {
+    class.binding_mode == BindingMode::WaitForFirstConsumer
+        && claim.meta.annotations.get(names::SELECTED_NODE).is_none()
+}
+
+/// Whether the claim was handed to a provisioner of this kind, on whichever node.
 pub(crate) fn is_served(claim: &Claim, options: &Options) -> bool {
     let annotations = &claim.meta.annotations;
     let asked = annotations
@@ -51,13 +58,13 @@ pub(crate) fn is_served(claim: &Claim, options: &Options) -> bool {
     options.serves(asked)
 }
 
-/// What is to be made.
+/// What is to be made, and where; of the node, if it is made on one.
 pub(crate) fn plan(
     claim: &Claim,
     class: Option<&StorageClass>,
-    node: &Node,
+    node: Option<&Node>,
     options: &Options,
-) -> Result<Record, Refusal> {
+) -> Result<(Site, Record), Refusal> {
     let class = class.ok_or_else(|| {
         let name = claim.class.as_ref().map(ToString::to_string);
         Refusal::NoClass(name.unwrap_or_default())
@@ -65,7 +72,7 @@ pub(crate) fn plan(
     if !options.serves(Some(&class.provisioner)) {
         return Err(Refusal::OtherProvisioner(class.provisioner.to_string()));
     }
-    let template = Template::of_local(class)?;
+    let template = Template::read(class, &options.ground)?;
     if claim.selector.is_some() {
         return Err(Refusal::Selector);
     }
@@ -82,11 +89,11 @@ pub(crate) fn plan(
     if bytes <= 0 {
         return Err(Refusal::NoSize);
     }
-    if node.meta.labels.get(HOSTNAME).is_none() {
+    if let Some(node) = node.filter(|node| node.meta.labels.get(HOSTNAME).is_none()) {
         return Err(Refusal::NoHostname(node.meta.name.to_string()));
     }
     let volume = name_for(&claim.meta.uid);
-    Ok(Record {
+    let record = Record {
         path: template.pattern.path(claim, &volume)?,
         volume,
         claim: Owner {
@@ -98,5 +105,6 @@ pub(crate) fn plan(
         on_delete: template.on_delete,
         bytes,
         confirmed: false,
-    })
+    };
+    Ok((template.site, record))
 }

@@ -3,11 +3,15 @@
 use bitts_api::{BindingMode, StorageClass};
 use serde::{Deserialize, Serialize};
 
+use crate::options::Ground;
 use crate::pattern::{Pattern, PatternError};
+use crate::site::{self, Share, Site};
 
 /// How the volumes of a class are made.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Template {
+    /// Where they are made.
+    pub site: Site,
     /// Where the directory lies.
     pub pattern: Pattern,
     /// Who may use the directory.
@@ -44,12 +48,14 @@ pub enum OnDelete {
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum ClassError {
     /// A parameter that there is none of.
-    #[error("unknown parameter {name:?}; {}", hint(nearest))]
+    #[error("unknown parameter {name:?}; {}", hint(*nearest, all))]
     Unknown {
         /// Its name.
         name: String,
         /// The one that was meant, perhaps.
         nearest: Option<&'static str>,
+        /// All that there are.
+        all: Vec<&'static str>,
     },
     /// A parameter whose value means nothing.
     #[error("parameter {name}: {value:?} is {what}")]
@@ -70,30 +76,110 @@ pub enum ClassError {
          make the class anew with WaitForFirstConsumer"
     )]
     Immediate,
+    /// A parameter without which nobody knows what is meant.
+    #[error("parameter {0} is missing: name the NFS server and the share on it")]
+    Missing(&'static str),
+    /// The class keeps its volumes to some nodes.
+    #[error(
+        "allowedTopologies: a share is where its server is, not on some of the nodes; \
+         make the class anew without"
+    )]
+    Topologies,
     /// Options for a mount that there will not be.
     #[error("mountOptions: a directory on a node's disk is not mounted with options of its own")]
     MountOptions,
 }
 
-fn hint(nearest: &Option<&'static str>) -> String {
+fn hint(nearest: Option<&'static str>, all: &[&'static str]) -> String {
     match nearest {
         Some(name) => format!("did you mean {name:?}?"),
-        None => format!("there are {}", PARAMETERS.join(", ")),
+        None => format!("there are {}", all.join(", ")),
     }
 }
 
 const PARAMETERS: [&str; 5] = ["gid", "mode", "onDelete", "pathPattern", "uid"];
+/// Those that say where volumes are made.
+const OF_SHARES: [&str; 2] = ["server", "share"];
 
 impl Template {
+    /// Reads a class of a provisioner that makes volumes there.
+    ///
+    /// # Errors
+    /// At the first thing that is wrong with it.
+    pub fn read(class: &StorageClass, ground: &Ground) -> Result<Self, ClassError> {
+        match ground {
+            Ground::Node(_) => Self::of_local(class),
+            Ground::Shares => Self::of_share(class),
+        }
+    }
+
     /// Reads a class whose volumes are directories on nodes' disks.
     ///
     /// # Errors
     /// At the first thing that is wrong with it.
     pub fn of_local(class: &StorageClass) -> Result<Self, ClassError> {
+        let template = Self::with(class, Site::Disks, 0o770, &[])?;
+        if class.binding_mode == BindingMode::Immediate {
+            return Err(ClassError::Immediate);
+        }
+        if !class.mount_options.is_empty() {
+            return Err(ClassError::MountOptions);
+        }
+        Ok(template)
+    }
+
+    /// Reads a class whose volumes are directories on a share. Everybody may use them unless it says
+    /// otherwise: nothing gives a directory on NFS to the pod's user or group later.
+    ///
+    /// # Errors
+    /// At the first thing that is wrong with it.
+    pub fn of_share(class: &StorageClass) -> Result<Self, ClassError> {
+        let wrong = |name, value: &str, what| ClassError::Value {
+            name,
+            value: value.to_owned(),
+            what,
+        };
+        let asked = |name| {
+            let value = class.parameters.get(name);
+            value.ok_or(ClassError::Missing(name))
+        };
+        // A name that is misspelt is told before the one that it leaves missing.
+        let nowhere = Share {
+            server: "".into(),
+            path: "".into(),
+            options: class.mount_options.clone(),
+        };
+        let mut template = Self::with(class, Site::Share(nowhere.clone()), 0o777, &OF_SHARES)?;
+        let (server, path) = (asked("server")?, asked("share")?);
+        template.site = Site::Share(Share {
+            server: site::server(server)
+                .ok_or_else(|| wrong("server", server, "no name or address of a server"))?,
+            path: site::share(path).ok_or_else(|| {
+                wrong(
+                    "share",
+                    path,
+                    "no absolute path without `..`, as \"/export\" is",
+                )
+            })?,
+            ..nowhere
+        });
+        if class.allowed_topologies.is_some() {
+            return Err(ClassError::Topologies);
+        }
+        Ok(template)
+    }
+
+    fn with(
+        class: &StorageClass,
+        site: Site,
+        mode_else: u32,
+        others: &[&'static str],
+    ) -> Result<Self, ClassError> {
         let mut template = Self {
+            site,
             pattern: Pattern::default(),
             access: Access {
-                mode: 0o770,
+                mode: mode_else,
                 uid: None,
                 gid: None,
             },
@@ -106,27 +192,24 @@ impl Template {
                 "mode" => template.access.mode = mode(value)?,
                 "onDelete" => template.on_delete = on_delete(value)?,
                 "pathPattern" => template.pattern = Pattern::read(value)?,
-                unknown => return Err(no_such(unknown)),
+                other if others.contains(&other) => {}
+                unknown => return Err(no_such(unknown, others)),
             }
-        }
-        if class.binding_mode == BindingMode::Immediate {
-            return Err(ClassError::Immediate);
-        }
-        if !class.mount_options.is_empty() {
-            return Err(ClassError::MountOptions);
         }
         Ok(template)
     }
 }
 
-fn no_such(name: &str) -> ClassError {
+fn no_such(name: &str, others: &[&'static str]) -> ClassError {
+    let all = [&PARAMETERS, others].concat();
     let lower = name.to_lowercase();
     let distance =
         |known: &&'static str| strsim::damerau_levenshtein(&lower, &known.to_lowercase());
-    let nearest = PARAMETERS.into_iter().min_by_key(distance);
+    let nearest = all.iter().copied().min_by_key(distance);
     ClassError::Unknown {
         name: name.to_owned(),
         nearest: nearest.filter(|known| distance(known) <= 1 + known.len() / 3),
+        all,
     }
 }
 

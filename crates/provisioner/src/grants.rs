@@ -3,18 +3,19 @@
 use bitts_api::Kind;
 use bitts_api::grant::{Grant, Verb};
 
-/// What the machine's watches, looks and writes take; events are the runtime's.
+use crate::options::Options;
+
+/// What the machine's watches, looks and writes take; events and a lease are the runtime's.
 ///
 /// ```
-/// let grants = bitts_provisioner::grants();
+/// let grants = bitts_provisioner::grants(&bitts_provisioner::Options::of_shares());
 /// assert!(grants.iter().any(|g| g.resource == "persistentvolumes"));
 /// assert!(grants.iter().all(|g| g.resource != "secrets"));
 /// ```
 #[must_use]
-pub fn grants() -> Vec<Grant> {
+pub fn grants(options: &Options) -> Vec<Grant> {
     let on = |kind: Kind, verbs, why| Grant::new(kind.group(), kind.plural(), verbs, why);
-    let mut grants: Vec<Grant> = crate::machine::KINDS
-        .into_iter()
+    let mut grants: Vec<Grant> = crate::machine::kinds(options)
         .map(Grant::to_watch)
         .collect();
     grants.extend([

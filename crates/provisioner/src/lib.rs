@@ -1,10 +1,11 @@
 //! The provisioner: makes a volume for each claim of its StorageClasses, and deletes it after the
 //! claim.
 //!
-//! [`Provisioner`] is the decisions, a [`Machine`](bitts_api::machine::Machine) without I/O, for the
-//! claims whose pods run on one node: their volumes are directories on the node's own disks, made by
-//! the process that runs there. With the feature `run`, [`disk`] keeps the directories and `run`
-//! puts it all on a cluster.
+//! [`Provisioner`] is the decisions, a [`Machine`](bitts_api::machine::Machine) without I/O. Volumes are
+//! directories, and where depends on the [`Ground`]: on a node's own disks, for the claims whose pods
+//! run there, made by the process on that node; or on NFS shares, for all claims, made by one process
+//! of the cluster. With the feature `run`, [`disk`] keeps the directories, `share` does so on what a
+//! server exports, in a child, and `run` and `run_shares` put it all on a cluster.
 //!
 //! What holds, whenever the process is killed:
 //! - A claim has one volume or none, named `pvc-<uid of the claim>` (P12). Everything that is made is
@@ -15,18 +16,19 @@
 //!   volume, only after a live look at its claim and the pods, and only where its record names that
 //!   claim (D10).
 //!
-//! Not here yet: NFS, limits on what a volume may hold (its size is only compared with the free
+//! Not here yet: limits on what a volume may hold (its size is only compared with the free
 //! space), expansion, clones, CSIStorageCapacity.
 //!
 //! ```
 //! use bitts_api::Kind;
 //! use bitts_api::machine::{Effect, Input, Machine as _, Moment};
-//! use bitts_provisioner::{Options, Provisioner, Task};
+//! use bitts_provisioner::{Errand, Options, Provisioner, Site, Task};
 //!
 //! let mut provisioner = Provisioner::new(Options::new("node-1".into()));
 //! // Whatever comes first, it asks what an earlier process left on the disks.
 //! let effects = provisioner.handle(Moment::default(), Input::Listed(Kind::Claim, Vec::new()));
-//! assert_eq!(effects, [Effect::Task(Task::Scan)]);
+//! let scan = Errand { site: Site::Disks, task: Task::Scan };
+//! assert_eq!(effects, [Effect::Task(scan)]);
 //! ```
 
 mod claim;
@@ -40,6 +42,9 @@ mod pattern;
 mod reason;
 #[cfg(feature = "run")]
 mod run;
+#[cfg(feature = "run")]
+mod share;
+mod site;
 mod task;
 mod unit;
 mod volume;
@@ -47,8 +52,11 @@ mod volume;
 pub use class::{Access, ClassError, OnDelete, Template};
 pub use grants::grants;
 pub use machine::Provisioner;
-pub use options::{LOCAL, Options};
+pub use options::{Ground, LOCAL, NFS, Options};
 pub use pattern::{OWN, Pattern, PatternError, Subpath, SubpathError};
 #[cfg(feature = "run")]
 pub use run::{LocalConfig, LocalWorker, run};
-pub use task::{Alarm, Owner, Record, Report, Task, Trouble};
+#[cfg(feature = "run")]
+pub use share::{SERVICE, ShareConfig, run_shares};
+pub use site::{Share, Site};
+pub use task::{Alarm, Errand, Owner, Record, Reply, Report, Task, Trouble};

@@ -1,5 +1,7 @@
 //! Inputs in, effects out.
 
+mod sites;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
@@ -9,25 +11,33 @@ use bitts_api::machine::{
     Reading, Scope, Target, Watch, Write,
 };
 use bitts_api::{
-    Claim, Kind, Name, Node, Object, ObjectKey, Recent, ResourceVersion, StorageClass, Uid, Volume,
+    Claim, Kind, Name, Node, Object, ObjectKey, Recent, ResourceVersion, Source, StorageClass, Uid,
+    Volume,
 };
 
-use crate::claim::{is_served, plan, wants};
-use crate::options::Options;
+use crate::claim::{is_served, plan, waits_for_its_pod, wants};
+use crate::options::{Ground, Options};
 use crate::reason;
-use crate::task::{Alarm, Owner, Record, Report, Task};
+use crate::site::Site;
+use crate::task::{Alarm, Errand, Owner, Record, Reply, Report, Task};
 use crate::unit::{Disk, Flight, Unit};
 use crate::volume::{self, Wish, name_for};
+use sites::Sites;
 
-/// What is watched: of nodes, the own one only.
-pub(crate) const KINDS: [Kind; 4] = [Kind::Claim, Kind::Volume, Kind::StorageClass, Kind::Node];
+/// What is watched: of nodes, the own one only, if there is one.
+const KINDS: [Kind; 4] = [Kind::Claim, Kind::Volume, Kind::StorageClass, Kind::Node];
 
 /// How long until a scan that failed is tried again.
 const SCAN_AGAIN: Duration = Duration::from_secs(10);
 
-type Effects = Vec<Effect<Task, Alarm>>;
+type Effects = Vec<Effect<Errand, Alarm>>;
 
-/// The provisioner of a node.
+/// The kinds that a provisioner watches.
+pub(crate) fn kinds(options: &Options) -> impl Iterator<Item = Kind> {
+    KINDS.into_iter().filter(|kind| options.watches(*kind))
+}
+
+/// The provisioner of a node, or of shares.
 ///
 /// Everything is kept by the volume's name, which follows from the claim's uid: one unit has at
 /// most one thing under way, and what comes next follows from its claim, its volume's object and what
@@ -37,31 +47,24 @@ pub struct Provisioner {
     options: Options,
     /// The claims that were handed to a provisioner of this kind, on whichever node.
     claims: Cache<Claim>,
-    /// The volumes of this node's provisioner, and whatever has the name of one.
+    /// The volumes that were made here, and whatever has the name of one.
     volumes: Cache<Volume>,
     classes: Cache<StorageClass>,
     nodes: Cache<Node>,
-    /// Where each claim is that asks for a volume of this node, by the volume's name.
+    /// Where each claim is that asks for a volume from here, by the volume's name.
     places: BTreeMap<Name, Place>,
     /// All claims there are: a volume's claim may have been replaced by one of its name.
     present: BTreeMap<Place, Uid>,
     units: BTreeMap<Name, Unit>,
+    sites: Sites,
     /// For whom there is something on the disk.
     owners: BTreeMap<Name, Owner>,
     /// Volumes that were taken away: their claims were seen to be gone, whatever the watch still says.
     gone: Recent<Name, 4096>,
-    scan: Scan,
     dirty: BTreeSet<Name>,
     made: u64,
     removed: u64,
     out: Effects,
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Scan {
-    NotAsked,
-    Asked,
-    Done,
 }
 
 impl Provisioner {
@@ -77,9 +80,9 @@ impl Provisioner {
             places: BTreeMap::new(),
             present: BTreeMap::new(),
             units: BTreeMap::new(),
+            sites: Sites::default(),
             owners: BTreeMap::new(),
             gone: Recent::default(),
-            scan: Scan::NotAsked,
             dirty: BTreeSet::new(),
             made: 0,
             removed: 0,
@@ -87,18 +90,20 @@ impl Provisioner {
         }
     }
 
-    /// Nothing is decided before everything was seen (B2), the disks included: what was made for a
+    /// Nothing is decided before everything was seen (B2). So it is with each site: what was made for a
     /// claim must be known before anything is made for it.
     fn is_ready(&self) -> bool {
         self.claims.is_listed()
             && self.volumes.is_listed()
             && self.classes.is_listed()
-            && self.nodes.is_listed()
-            && self.scan == Scan::Done
+            && (self.nodes.is_listed() || !self.options.watches(Kind::Node))
     }
 
     fn node(&self) -> Option<&Arc<Node>> {
-        self.nodes.get(&(None, self.options.node.as_str().into()))
+        match &self.options.ground {
+            Ground::Node(node) => self.nodes.get(&(None, node.as_str().into())),
+            Ground::Shares => None,
+        }
     }
 
     fn volume(&self, name: &Name) -> Option<&Arc<Volume>> {
@@ -120,12 +125,14 @@ impl Provisioner {
                 is_served(claim, &self.options) || self.claims.get(&claim.meta.place()).is_some()
             }
             Object::Volume(volume) => {
-                volume::is_made_on(volume, &self.options.node)
+                self.options.made(volume)
                     || self.units.contains_key(&volume.meta.name)
                     || self.volume(&volume.meta.name).is_some()
             }
             Object::StorageClass(_) => true,
-            Object::Node(node) => node.meta.name == *self.options.node.as_str(),
+            Object::Node(node) => {
+                matches!(&self.options.ground, Ground::Node(own) if node.meta.name == *own.as_str())
+            }
             Object::Pod(_)
             | Object::AttributesClass(_)
             | Object::Attachment(_)
@@ -154,7 +161,7 @@ impl Provisioner {
             Kind::StorageClass => {
                 let list = kept.into_iter().filter_map(class_in).collect::<Vec<_>>();
                 if !self.classes.replace(list).is_empty() {
-                    self.look_at_all();
+                    self.look_at_classes();
                 }
             }
             Kind::Node => {
@@ -189,7 +196,7 @@ impl Provisioner {
             }
             Object::StorageClass(class) => {
                 if !self.classes.see(class).is_empty() {
-                    self.look_at_all();
+                    self.look_at_classes();
                 }
             }
             Object::Node(node) => {
@@ -255,6 +262,12 @@ impl Provisioner {
 
     fn volume_changed(&mut self, change: &Change<Volume>) {
         let (Change::Set { new: volume, .. } | Change::Removed(volume)) = change;
+        // Something may be there that no class leads to any more.
+        if self.options.made(volume)
+            && let Some(site) = self.options.site_of(volume)
+        {
+            self.ask(&site);
+        }
         self.resume(volume.meta.name.clone());
     }
 
@@ -282,23 +295,31 @@ impl Provisioner {
         self.dirty.insert(name);
     }
 
-    fn report(&mut self, report: Report) {
+    fn report(&mut self, Reply { site, report }: Reply) {
         match report {
             Report::Scanned(records) => {
-                self.scan = Scan::Done;
+                self.sites.found(&site);
                 for record in records {
                     self.owners
                         .insert(record.volume.clone(), record.claim.clone());
                     let unit = self.units.entry(record.volume.clone()).or_default();
                     unit.disk = Disk::of(&record);
+                    unit.site = Some(site.clone());
                     self.dirty.insert(record.volume);
                 }
-                // What the API has and the disks have not is looked at too.
-                let all = self.volumes.iter().map(|v| v.meta.name.clone());
-                self.dirty.extend(all);
-                self.look_at_all();
+                self.seen(&site);
             }
-            Report::ScanFailed(_) => self.out.push(Effect::Wake(SCAN_AGAIN, Alarm::Scan)),
+            Report::ScanFailed(why) => {
+                self.sites.lost(&site, why);
+                self.seen(&site);
+                self.out.push(Effect::Wake(SCAN_AGAIN, Alarm::Scan(site)));
+            }
+            Report::Unreachable(volume, why) => {
+                self.landed(&volume);
+                if self.sites.lost(&site, why) {
+                    self.out.push(Effect::Wake(SCAN_AGAIN, Alarm::Scan(site)));
+                }
+            }
             Report::Made(volume, path) => {
                 let (unit, _) = self.landed(&volume);
                 unit.succeed();
@@ -406,9 +427,7 @@ impl Provisioner {
 
     /// The object of a volume was made, or was not.
     fn created(&mut self, name: &Name, outcome: Outcome) {
-        let ours = self
-            .volume(name)
-            .is_some_and(|v| volume::is_made_on(v, &self.options.node));
+        let ours = self.volume(name).is_some_and(|v| self.options.made(v));
         match outcome {
             Outcome::Done | Outcome::Conflict if ours => {
                 // The API is known to have it, though its record does not say so yet.
@@ -474,7 +493,7 @@ impl Provisioner {
         let claim = self.claim(name).cloned();
         let wanted = claim.filter(|c| wants(c, &self.options) && !self.gone.contains(name));
         match self.volume(name).cloned() {
-            Some(volume) if volume::is_made_on(&volume, &self.options.node) => {
+            Some(volume) if self.options.made(&volume) => {
                 self.decide_volume(name, &volume);
             }
             // The scheduler chose another node meanwhile, and that was faster; or somebody took
@@ -499,18 +518,24 @@ impl Provisioner {
     }
 
     fn decide_claim(&mut self, name: &Name, claim: &Arc<Claim>) {
-        let Some(node) = self.node().cloned() else {
+        let node = self.node().cloned();
+        if node.is_none() && self.options.watches(Kind::Node) {
             return; // it comes
-        };
+        }
         let class = self.class_of(claim).cloned();
-        let record = match plan(claim, class.as_deref(), &node, &self.options) {
-            Ok(record) => record,
+        if class.as_ref().is_some_and(|c| waits_for_its_pod(claim, c)) {
+            return self.discard(name);
+        }
+        let plan = plan(claim, class.as_deref(), node.as_deref(), &self.options);
+        let (site, record) = match plan {
+            Ok(plan) => plan,
             Err(refusal) => return self.tell_claim(name, &refusal.to_string()),
         };
         let Some(class) = class else {
             return;
         };
-        let elsewhere = (!node.fits(class.allowed_topologies.as_ref()))
+        let fits = |node: &Arc<Node>| node.fits(class.allowed_topologies.as_ref());
+        let elsewhere = (!node.as_ref().is_none_or(fits))
             .then(|| "the class's allowedTopologies leave this node out".to_owned());
         let unit = self.units.entry(name.clone()).or_default();
         if let Some(why) = unit.misplaced.clone().or(elsewhere) {
@@ -519,25 +544,37 @@ impl Provisioner {
             self.write(name, volume::reschedule(claim));
             return;
         }
-        if let Disk::Made { path, .. } = &unit.disk {
-            let create = volume::create(claim, &class, &node, path);
-            return self.create(name, create);
+        // The class was made anew with another share: what was begun on the old one is undone first.
+        let begun = unit.site.as_ref().filter(|_| unit.disk.is_unconfirmed());
+        if begun.is_some_and(|begun| !begun.holds_the_same(&site)) {
+            return self.discard(name);
         }
+        match &unit.disk {
+            Disk::Made { path, .. } if unit.site.as_ref() == Some(&site) => {
+                let create = volume::create(claim, &class, &site, node.as_deref(), path);
+                self.create(name, create);
+            }
+            _ => self.make(name, claim, site, record),
+        }
+    }
+
+    fn make(&mut self, name: &Name, claim: &Claim, site: Site, record: Record) {
+        if let Err(lost) = self.reach(name, &site) {
+            return lost.into_iter().for_each(|why| self.tell_claim(name, &why));
+        }
+        self.owners.insert(name.clone(), record.claim.clone());
+        let unit = self.units.entry(name.clone()).or_default();
         if !unit.announced {
             unit.announced = true;
             self.out.push(Effect::Event(reason::provisioning(claim)));
         }
-        self.make(name, record);
-    }
-
-    fn make(&mut self, name: &Name, record: Record) {
-        self.owners.insert(name.clone(), record.claim.clone());
-        let unit = self.units.entry(name.clone()).or_default();
         // Whatever comes of it, something may be there from now on; what the API had stays so.
-        if !matches!(unit.disk, Disk::Recorded { confirmed: true }) {
+        let there = unit.site.replace(site.clone());
+        let same = there.is_none_or(|there| there.holds_the_same(&site));
+        if !same || !matches!(unit.disk, Disk::Recorded { confirmed: true }) {
             unit.disk = Disk::Unsure;
         }
-        self.task(name, Task::Make(record));
+        self.task(name, site, Task::Make(record));
     }
 
     fn decide_volume(&mut self, name: &Name, volume: &Arc<Volume>) {
@@ -549,9 +586,14 @@ impl Provisioner {
         let unit = self.units.entry(name.clone()).or_default();
         let removed = unit.disk == Disk::Removed;
         if unit.disk.is_unconfirmed()
-            && let Some(uid) = claim_uid(name)
+            && let (Some(uid), Some(begun)) = (claim_uid(name), unit.site.clone())
         {
-            return self.task(name, Task::Confirm(name.clone(), uid));
+            let site = self.options.site_of(volume);
+            return match site.is_none_or(|site| site.holds_the_same(&begun)) {
+                true => self.send(name, begun, Task::Confirm(name.clone(), uid)),
+                // It was made on another share in the end.
+                false => self.send(name, begun, Task::Discard(name.clone(), uid)),
+            };
         }
         match volume::wish(volume, replaced) {
             Wish::Rest => {}
@@ -568,57 +610,66 @@ impl Provisioner {
 
     /// Has a volume's data taken away, where everything says that it is this volume's.
     fn remove(&mut self, name: &Name, volume: &Volume) {
-        let fits = self
-            .node()
-            .is_some_and(|node| node.fits(volume.node_affinity.as_ref()));
-        let owner = volume.claim_ref.as_ref().and_then(|r| r.uid.as_ref());
-        let what = match (&volume.source, owner) {
-            (bitts_api::Source::Local { path, .. }, Some(uid))
-                if name_for(uid) == *name && fits =>
-            {
-                Ok((path, uid))
-            }
-            (bitts_api::Source::Local { .. }, _) if !fits => {
-                Err("its node affinity leaves out the node that made it; nothing was deleted")
-            }
-            (bitts_api::Source::Local { .. }, _) => {
-                Err("it is for another claim than the one it was made for; nothing was deleted")
-            }
-            _ => Err("it is no local volume any more; nothing was deleted"),
-        };
+        let what =
+            self.removal(name, volume)
+                .and_then(|(site, task)| match self.reach(name, &site) {
+                    Ok(()) => Ok(Some((site, task))),
+                    Err(why) => why.map_or(Ok(None), Err),
+                });
         match what {
-            Ok((path, uid)) => {
-                let task = Task::Remove {
-                    volume: name.clone(),
-                    uid: uid.clone(),
-                    path: path.clone(),
-                };
-                self.task(name, task);
-            }
+            Ok(Some((site, task))) => self.task(name, site, task),
+            Ok(None) => {}
             Err(why) => {
-                let news = self.units.entry(name.clone()).or_default().tells(why);
+                let news = self.units.entry(name.clone()).or_default().tells(&why);
                 if news {
-                    let event = reason::not_deleted(volume, why);
+                    let event = reason::not_deleted(volume, &why);
                     self.out.push(Effect::Event(event));
                 }
             }
         }
     }
 
+    /// What takes a volume's data away, and where; or why nothing may.
+    fn removal(&self, name: &Name, volume: &Volume) -> Result<(Site, Task), String> {
+        let refused = |why: &str| Err(format!("{why}; nothing was deleted"));
+        let path = match (&self.options.ground, &volume.source) {
+            (Ground::Node(_), Source::Local { path, .. }) => path,
+            (Ground::Shares, Source::Nfs { path, .. }) => path,
+            (Ground::Node(_), _) => return refused("it is no local volume any more"),
+            (Ground::Shares, _) => return refused("it is no NFS volume any more"),
+        };
+        let Some(site) = self.options.site_of(volume) else {
+            return refused("its path or its annotation bitts.dev/provisioned-on was changed");
+        };
+        let fits = |node: &Arc<Node>| node.fits(volume.node_affinity.as_ref());
+        if self.options.watches(Kind::Node) && !self.node().is_some_and(fits) {
+            return refused("its node affinity leaves out the node that made it");
+        }
+        let owner = volume.claim_ref.as_ref().and_then(|r| r.uid.as_ref());
+        let Some(uid) = owner.filter(|uid| name_for(uid) == *name) else {
+            return refused("it is for another claim than the one it was made for");
+        };
+        let task = Task::Remove {
+            volume: name.clone(),
+            uid: uid.clone(),
+            path: path.clone(),
+        };
+        Ok((site, task))
+    }
+
     /// Has what was made undone, where the API never had it.
     fn discard(&mut self, name: &Name) {
-        let unconfirmed = self
-            .units
-            .get(name)
-            .is_some_and(|u| u.disk.is_unconfirmed());
-        if let (true, Some(uid)) = (unconfirmed, claim_uid(name)) {
-            self.task(name, Task::Discard(name.clone(), uid));
+        let unit = self.units.get(name);
+        let unit = unit.filter(|unit| unit.disk.is_unconfirmed());
+        let site = unit.and_then(|unit| unit.site.clone());
+        if let (Some(site), Some(uid)) = (site, claim_uid(name)) {
+            self.send(name, site, Task::Discard(name.clone(), uid));
         }
     }
 
-    fn task(&mut self, name: &Name, task: Task) {
+    fn task(&mut self, name: &Name, site: Site, task: Task) {
         self.fly(name, Flight::Task);
-        self.out.push(Effect::Task(task));
+        self.out.push(Effect::Task(Errand { site, task }));
     }
 
     fn create(&mut self, name: &Name, create: Create) {
@@ -642,26 +693,25 @@ impl Provisioner {
 }
 
 impl Machine for Provisioner {
-    type Task = Task;
-    type Report = Report;
+    type Task = Errand;
+    type Report = Reply;
     type Alarm = Alarm;
 
     fn watches(&self) -> Vec<Watch> {
-        let scope = |kind| match kind {
-            Kind::Node => Scope::Named(self.options.node.as_str().into()),
+        let scope = |kind| match (kind, &self.options.ground) {
+            (Kind::Node, Ground::Node(node)) => Scope::Named(node.as_str().into()),
             _ => Scope::All,
         };
         let watch = |kind| Watch {
             kind,
             scope: scope(kind),
         };
-        KINDS.into_iter().map(watch).collect()
+        kinds(&self.options).map(watch).collect()
     }
 
-    fn handle(&mut self, _now: Moment, input: Input<Report, Alarm>) -> Effects {
-        if self.scan == Scan::NotAsked {
-            self.scan = Scan::Asked;
-            self.out.push(Effect::Task(Task::Scan));
+    fn handle(&mut self, _now: Moment, input: Input<Reply, Alarm>) -> Effects {
+        if self.options.watches(Kind::Node) {
+            self.ask(&Site::Disks);
         }
         match input {
             Input::Listed(kind, objects) => self.list(kind, objects),
@@ -670,7 +720,7 @@ impl Machine for Provisioner {
             Input::Deleted(key, uid) => self.delete(key, &uid),
             Input::Finished(key, outcome) => self.finished(&key, outcome),
             Input::Report(report) => self.report(report),
-            Input::Alarm(Alarm::Scan) => self.out.push(Effect::Task(Task::Scan)),
+            Input::Alarm(Alarm::Scan(site)) => self.scan_again(site),
             Input::Alarm(Alarm::Retry(volume, attempt)) => {
                 if let Some(unit) = self.units.get_mut(&volume) {
                     unit.retry(Some(attempt));

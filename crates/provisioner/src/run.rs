@@ -9,7 +9,7 @@ use bitts_mount::sweep;
 use bitts_runtime::{Host, RoleOptions, RuntimeError, Worker, run_role};
 
 use crate::disk::{Disk, DiskError};
-use crate::task::{Record, Report, Task, Trouble};
+use crate::task::{Errand, Record, Reply, Report, Task, Trouble};
 use crate::{Options, Provisioner};
 
 /// How many writes are under way at a time.
@@ -44,7 +44,7 @@ pub async fn run(host: &Host, config: LocalConfig) -> Result<(), RuntimeError> {
     run_role(host, role, machine, worker).await
 }
 
-/// Makes volumes on the disks of one node.
+/// Makes volumes on the disks of one node, or in one other directory.
 #[derive(Clone, Debug)]
 pub struct LocalWorker {
     disks: Arc<[Site]>,
@@ -73,7 +73,19 @@ impl LocalWorker {
         }
     }
 
-    fn all(&self) -> impl Iterator<Item = &Disk> {
+    /// A worker for what is open already.
+    pub(crate) fn on(disk: Disk) -> Self {
+        let site = Site {
+            root: disk.root().to_owned(),
+            disk: std::sync::OnceLock::from(disk),
+            sweeping: tokio::sync::Mutex::default(),
+        };
+        Self {
+            disks: [site].into(),
+        }
+    }
+
+    pub(crate) fn all(&self) -> impl Iterator<Item = &Disk> {
         self.disks.iter().filter_map(|site| site.disk.get())
     }
 
@@ -232,24 +244,24 @@ fn told(volume: Name, done: Result<(), DiskError>, well: fn(Name) -> Report) -> 
 }
 
 impl Worker for LocalWorker {
-    type Task = Task;
-    type Report = Report;
+    type Task = Errand;
+    type Report = Reply;
 
-    async fn perform(&self, task: Task) -> Report {
+    async fn perform(&self, Errand { site, task }: Errand) -> Reply {
         let (worker, copy) = (self.clone(), task.clone());
         let done = tokio::task::spawn_blocking(move || worker.perform_here(copy)).await;
         let report = done.unwrap_or_else(|error| failed(task, error.to_string()));
-        log(&report);
+        log(&site, &report);
         if matches!(report, Report::Removed(_) | Report::Scanned(_)) {
             self.sweep();
         }
-        report
+        Reply { site, report }
     }
 }
 
 /// A task that ended in a way of its own: a bug, told like any other failure so that it is tried
 /// again.
-fn failed(task: Task, message: String) -> Report {
+pub(crate) fn failed(task: Task, message: String) -> Report {
     match task {
         Task::Scan => Report::ScanFailed(message),
         Task::Make(record) => Report::NotMade(
@@ -265,10 +277,10 @@ fn failed(task: Task, message: String) -> Report {
     }
 }
 
-fn log(report: &Report) {
+pub(crate) fn log(site: &crate::Site, report: &Report) {
     match report {
-        Report::Scanned(records) => tracing::info!(volumes = records.len(), "scanned the disks"),
-        Report::ScanFailed(error) => tracing::error!(error, "cannot scan the disks"),
+        Report::Scanned(records) => tracing::info!(%site, volumes = records.len(), "scanned"),
+        Report::ScanFailed(error) => tracing::error!(%site, error, "cannot scan"),
         Report::Made(volume, path) => tracing::info!(%volume, %path, "made"),
         Report::NotMade(volume, trouble) => {
             tracing::warn!(%volume, error = trouble.message, "not made");
@@ -277,5 +289,6 @@ fn log(report: &Report) {
         Report::Discarded(volume) => tracing::info!(%volume, "undone"),
         Report::Removed(volume) => tracing::info!(%volume, "taken away"),
         Report::Failed(volume, error) => tracing::warn!(%volume, error, "stays"),
+        Report::Unreachable(volume, error) => tracing::warn!(%volume, error, "out of reach"),
     }
 }

@@ -5,6 +5,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::class::{Access, OnDelete};
 use crate::pattern::Subpath;
+use crate::site::Site;
 
 /// The record of a volume, kept beside the volumes and never within one. It is written before the
 /// directory is made, so that what was made is always found again.
@@ -48,9 +49,27 @@ impl Owner {
     }
 }
 
-/// Work for the worker. Each is idempotent: doing it again after it was cut off anywhere is right.
-/// At most one runs for a volume.
+/// Work for the worker, and where it is to be done.
 #[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Errand {
+    /// Where.
+    pub site: Site,
+    /// What.
+    pub task: Task,
+}
+
+/// What came of an [`Errand`].
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Reply {
+    /// Where it was to be done.
+    pub site: Site,
+    /// What came of it.
+    pub report: Report,
+}
+
+/// What is done at a site. Each is idempotent: doing it again after it was cut off anywhere is right.
+/// At most one runs for a volume.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Task {
     /// Tell which volumes there are.
     Scan,
@@ -72,7 +91,7 @@ pub enum Task {
 }
 
 /// What came of a [`Task`].
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Report {
     /// All records that are there.
     Scanned(Vec<Record>),
@@ -90,10 +109,12 @@ pub enum Report {
     Removed(Name),
     /// What was asked for was not done.
     Failed(Name, String),
+    /// The site cannot be reached: what was asked for a volume there may have been done.
+    Unreachable(Name, String),
 }
 
 /// Why a volume was not made.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Trouble {
     /// Why, and what to do.
     pub message: String,
@@ -104,8 +125,8 @@ pub struct Trouble {
 /// What a timer is for.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Alarm {
-    /// Scan again.
-    Scan,
+    /// Scan a site again.
+    Scan(Site),
     /// Look at a volume again; stale unless it is the volume's latest try.
     Retry(Name, u32),
 }

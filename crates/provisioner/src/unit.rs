@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use bitts_api::{Name, ObjectKey, ResourceVersion};
 
+use crate::site::Site;
 use crate::task::{Alarm, Record};
 
 /// What the disk holds of a volume.
@@ -62,6 +63,10 @@ pub(crate) enum Flight {
 #[derive(Debug, Default)]
 pub(crate) struct Unit {
     pub(crate) disk: Disk,
+    /// Where that is, once something may be there.
+    pub(crate) site: Option<Site>,
+    /// What has to be known before anything can be done.
+    pub(crate) awaits: Option<Site>,
     pub(crate) flight: Option<Flight>,
     /// Why this node cannot have the volume.
     pub(crate) misplaced: Option<String>,

@@ -2,10 +2,11 @@
 
 use bitts_api::machine::{Create, Destroy, Destruction, Evidence, Part, Target, Write};
 use bitts_api::{
-    Claim, Kind, Name, Node, NodeName, ObjectKey, ReclaimPolicy, StorageClass, Volume, VolumePhase,
-    names,
+    Claim, Kind, Name, Node, ObjectKey, ReclaimPolicy, StorageClass, Volume, VolumePhase, names,
 };
 use serde_json::{Value, json};
+
+use crate::site::Site;
 
 /// The label that a local volume's node affinity goes by.
 pub(crate) const HOSTNAME: &str = "kubernetes.io/hostname";
@@ -16,41 +17,59 @@ pub(crate) fn name_for(claim: &bitts_api::Uid) -> Name {
 }
 
 /// The object of a volume that was made (P12): reserved for its claim from its first moment, and held
-/// until its data is gone.
-pub(crate) fn create(claim: &Claim, class: &StorageClass, node: &Node, path: &str) -> Create {
+/// until its data is gone. `node` is where it was made, if on a node.
+pub(crate) fn create(
+    claim: &Claim,
+    class: &StorageClass,
+    site: &Site,
+    node: Option<&Node>,
+    path: &str,
+) -> Create {
     let volume = name_for(&claim.meta.uid);
-    let hostname = node.meta.labels.get(HOSTNAME);
+    let made_on = match (site, node) {
+        (Site::Share(share), _) => json!(share.to_string()),
+        (Site::Disks, node) => json!(node.map(|node| &node.meta.name)),
+    };
     let mut metadata = json!({"annotations": {
         names::PROVISIONED_BY: class.provisioner,
-        names::PROVISIONED_ON: node.meta.name,
+        names::PROVISIONED_ON: made_on,
     }});
     if class.reclaim_policy == ReclaimPolicy::Delete {
         metadata["finalizers"] = json!([names::EXTERNAL_PROVISIONER]);
     }
+    let mut spec = json!({
+        "capacity": {"storage": claim.request},
+        "accessModes": claim.access_modes,
+        "volumeMode": claim.volume_mode,
+        "storageClassName": class.meta.name,
+        "persistentVolumeReclaimPolicy": class.reclaim_policy.as_str(),
+        "claimRef": {
+            "apiVersion": "v1",
+            "kind": Kind::Claim.name(),
+            "namespace": claim.meta.namespace,
+            "name": claim.meta.name,
+            "uid": claim.meta.uid,
+        },
+    });
+    match site {
+        Site::Disks => {
+            let hostname = node.and_then(|node| node.meta.labels.get(HOSTNAME));
+            spec["local"] = json!({ "path": path });
+            spec["nodeAffinity"] = json!({"required": {"nodeSelectorTerms": [{"matchExpressions": [
+                {"key": HOSTNAME, "operator": "In", "values": [hostname]},
+            ]}]}});
+        }
+        Site::Share(share) => {
+            spec["nfs"] = json!({"server": share.server, "path": path});
+            if !share.options.is_empty() {
+                spec["mountOptions"] = json!(share.options);
+            }
+        }
+    }
     Create {
         step: "record-volume",
         key: ObjectKey::volume(volume),
-        body: json!({
-            "metadata": metadata,
-            "spec": {
-                "capacity": {"storage": claim.request},
-                "accessModes": claim.access_modes,
-                "volumeMode": claim.volume_mode,
-                "storageClassName": class.meta.name,
-                "persistentVolumeReclaimPolicy": class.reclaim_policy.as_str(),
-                "claimRef": {
-                    "apiVersion": "v1",
-                    "kind": Kind::Claim.name(),
-                    "namespace": claim.meta.namespace,
-                    "name": claim.meta.name,
-                    "uid": claim.meta.uid,
-                },
-                "local": {"path": path},
-                "nodeAffinity": {"required": {"nodeSelectorTerms": [{"matchExpressions": [
-                    {"key": HOSTNAME, "operator": "In", "values": [hostname]},
-                ]}]}},
-            },
-        }),
+        body: json!({"metadata": metadata, "spec": spec}),
     }
 }
 
@@ -65,11 +84,6 @@ pub(crate) enum Wish {
     Mark(Destroy),
     /// Its data goes: that was looked at.
     Remove,
-}
-
-/// Whether the volume is one that the provisioner of this node made.
-pub(crate) fn is_made_on(volume: &Volume, node: &NodeName) -> bool {
-    volume.meta.annotations.get(names::PROVISIONED_ON) == Some(node.as_str())
 }
 
 /// Decides for a volume of ours (D10). `replaced` says that a new claim has the old one's name: its

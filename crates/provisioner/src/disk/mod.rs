@@ -136,9 +136,18 @@ impl DiskError {
 /// A directory whose subdirectories are volumes.
 #[derive(Debug)]
 pub struct Disk {
-    root: PathBuf,
+    root: Root,
     /// Where volumes lie, so that none comes to lie within another.
     index: Mutex<BTreeMap<Subpath, Name>>,
+}
+
+/// The directory that volumes lie in.
+#[derive(Debug)]
+enum Root {
+    /// Whatever has this path at the time: nothing is kept from being unmounted.
+    At(PathBuf),
+    /// This one, which nobody else can see, and on which nothing promises a claim its size.
+    Open(Dir),
 }
 
 impl Disk {
@@ -147,8 +156,21 @@ impl Disk {
     /// # Errors
     /// When it is no directory, or cannot be written to.
     pub fn open(root: &Path) -> Result<Self, DiskError> {
+        Self::with(Root::At(root.to_owned()))
+    }
+
+    /// Reads what is in an open directory, of which no claim is denied for its size: it is a server's,
+    /// and what is free there is for its administrator to say.
+    ///
+    /// # Errors
+    /// When it cannot be written to.
+    pub fn within(root: Dir) -> Result<Self, DiskError> {
+        Self::with(Root::Open(root))
+    }
+
+    fn with(root: Root) -> Result<Self, DiskError> {
         let disk = Self {
-            root: root.to_owned(),
+            root,
             index: Mutex::default(),
         };
         disk.scan()?;
@@ -158,7 +180,10 @@ impl Disk {
     /// Where it is.
     #[must_use]
     pub fn root(&self) -> &Path {
-        &self.root
+        match &self.root {
+            Root::At(path) => path,
+            Root::Open(dir) => dir.path(),
+        }
     }
 
     /// How many bytes are free, for those who are not root too.
@@ -166,7 +191,7 @@ impl Disk {
     /// # Errors
     /// When the kernel does not say.
     pub fn free(&self) -> Result<u64, DiskError> {
-        let stat = rustix::fs::statvfs(&self.root).map_err(DiskError::io(self.name()))?;
+        let stat = rustix::fs::fstatvfs(self.top()?).map_err(DiskError::io(self.name()))?;
         Ok(stat.f_bavail.saturating_mul(stat.f_frsize))
     }
 
@@ -236,13 +261,15 @@ impl Disk {
 
     /// Writes the record of a volume whose directory is not there yet.
     fn begin(&self, root: &Dir, records: &Records, record: &Record) -> Result<(), DiskError> {
-        let free = self.free()?;
-        if u64::try_from(record.bytes).is_ok_and(|asked| asked > free) {
-            return Err(DiskError::Full {
-                root: self.name(),
-                free,
-                asked: record.bytes,
-            });
+        if let Root::At(_) = self.root {
+            let free = self.free()?;
+            if u64::try_from(record.bytes).is_ok_and(|asked| asked > free) {
+                return Err(DiskError::Full {
+                    root: self.name(),
+                    free,
+                    asked: record.bytes,
+                });
+            }
         }
         if let Ok((parent, last)) = self.parent(root, &record.path, false)
             && is_there(&parent, &last)?
@@ -310,7 +337,7 @@ impl Disk {
         let records = Records::open(&root)?;
         let Some(record) = records.read(records::VOLUMES, volume)? else {
             // Done before, or never here.
-            if path.starts_with(&self.root) && path.symlink_metadata().is_ok() {
+            if self.has(&root, path)? {
                 let retained = records.read(records::RETAINED, volume)?;
                 let known = retained.filter(|r| r.claim.uid == *uid);
                 return known
@@ -372,15 +399,33 @@ impl Disk {
     }
 
     fn top(&self) -> Result<Dir, DiskError> {
-        Ok(Dir::open(&self.root)?)
+        Ok(match &self.root {
+            Root::At(path) => Dir::open(path)?,
+            Root::Open(dir) => dir.open_again()?,
+        })
     }
 
     fn name(&self) -> String {
-        self.root.display().to_string()
+        self.root().display().to_string()
     }
 
     fn path(&self, below: &Subpath) -> PathBuf {
-        self.root.join(below.as_str())
+        self.root().join(below.as_str())
+    }
+
+    /// Whether anything may have this path in the root.
+    fn has(&self, root: &Dir, path: &Path) -> Result<bool, DiskError> {
+        let Ok(below) = path.strip_prefix(self.root()) else {
+            return Ok(false);
+        };
+        let text = below.to_str().map(Box::<str>::from);
+        let Some(below) = text.and_then(|text| Subpath::try_from(text).ok()) else {
+            return Ok(true);
+        };
+        match self.existing(root, &below)? {
+            Some((parent, last)) => is_there(&parent, &last),
+            None => Ok(false),
+        }
     }
 
     fn same<'a>(&self, record: &'a Record, uid: &Uid) -> Result<&'a Record, DiskError> {

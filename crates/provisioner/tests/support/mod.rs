@@ -6,7 +6,7 @@
     reason = "each test crate uses its own part, and one that cannot set itself up shall panic"
 )]
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -14,10 +14,12 @@ use bitts_api::machine::{
     Create, Destruction, Effect, Event, Evidence, Input, Machine, Moment, Outcome, Target,
 };
 use bitts_api::{Kind, Object, ObjectKey, Uid};
-use bitts_provisioner::{Alarm, LocalWorker, Options, Provisioner, Report, Task};
+use bitts_provisioner::{
+    Alarm, Errand, Ground, LocalWorker, Options, Provisioner, Reply, Report, Share, Site, Task,
+};
 use serde_json::{Value, json};
 
-pub type Step = Effect<Task, Alarm>;
+pub type Step = Effect<Errand, Alarm>;
 
 pub const NODE: &str = "n1";
 
@@ -58,6 +60,10 @@ pub struct World {
     pub events: Vec<Event>,
     pub steps: Vec<String>,
     pub plant: Plant,
+    pub options: Options,
+    /// Servers that do not answer.
+    pub down: BTreeSet<String>,
+    shares: BTreeMap<PathBuf, LocalWorker>,
     made_anew: u32,
 }
 
@@ -79,6 +85,9 @@ impl World {
             events: Vec::new(),
             steps: Vec::new(),
             plant: Plant::Nothing,
+            options: Options::new(NODE.into()),
+            down: BTreeSet::new(),
+            shares: BTreeMap::new(),
             made_anew: 0,
         };
         world.put(
@@ -122,19 +131,35 @@ impl World {
 
     /// A provisioner that knows nothing, told all there is.
     pub fn start(&mut self) {
-        self.machine = Provisioner::new(Options::new(NODE.into()));
+        self.machine = Provisioner::new(self.options.clone());
         self.worker = LocalWorker::new(&[self.root()]);
+        self.shares.clear();
         self.queue.clear();
         self.timers.clear();
         self.news.clear();
-        for kind in [Kind::Claim, Kind::Volume, Kind::StorageClass, Kind::Node] {
+        for kind in self.machine.watches().into_iter().map(|watch| watch.kind) {
             let all = self.objects.iter().filter(|(key, _)| key.kind == kind);
             let all = all.map(|(key, object)| read(key.kind, object)).collect();
             self.feed(Input::Listed(kind, all));
         }
     }
 
-    pub fn feed(&mut self, input: Input<Report, Alarm>) {
+    /// A world of shares without classes.
+    pub fn of_shares() -> Self {
+        let mut world = Self::new();
+        world.options = Options::of_shares();
+        world.objects.clear();
+        world.start();
+        world
+    }
+
+    /// Where a share lies.
+    pub fn share(&self, server: &str, path: &str) -> PathBuf {
+        let place = self.temp.path().join(server);
+        place.join(path.trim_start_matches('/'))
+    }
+
+    pub fn feed(&mut self, input: Input<Reply, Alarm>) {
         for effect in self.machine.handle(Moment::default(), input) {
             match effect {
                 Effect::Event(event) => self.events.push(event),
@@ -219,8 +244,8 @@ impl World {
         if fate == Fate::DeathBefore {
             return self.start();
         }
-        if let Effect::Task(task) = effect {
-            return self.perform(task, fate);
+        if let Effect::Task(errand) = effect {
+            return self.perform(errand, fate);
         }
         let key = match &effect {
             Effect::Create(create) => create.key.clone(),
@@ -248,7 +273,7 @@ impl World {
         self.feed(Input::Finished(key, outcome));
     }
 
-    fn perform(&mut self, task: Task, fate: Fate) {
+    fn perform(&mut self, Errand { site, task }: Errand, fate: Fate) {
         if fate == Fate::Lost && !matches!(task, Task::Scan) {
             let report = match task {
                 Task::Make(record) => Report::NotMade(
@@ -263,7 +288,7 @@ impl World {
                 }
                 Task::Scan => unreachable!(),
             };
-            return self.feed(Input::Report(report));
+            return self.feed(Input::Report(Reply { site, report }));
         }
         if let (Plant::MakesAnew, Task::Make(_)) = (self.plant, &task) {
             self.made_anew += 1;
@@ -271,23 +296,72 @@ impl World {
             std::fs::create_dir_all(self.root().join(&other)).unwrap();
         }
         let name = match &task {
+            Task::Scan if site != Site::Disks => format!("scan {site}"),
             Task::Scan => "scan".to_owned(),
             Task::Make(record) => format!("make {}", record.volume),
             Task::Confirm(volume, _) => format!("confirm {volume}"),
             Task::Discard(volume, _) => format!("discard {volume}"),
             Task::Remove { volume, .. } => format!("remove {volume}"),
         };
-        let report = self.worker.perform_here(task);
+        let report = match &site {
+            Site::Disks => self.worker.perform_here(task),
+            Site::Share(share) => self.perform_on(share, task),
+        };
         if !matches!(
             report,
-            Report::NotMade(..) | Report::Failed(..) | Report::ScanFailed(_)
+            Report::NotMade(..)
+                | Report::Failed(..)
+                | Report::ScanFailed(_)
+                | Report::Unreachable(..)
         ) {
             self.steps.push(name);
         }
         if fate == Fate::DeathAfter {
             return self.start();
         }
-        self.feed(Input::Report(report));
+        self.feed(Input::Report(Reply { site, report }));
+    }
+
+    /// What is done on a share, as its worker does it.
+    fn perform_on(&mut self, share: &Share, task: Task) -> Report {
+        assert!(matches!(self.options.ground, Ground::Shares), "{share}");
+        let why = format!("{share}: it does not answer");
+        if self.down.contains(&*share.server) {
+            return match task {
+                Task::Scan => Report::ScanFailed(why),
+                Task::Make(record) => Report::Unreachable(record.volume, why),
+                Task::Confirm(v, _) | Task::Discard(v, _) | Task::Remove { volume: v, .. } => {
+                    Report::Unreachable(v, why)
+                }
+            };
+        }
+        let root = self.share(&share.server, &share.path);
+        std::fs::create_dir_all(&root).unwrap();
+        let task = match task {
+            Task::Remove { volume, uid, path } => {
+                let below = Path::new(&*path).strip_prefix(&*share.path).unwrap();
+                let path = root.join(below).to_str().unwrap().into();
+                Task::Remove { volume, uid, path }
+            }
+            task => task,
+        };
+        let worker = self.shares.entry(root.clone());
+        let worker = worker.or_insert_with(|| {
+            let worker = LocalWorker::new(std::slice::from_ref(&root));
+            assert!(matches!(
+                worker.perform_here(Task::Scan),
+                Report::Scanned(_)
+            ));
+            worker
+        });
+        match worker.perform_here(task) {
+            Report::Made(volume, path) => {
+                let below = Path::new(&*path).strip_prefix(&root).unwrap();
+                let path = Path::new(&*share.path).join(below);
+                Report::Made(volume, path.to_str().unwrap().into())
+            }
+            report => report,
+        }
     }
 
     fn carry_out(&mut self, effect: &Step) -> Outcome {
@@ -451,10 +525,13 @@ fn subject(effect: &Step) -> String {
         Effect::Create(create) => create.key.to_string(),
         Effect::Write(write) => write.target.key.to_string(),
         Effect::Destroy(destroy) => destroy.target.key.to_string(),
-        Effect::Task(Task::Make(record)) => record.volume.to_string(),
-        Effect::Task(
-            Task::Confirm(v, _) | Task::Discard(v, _) | Task::Remove { volume: v, .. },
-        ) => v.to_string(),
+        Effect::Task(Errand { task, .. }) => match task {
+            Task::Scan => String::new(),
+            Task::Make(record) => record.volume.to_string(),
+            Task::Confirm(v, _) | Task::Discard(v, _) | Task::Remove { volume: v, .. } => {
+                v.to_string()
+            }
+        },
         _ => String::new(),
     }
 }
@@ -495,6 +572,24 @@ pub fn claim(name: &str, uid: &str, class: &str) -> Value {
             "volume.kubernetes.io/storage-provisioner": "local.bitts.dev",
             "volume.kubernetes.io/selected-node": NODE}},
         "spec": {"accessModes": ["ReadWriteOnce"], "storageClassName": class,
+            "resources": {"requests": {"storage": "1Mi"}}},
+        "status": {"phase": "Pending"}})
+}
+
+/// A class whose volumes are made on a share.
+pub fn share_class(name: &str, server: &str, share: &str, more: Value) -> Value {
+    let mut class = json!({"metadata": {"name": name, "uid": format!("class-{name}")},
+        "provisioner": "nfs.bitts.dev", "volumeBindingMode": "Immediate",
+        "reclaimPolicy": "Delete", "parameters": {"server": server, "share": share}});
+    merge(&mut class, &more);
+    class
+}
+
+/// A claim of it, as the binder hands it over.
+pub fn share_claim(name: &str, uid: &str, class: &str) -> Value {
+    json!({"metadata": {"name": name, "namespace": "default", "uid": uid, "annotations": {
+            "volume.kubernetes.io/storage-provisioner": "nfs.bitts.dev"}},
+        "spec": {"accessModes": ["ReadWriteMany"], "storageClassName": class,
             "resources": {"requests": {"storage": "1Mi"}}},
         "status": {"phase": "Pending"}})
 }

@@ -1,0 +1,128 @@
+//! The child's part: a share, mounted for this process alone, and what is done on it.
+
+use std::io::{self, BufRead as _, BufReader, Write as _};
+use std::os::unix::net::UnixStream;
+use std::sync::mpsc::{self, Receiver, Sender};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use bitts_mount::dir::Dir;
+use bitts_mount::{nfs, sweep};
+
+use super::AT_ONCE;
+use super::call::{Answer, Call, line};
+use crate::disk::{Disk, DiskError};
+use crate::run::LocalWorker;
+use crate::site::Share;
+use crate::task::Report;
+
+/// How long until what could not be swept away is tried again.
+const SWEEP_AGAIN: Duration = Duration::from_secs(60);
+
+type Words = Arc<Mutex<UnixStream>>;
+
+/// Mounts the share that the first line names, and does what the others say until there are no more.
+pub(super) fn serve(stream: UnixStream) -> io::Result<()> {
+    let words: Words = Arc::new(Mutex::new(stream.try_clone()?));
+    let mut lines = BufReader::new(stream).lines();
+    let Some(first) = lines.next() else {
+        return Ok(());
+    };
+    let share: Share = serde_json::from_str(&first?)?;
+    let disk = match open(&share) {
+        Ok(disk) => disk,
+        Err(why) => return say(&words, &Answer::NotMounted(why)),
+    };
+    let worker = LocalWorker::on(disk);
+    say(&words, &Answer::Mounted)?;
+    let (sweeps, swept) = mpsc::channel();
+    std::thread::spawn({
+        let (worker, words) = (worker.clone(), words.clone());
+        move || sweep_when_told(&worker, &words, &swept)
+    });
+    let (calls, queue) = mpsc::channel::<Call>();
+    let queue = Arc::new(Mutex::new(queue));
+    for _ in 0..AT_ONCE {
+        let (worker, words) = (worker.clone(), words.clone());
+        let (queue, sweeps) = (queue.clone(), sweeps.clone());
+        std::thread::spawn(move || {
+            while let Some(call) = next(&queue) {
+                answer(&worker, &words, &sweeps, call);
+            }
+        });
+    }
+    for text in lines {
+        let call = serde_json::from_str(&text?)?;
+        if calls.send(call).is_err() {
+            break;
+        }
+    }
+    Ok(())
+}
+
+fn open(share: &Share) -> Result<Disk, String> {
+    let options = nfs::Options::parse(share.options.iter().map(|option| &**option))
+        .map_err(|error| error.to_string())?;
+    let named = nfs::Share {
+        server: share.server.to_string(),
+        path: share.path.to_string(),
+    };
+    let root: Dir = nfs::open(&named, &options).map_err(|error| error.to_string())?;
+    Disk::within(root).map_err(|error| error.to_string())
+}
+
+fn next(queue: &Mutex<Receiver<Call>>) -> Option<Call> {
+    let queue = queue.lock().unwrap_or_else(PoisonError::into_inner);
+    queue.recv().ok()
+}
+
+fn answer(worker: &LocalWorker, words: &Words, sweeps: &Sender<()>, call: Call) {
+    let report = worker.perform_here(call.task);
+    let to_sweep = matches!(report, Report::Removed(_) | Report::Scanned(_));
+    let is_failure = matches!(
+        report,
+        Report::ScanFailed(_) | Report::NotMade(..) | Report::Failed(..)
+    );
+    // Nobody hears it when the caller is gone, and this process goes too.
+    let _ = say(words, &Answer::Done(call.id, report));
+    if is_failure && worker.all().any(|disk| disk.free().is_err()) {
+        // The server forgot what is mounted: it is mounted anew for the next call.
+        std::process::exit(1);
+    }
+    if to_sweep {
+        let _ = sweeps.send(());
+    }
+}
+
+fn say(words: &Words, what: &Answer) -> io::Result<()> {
+    let mut words = words.lock().unwrap_or_else(PoisonError::into_inner);
+    words.write_all(&line(what)?)
+}
+
+/// Sweeps the trash whenever something came into it, and again later where that failed.
+fn sweep_when_told(worker: &LocalWorker, words: &Words, told: &Receiver<()>) {
+    while told.recv().is_ok() {
+        // What was told meanwhile is swept with it.
+        while told.try_recv().is_ok() {}
+        while let Err(error) = sweep_all(worker) {
+            let why = format!("something stays in the trash for now: {error}");
+            let _ = say(words, &Answer::Warning(why));
+            std::thread::sleep(SWEEP_AGAIN);
+        }
+    }
+}
+
+fn sweep_all(worker: &LocalWorker) -> Result<(), DiskError> {
+    for disk in worker.all() {
+        loop {
+            let volumes = disk.to_sweep()?;
+            if volumes.is_empty() {
+                break;
+            }
+            for volume in volumes {
+                disk.sweep(&volume, |dir, name| sweep::remove(dir, name))?;
+            }
+        }
+    }
+    Ok(())
+}
