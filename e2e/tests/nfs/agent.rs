@@ -43,6 +43,15 @@ pub(crate) fn with_agent_that_asks(
     probe_interval: Option<Duration>,
     test: impl AsyncFnOnce(&mut World) -> anyhow::Result<()>,
 ) -> anyhow::Result<()> {
+    with_agent_and(probe_interval, async |_| Ok(()), test)
+}
+
+/// The same beside another role.
+pub(crate) fn with_agent_and(
+    probe_interval: Option<Duration>,
+    other: impl AsyncFnOnce(&Host) -> anyhow::Result<()>,
+    test: impl AsyncFnOnce(&mut World) -> anyhow::Result<()>,
+) -> anyhow::Result<()> {
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(2)
         .enable_all()
@@ -73,13 +82,15 @@ pub(crate) fn with_agent_that_asks(
             host.shutdown().cancel();
             ended
         };
-        let (binder, agent, ended) = tokio::join!(
+        let (binder, agent, other, ended) = tokio::join!(
             bitts_binder::run(&host, bitts_binder::Options::default(), None),
             bitts_agent::run(&host, config),
+            other(&host),
             story,
         );
         binder?;
         agent?;
+        other?;
         ended
     })
 }
@@ -234,7 +245,7 @@ impl World {
         }
     }
 
-    fn pods(&self, rest: &str) -> String {
+    pub(crate) fn pods(&self, rest: &str) -> String {
         format!("/api/v1/namespaces/{}/pods{rest}", self.api.namespace())
     }
 

@@ -7,6 +7,7 @@ mod disks;
 mod healing;
 mod kills;
 mod mounts;
+mod provisioning;
 mod speed;
 
 use std::process::ExitCode;
@@ -93,10 +94,18 @@ const CASES: &[Case] = &[
         "a_server_that_moved_is_followed",
         healing::a_server_that_moved_is_followed,
     ),
+    (
+        "a_claim_has_a_directory_on_a_share",
+        provisioning::a_claim_has_a_directory_on_a_share,
+    ),
+    (
+        "a_dead_server_is_told_to_who_waits",
+        provisioning::a_dead_server_is_told_to_who_waits,
+    ),
 ];
 
 fn main() -> ExitCode {
-    bitts_mount::child::serve();
+    bitts_mount::child::serve_with(&[bitts_provisioner::SERVICE]);
     if let Some(ended) = kills::process::be_agent_if_asked() {
         return ended;
     }

@@ -2,7 +2,7 @@
 
 use bitts_api::Name;
 use bitts_mount::dir::{Component, Dir, Removal};
-use rustix::fs::{AtFlags, RenameFlags};
+use rustix::fs::AtFlags;
 use rustix::io::Errno;
 
 use super::records::{self, Records, TRASH};
@@ -21,8 +21,8 @@ pub(super) fn take_data(
 ) -> Result<(), DiskError> {
     let entry = entry(records, volume)?;
     let doing = format!("moving {}/{last} to the trash", parent.path().display());
-    rustix::fs::renameat_with(parent, last.as_str(), &entry, DATA, RenameFlags::NOREPLACE)
-        .map_err(DiskError::io(doing))?;
+    // It takes the place of an empty directory at most; NFS knows no flag that would forbid that too.
+    rustix::fs::renameat(parent, last.as_str(), &entry, DATA).map_err(DiskError::io(doing))?;
     sync(&entry)?;
     sync(parent)
 }

@@ -1,0 +1,258 @@
+//! The provisioner of shares with the binder and the agent, on real NFS servers.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context as _, ensure};
+use bitts_e2e::raw::text;
+use bitts_e2e::uml::server::Server;
+use bitts_provisioner::ShareConfig;
+use serde_json::{Value, json};
+
+use super::agent::{KUBELET, NODE, World, with_agent_and};
+
+const PATIENCE: Duration = Duration::from_secs(4);
+/// Nothing here takes as long; a test that waits for more fails.
+const LONG: Duration = Duration::from_secs(60);
+
+fn with_provisioner(
+    test: impl AsyncFnOnce(&mut World) -> anyhow::Result<()>,
+) -> anyhow::Result<()> {
+    let provisioner = async |host: &bitts_runtime::Host| {
+        let config = ShareConfig {
+            patience: PATIENCE,
+            ..ShareConfig::new()
+        };
+        Ok(bitts_provisioner::run_shares(host, config).await?)
+    };
+    with_agent_and(None, provisioner, test)
+}
+
+async fn class(
+    world: &World,
+    name: &str,
+    server: &Server,
+    export: &str,
+    (options, more): (&str, Value),
+) -> anyhow::Result<()> {
+    let mut parameters = json!({"server": server.address(), "share": server.path(export, options)});
+    let members = parameters.as_object_mut().context("no parameters")?;
+    members.extend(more.as_object().cloned().unwrap_or_default());
+    let class = json!({"apiVersion": "storage.k8s.io/v1", "kind": "StorageClass",
+        "metadata": {"name": name}, "provisioner": bitts_provisioner::NFS,
+        "mountOptions": [options], "parameters": parameters});
+    let path = "/apis/storage.k8s.io/v1/storageclasses";
+    world.api.post(path, class).await?.expect(201).map(drop)
+}
+
+async fn claim(world: &World, name: &str, class: &str) -> anyhow::Result<()> {
+    let claim = json!({"apiVersion": "v1", "kind": "PersistentVolumeClaim",
+        "metadata": {"name": name}, "spec": {"accessModes": ["ReadWriteMany"],
+            "storageClassName": class, "resources": {"requests": {"storage": "1Ti"}}}});
+    let path = world.api.claims("");
+    world.api.post(&path, claim).await?.expect(201).map(drop)
+}
+
+/// Waits until an object is so; null where there is none.
+async fn until(
+    world: &World,
+    path: &str,
+    what: &str,
+    is_so: impl Fn(&Value) -> bool,
+) -> anyhow::Result<Value> {
+    let start = Instant::now();
+    loop {
+        let answer = world.api.get(path).await?;
+        let found = match answer.status {
+            404 => Value::Null,
+            _ => answer.expect(200)?,
+        };
+        if is_so(&found) {
+            return Ok(found);
+        }
+        if start.elapsed() > LONG {
+            let told = world.api.get("/api/v1/events").await?.expect(200)?;
+            let told = told["items"].as_array().into_iter().flatten();
+            let told: Vec<_> = told.map(|event| text(event, "/message")).collect();
+            anyhow::bail!("{path}: not {what}: {found}\n{}", told.join("\n"));
+        }
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+}
+
+/// The volume of a claim, once it is Bound.
+async fn volume(world: &World, claim: &str) -> anyhow::Result<Value> {
+    let path = world.api.claims(&format!("/{claim}"));
+    let bound = |claim: &Value| text(claim, "/status/phase") == "Bound";
+    let claim = until(world, &path, "Bound", bound).await?;
+    let path = format!(
+        "/api/v1/persistentvolumes/{}",
+        text(&claim, "/spec/volumeName")
+    );
+    Ok(world.api.get(&path).await?.expect(200)?)
+}
+
+async fn delete(world: &World, claim: &str) -> anyhow::Result<()> {
+    let path = world.api.claims(&format!("/{claim}"));
+    let deleted = world.api.delete(&path, Value::Null).await?;
+    deleted.expect(200).map(drop)
+}
+
+async fn gone(world: &World, volume: &Value) -> anyhow::Result<()> {
+    let path = format!(
+        "/api/v1/persistentvolumes/{}",
+        text(volume, "/metadata/name")
+    );
+    until(world, &path, "gone", Value::is_null).await.map(drop)
+}
+
+/// Starts a pod that uses a claim; returns where its volume will be mounted.
+async fn pod(world: &World, name: &str, claim: &str, volume: &Value) -> anyhow::Result<PathBuf> {
+    let pod = json!({"apiVersion": "v1", "kind": "Pod", "metadata": {"name": name}, "spec": {
+        "nodeName": NODE, "containers": [{"name": "main", "image": "none"}],
+        "volumes": [{"name": "data", "persistentVolumeClaim": {"claimName": claim}}]}});
+    let made: Value = world.api.post(&world.pods(""), pod).await?.expect(201)?;
+    let target = format!(
+        "pods/{}/volumes/kubernetes.io~nfs/{}",
+        text(&made, "/metadata/uid"),
+        text(volume, "/metadata/name")
+    );
+    Ok(Path::new(KUBELET).join(target))
+}
+
+/// What is in a directory but bitts' own, sorted; nothing where there is none.
+fn names(path: &Path) -> anyhow::Result<Vec<String>> {
+    let entries = match fs::read_dir(path) {
+        Ok(entries) => entries,
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(Vec::new()),
+        Err(error) => return Err(error.into()),
+    };
+    let mut names = Vec::new();
+    for entry in entries {
+        names.push(entry?.file_name().to_string_lossy().into_owned());
+    }
+    names.retain(|name| name != ".bitts");
+    names.sort();
+    Ok(names)
+}
+
+/// P12, D10: made, bound, mounted, written, deleted; with every version of the protocol, and each way
+/// in which data is deleted.
+pub(crate) fn a_claim_has_a_directory_on_a_share() -> anyhow::Result<()> {
+    let server = Server::start(1, &["a", "b", "c"])?;
+    with_provisioner(async |world| {
+        let given = [
+            ("a", "vers=4.2", json!({}), [false, false]),
+            ("b", "vers=4.1", json!({"onDelete": "trash"}), [false, true]),
+            (
+                "c",
+                "nfsvers=3",
+                json!({"onDelete": "retain", "pathPattern": "${pvc.namespace}/${pv.name}",
+                    "mode": "0750", "uid": "1000", "gid": "2000"}),
+                [true, false],
+            ),
+        ];
+        for (export, options, more, [stays, in_trash]) in given {
+            class(world, export, &server, export, (options, more)).await?;
+            let start = Instant::now();
+            claim(world, export, export).await?;
+            let made = volume(world, export).await?;
+            println!("{options}: Bound after {:?}", start.elapsed());
+            let export_path = server.export(export);
+            let share = server.path(export, options);
+            let path = text(&made, "/spec/nfs/path");
+            let below = path.strip_prefix(&share).context("not on the share")?;
+            let directory = export_path.join(below.trim_start_matches('/'));
+            ensure!(directory.is_dir(), "{made}");
+            ensure!(made["spec"]["mountOptions"] == json!([options]), "{made}");
+            use std::os::unix::fs::MetadataExt as _;
+            let meta = directory.metadata()?;
+            let access = (meta.mode() & 0o7777, meta.uid(), meta.gid());
+            let asked = match export {
+                "c" => (0o750, 1000, 2000),
+                _ => (0o777, 0, 0),
+            };
+            ensure!(access == asked, "{access:?}");
+
+            let target = pod(world, export, export, &made).await?;
+            world.mounted(&target).await?;
+            fs::write(target.join("file"), "from the pod")?;
+            ensure!(fs::read_to_string(directory.join("file"))? == "from the pod");
+            world.end_pod(export).await?;
+            world.unmounted(&target).await?;
+            delete(world, export).await?;
+            gone(world, &made).await?;
+            ensure!(directory.exists() == stays, "{}", directory.display());
+            let trash = export_path.join(".bitts/trash");
+            let start = Instant::now();
+            let data = trash.join(text(&made, "/metadata/name")).join("data/file");
+            while !in_trash && !names(&trash)?.is_empty() {
+                ensure!(start.elapsed() < LONG, "{:?}", names(&trash)?);
+                tokio::time::sleep(Duration::from_millis(20)).await;
+            }
+            ensure!(data.exists() == in_trash, "{}", data.display());
+            ensure!(names(&export_path.join(".bitts/volumes"))?.is_empty());
+        }
+        Ok(())
+    })
+}
+
+/// A server that refuses, hangs or dies while it is worked on: whoever waits is told, another server's
+/// claims are made as ever, and when it is back all is made and deleted.
+pub(crate) fn a_dead_server_is_told_to_who_waits() -> anyhow::Result<()> {
+    let well = Server::start(1, &["a"])?;
+    let mut ill = Server::start(2, &["a"])?;
+    with_provisioner(async |world| {
+        class(world, "well", &well, "a", ("vers=4.2", json!({}))).await?;
+        class(world, "ill", &ill, "a", ("vers=4.2", json!({}))).await?;
+        // Ahead of the trouble, so that it is met in the middle.
+        claim(world, "before", "ill").await?;
+        let before = volume(world, "before").await?;
+        let troubles = [("hung", true), ("dead", false)];
+        for (trouble, hangs) in troubles {
+            match hangs {
+                true => ill.drop_packets(true)?,
+                false => ill.kill()?,
+            }
+            let start = Instant::now();
+            let waits = format!("waits-{trouble}");
+            claim(world, &waits, "ill").await?;
+            for n in 0..10 {
+                claim(world, &format!("{trouble}-{n}"), "well").await?;
+            }
+            for n in 0..10 {
+                volume(world, &format!("{trouble}-{n}")).await?;
+            }
+            let took = start.elapsed();
+            println!("{trouble}: ten claims of the other server after {took:?}");
+            ensure!(took < PATIENCE, "they waited: {took:?}");
+            let told = loop {
+                let told = world.events(&waits).await?;
+                let address = ill.address();
+                let about = told.iter().find(|t| t.contains("failed to provision"));
+                if let Some(about) = about.filter(|t| t.contains(&address)) {
+                    break about.clone();
+                }
+                ensure!(start.elapsed() < LONG, "never told: {told:?}");
+                tokio::time::sleep(Duration::from_millis(50)).await;
+            };
+            println!("{trouble}: told after {:?}: {told}", start.elapsed());
+            if hangs {
+                delete(world, "before").await?;
+                tokio::time::sleep(PATIENCE).await;
+            }
+            match hangs {
+                true => ill.drop_packets(false)?,
+                false => ill.start_again()?,
+            }
+            let start = Instant::now();
+            volume(world, &waits).await?;
+            println!("{trouble}: made {:?} after it was back", start.elapsed());
+        }
+        gone(world, &before).await?;
+        let left = names(&ill.export("a"))?;
+        ensure!(left.len() == 2, "two claims are left: {left:?}");
+        Ok(())
+    })
+}
