@@ -122,12 +122,12 @@ fn interval(text: &str) -> Result<Interval, String> {
     }
 }
 
-#[cfg(feature = "agent")]
+#[cfg(any(feature = "agent", feature = "provisioner"))]
 fn patience(text: &str) -> Result<std::time::Duration, String> {
     let span: jiff::SignedDuration = text.parse().map_err(|error| format!("{error}"))?;
     match std::time::Duration::try_from(span) {
         Ok(time) if time.as_secs() >= 1 => Ok(time),
-        _ => Err("less than a second would force what only takes its time".to_owned()),
+        _ => Err("less than a second would end what only takes its time".to_owned()),
     }
 }
 
@@ -175,8 +175,8 @@ pub(crate) struct Run {
     )]
     pub(crate) node_name: Option<String>,
 
-    /// Whether the binder waits to be the elected leader.
-    #[cfg(feature = "binder")]
+    /// Whether the roles of which one process is enough wait to be the elected leader.
+    #[cfg(any(feature = "binder", feature = "provisioner"))]
     #[arg(
         long,
         default_value_t = true,
@@ -189,8 +189,8 @@ pub(crate) struct Run {
     )]
     pub(crate) leader_elect: bool,
 
-    /// The namespace of the lease [default: the pod's own, else `kube-system`].
-    #[cfg(feature = "binder")]
+    /// The namespace of the leases [default: the pod's own, else `kube-system`].
+    #[cfg(any(feature = "binder", feature = "provisioner"))]
     #[arg(long, value_name = "NAMESPACE", env = "BITTS_LEASE_NAMESPACE")]
     pub(crate) lease_namespace: Option<String>,
 
@@ -211,6 +211,10 @@ pub(crate) struct Run {
     #[cfg(feature = "provisioner")]
     #[command(flatten)]
     pub(crate) provisioner: Provisioner,
+
+    #[cfg(feature = "provisioner")]
+    #[command(flatten)]
+    pub(crate) nfs_provisioner: NfsProvisioner,
 }
 
 /// What `bitts run --roles provisioner` needs to know of its node.
@@ -238,6 +242,32 @@ pub(crate) struct Provisioner {
         env = "BITTS_PROVISIONER_NAME"
     )]
     pub(crate) provisioner_name: String,
+}
+
+/// What can be set about `bitts run --roles nfs-provisioner`.
+#[cfg(feature = "provisioner")]
+#[derive(Debug, Args)]
+#[command(next_help_heading = "NFS provisioner")]
+pub(crate) struct NfsProvisioner {
+    /// The name that classes know the provisioner of NFS shares by.
+    #[arg(
+        long,
+        value_name = "NAME",
+        default_value = bitts_provisioner::NFS,
+        env = "BITTS_NFS_PROVISIONER_NAME"
+    )]
+    pub(crate) nfs_provisioner_name: String,
+
+    /// How long an NFS server may take for a mount or a directory before it is told that it does not
+    /// answer, and tried again.
+    #[arg(
+        long,
+        value_name = "DURATION",
+        default_value = "20s",
+        env = "BITTS_NFS_PATIENCE",
+        value_parser = patience
+    )]
+    pub(crate) nfs_patience: std::time::Duration,
 }
 
 /// A path that leads to the same place wherever the process runs.
@@ -428,6 +458,8 @@ pub(crate) enum Role {
     Agent,
     #[cfg(feature = "provisioner")]
     Provisioner,
+    #[cfg(feature = "provisioner")]
+    NfsProvisioner,
 }
 
 /// The roles that this binary was built with, by their names.
@@ -439,6 +471,8 @@ pub(crate) const BUILT_IN: &[(&str, Role)] = &[
     ("agent", Role::Agent),
     #[cfg(feature = "provisioner")]
     ("provisioner", Role::Provisioner),
+    #[cfg(feature = "provisioner")]
+    ("nfs-provisioner", Role::NfsProvisioner),
 ];
 
 #[cfg(any(feature = "binder", feature = "agent", feature = "provisioner"))]
@@ -485,7 +519,7 @@ mod tests {
     }
 
     #[test]
-    #[cfg(feature = "agent")]
+    #[cfg(any(feature = "agent", feature = "provisioner"))]
     fn patience_is_at_least_a_second() {
         assert_eq!(patience("90s"), Ok(std::time::Duration::from_secs(90)));
         for text in ["0s", "100ms", "-5s", "soon"] {
@@ -500,7 +534,7 @@ mod tests {
         assert!(
             error
                 .to_string()
-                .contains("which has: binder, agent, provisioner"),
+                .contains("which has: binder, agent, provisioner, nfs-provisioner"),
             "{error}"
         );
     }

@@ -29,7 +29,9 @@ use cli::{Cli, Command, LogFormat};
 
 fn main() -> ExitCode {
     // Calls that may hang, or take long, are made by this program once more.
-    #[cfg(any(feature = "agent", feature = "provisioner"))]
+    #[cfg(feature = "provisioner")]
+    bitts_mount::child::serve_with(&[bitts_provisioner::SERVICE]);
+    #[cfg(all(feature = "agent", not(feature = "provisioner")))]
     bitts_mount::child::serve();
     let cli = Cli::parse();
     match execute(cli) {

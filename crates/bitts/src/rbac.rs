@@ -44,7 +44,16 @@ pub(crate) fn grants(roles: &[Role]) -> Vec<Grant> {
             #[cfg(feature = "agent")]
             Role::Agent => grants.extend(bitts_agent::grants(bitts_agent::Mode::BesideKubelet)),
             #[cfg(feature = "provisioner")]
-            Role::Provisioner => grants.extend(bitts_provisioner::grants()),
+            Role::Provisioner => {
+                let of_a_node = bitts_provisioner::Options::new("".into());
+                grants.extend(bitts_provisioner::grants(&of_a_node));
+            }
+            #[cfg(feature = "provisioner")]
+            Role::NfsProvisioner => {
+                let of_shares = bitts_provisioner::Options::of_shares();
+                grants.extend(bitts_provisioner::grants(&of_shares));
+                grants.extend(bitts_runtime::lease_grants(crate::run::NFS_LEASE));
+            }
         }
     }
     grants.extend(bitts_runtime::event_grants());
@@ -61,6 +70,9 @@ fn runs_in(role: Role) -> &'static str {
         Role::Agent => "nodes",
         #[cfg(feature = "provisioner")]
         Role::Provisioner => "nodes",
+        // One for all, but it mounts: the controllers may not.
+        #[cfg(feature = "provisioner")]
+        Role::NfsProvisioner => "nfs",
     }
 }
 
@@ -73,7 +85,7 @@ pub(crate) fn stands_in_for(roles: &[Role]) -> Vec<StockController> {
             #[cfg(feature = "agent")]
             Role::Agent => {}
             #[cfg(feature = "provisioner")]
-            Role::Provisioner => {}
+            Role::Provisioner | Role::NfsProvisioner => {}
         }
     }
     stock.into_iter().collect()

@@ -84,6 +84,14 @@ async fn roles(mut args: Run) -> Result<ExitCode> {
                     async move { ("provisioner", bitts_provisioner::run(&host, config).await) },
                 );
             }
+            #[cfg(feature = "provisioner")]
+            Role::NfsProvisioner => {
+                let config = nfs_provisioner(&args);
+                roles.spawn(async move {
+                    let ended = bitts_provisioner::run_shares(&host, config).await;
+                    ("nfs-provisioner", ended)
+                });
+            }
         }
     }
     tokio::spawn({
@@ -104,19 +112,23 @@ async fn roles(mut args: Run) -> Result<ExitCode> {
 
 #[cfg(feature = "binder")]
 fn binder_lease(args: &Run) -> Option<bitts_runtime::LeaseOptions> {
-    args.leader_elect.then(|| {
-        bitts_runtime::LeaseOptions::new(&lease_namespace(args), crate::rbac::BINDER_LEASE)
-    })
+    lease(args, crate::rbac::BINDER_LEASE)
 }
 
-#[cfg(feature = "binder")]
+#[cfg(any(feature = "binder", feature = "provisioner"))]
+fn lease(args: &Run, name: &str) -> Option<bitts_runtime::LeaseOptions> {
+    args.leader_elect
+        .then(|| bitts_runtime::LeaseOptions::new(&lease_namespace(args), name))
+}
+
+#[cfg(any(feature = "binder", feature = "provisioner"))]
 fn lease_namespace(args: &Run) -> String {
     let namespace = args.lease_namespace.clone().or_else(own_namespace);
     namespace.unwrap_or_else(|| "kube-system".to_owned())
 }
 
 /// The namespace of the pod this runs in, where it does.
-#[cfg(feature = "binder")]
+#[cfg(any(feature = "binder", feature = "provisioner"))]
 fn own_namespace() -> Option<String> {
     let file = "/var/run/secrets/kubernetes.io/serviceaccount/namespace";
     std::fs::read_to_string(file)
@@ -145,9 +157,25 @@ fn provisioner(args: &Run) -> bitts_provisioner::LocalConfig {
     let args = &args.provisioner;
     bitts_provisioner::LocalConfig {
         options: bitts_provisioner::Options {
-            node: node.into(),
+            ground: bitts_provisioner::Ground::Node(node.into()),
             names: [args.provisioner_name.as_str().into()].into(),
         },
         disks: args.disks.clone(),
+    }
+}
+
+/// The name of the lease of the provisioner of NFS shares.
+#[cfg(feature = "provisioner")]
+pub(crate) const NFS_LEASE: &str = "bitts-nfs-provisioner";
+
+#[cfg(feature = "provisioner")]
+fn nfs_provisioner(args: &Run) -> bitts_provisioner::ShareConfig {
+    bitts_provisioner::ShareConfig {
+        options: bitts_provisioner::Options {
+            names: [args.nfs_provisioner.nfs_provisioner_name.as_str().into()].into(),
+            ..bitts_provisioner::Options::of_shares()
+        },
+        lease: lease(args, NFS_LEASE),
+        patience: args.nfs_provisioner.nfs_patience,
     }
 }

@@ -3,7 +3,7 @@
 use bitts_api::Kind;
 use bitts_api::grant::{Grant, Verb};
 
-use crate::options::Options;
+use crate::options::{Ground, Options};
 
 /// What the machine's watches, looks and writes take; events and a lease are the runtime's.
 ///
@@ -24,12 +24,19 @@ pub fn grants(options: &Options) -> Vec<Grant> {
             &[Verb::Get, Verb::Create, Verb::Patch, Verb::Delete],
             "made for claims and deleted after them (P12, D10)",
         ),
-        on(
-            Kind::Claim,
-            &[Verb::Get, Verb::Patch],
-            "looked at live before data goes (D10), given back to the scheduler where the node has \
-             no room (P12)",
-        ),
+        match options.ground {
+            Ground::Node(_) => on(
+                Kind::Claim,
+                &[Verb::Get, Verb::Patch],
+                "looked at live before data goes (D10), given back to the scheduler where the node \
+                 has no room (P12)",
+            ),
+            Ground::Shares => on(
+                Kind::Claim,
+                &[Verb::Get],
+                "looked at live before data goes (D10)",
+            ),
+        },
         on(
             Kind::Pod,
             &[Verb::List],

@@ -90,7 +90,7 @@ async fn volume(world: &World, claim: &str) -> anyhow::Result<Value> {
         "/api/v1/persistentvolumes/{}",
         text(&claim, "/spec/volumeName")
     );
-    Ok(world.api.get(&path).await?.expect(200)?)
+    world.api.get(&path).await?.expect(200)
 }
 
 async fn delete(world: &World, claim: &str) -> anyhow::Result<()> {

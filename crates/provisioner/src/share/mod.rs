@@ -90,8 +90,11 @@ pub async fn run_shares(host: &Host, config: ShareConfig) -> Result<(), RuntimeE
 struct ShareWorker {
     patience: Duration,
     /// By server and path: what is mounted in two ways is one place to make directories in.
-    places: Arc<Mutex<BTreeMap<(Box<str>, Box<str>), Arc<Place>>>>,
+    places: Arc<Mutex<BTreeMap<Export, Arc<Place>>>>,
 }
+
+/// A server, and a path that it exports.
+type Export = (Box<str>, Box<str>);
 
 /// An export.
 #[derive(Debug, Default)]

@@ -34,9 +34,9 @@ app.kubernetes.io/component: {{ .component }}
 
 {{- /* What all containers have in common. */ -}}
 {{- define "bitts.container" -}}
-imagePullPolicy: {{ .Values.image.pullPolicy }}
+imagePullPolicy: {{ .root.Values.image.pullPolicy }}
 ports:
-- {name: metrics, containerPort: 9590}
+- {name: metrics, containerPort: {{ .port | default 9590 }}}
 livenessProbe:
   httpGet: {path: /healthz, port: metrics}
 readinessProbe:
