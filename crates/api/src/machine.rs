@@ -274,6 +274,15 @@ pub enum Evidence {
     PodEnded(ObjectKey, Uid),
     /// No StorageClass of this name exists (B9).
     ClassAbsent(ClassName),
+    /// The node of this uid exists and lists this volume neither as attached nor as in use (A35).
+    NodeReleased(NodeName, Uid, Box<str>),
+    /// No node of this name exists.
+    NodeAbsent(NodeName),
+    /// The node of this uid exists, is not ready, does not list this volume as attached, and an
+    /// operator tainted it as out of service (A13.5).
+    NodeOutOfService(NodeName, Uid, Box<str>),
+    /// The node does not exist, or is not ready and does not list this volume as attached.
+    NodeDown(NodeName, Box<str>),
 }
 
 /// A message for the user, shown by `kubectl describe` on the object it is about.
@@ -328,7 +337,17 @@ macro_rules! cached {
         }
     )*};
 }
-cached!(Volume, Claim, StorageClass, AttributesClass, Node, Pod);
+cached!(
+    Volume,
+    Claim,
+    StorageClass,
+    AttributesClass,
+    Node,
+    Pod,
+    Attachment,
+    CsiDriver,
+    CsiNode
+);
 
 /// A namespaced (or not) name, as a key.
 pub type Place = (Option<Namespace>, Name);

@@ -17,6 +17,14 @@ pub const PROVISIONED_BY: &str = "pv.kubernetes.io/provisioned-by";
 pub const MIGRATED_TO: &str = "pv.kubernetes.io/migrated-to";
 /// On a node, with the value `true`: the attach controller attaches disks to it (A2).
 pub const CONTROLLED_ATTACH: &str = "volumes.kubernetes.io/controller-managed-attach-detach";
+/// A node's taint: an operator says that it is shut down and nothing runs there any more (A13.5).
+pub const OUT_OF_SERVICE: &str = "node.kubernetes.io/out-of-service";
+/// The operator says of an attachment: the node is off for good, detach whatever its last word was.
+/// Any value.
+pub const FORCE_DETACH: &str = "bitts.dev/force-detach";
+/// On a StorageClass or a node: after how long a volume is taken from a node that is not ready and
+/// does not let it go, e.g. `6m`, or `never`.
+pub const FORCE_DETACH_AFTER: &str = "bitts.dev/force-detach-after";
 /// The legacy form of `spec.storageClassName`; wins over the field.
 pub const BETA_STORAGE_CLASS: &str = "volume.beta.kubernetes.io/storage-class";
 /// Makes a class the default (value `true`).

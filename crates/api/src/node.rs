@@ -1,5 +1,7 @@
 //! Node: where pods run.
 
+use std::collections::BTreeMap;
+
 use serde::Deserialize;
 
 use crate::wire::or_default;
@@ -15,13 +17,33 @@ pub struct Node {
     pub volumes_in_use: Box<[Box<str>]>,
     /// The disks that the attach controller says are attached, by the same names (A35).
     pub volumes_attached: Box<[Box<str>]>,
+    /// The paths of those of them that have one there.
+    pub device_paths: BTreeMap<Box<str>, Box<str>>,
+    /// Whether its kubelet says that it is well: condition `Ready` is `True`.
+    pub is_ready: bool,
+    /// Whether an operator says that nothing runs there any more (A13.5).
+    pub is_out_of_service: bool,
 }
 
 #[derive(Deserialize)]
 struct Wire {
     metadata: Meta,
     #[serde(default, deserialize_with = "or_default")]
+    spec: Spec,
+    #[serde(default, deserialize_with = "or_default")]
     status: Status,
+}
+
+#[derive(Default, Deserialize)]
+struct Spec {
+    #[serde(default, deserialize_with = "or_default")]
+    taints: Vec<Taint>,
+}
+
+#[derive(Deserialize)]
+struct Taint {
+    #[serde(default, deserialize_with = "or_default")]
+    key: Box<str>,
 }
 
 #[derive(Default, Deserialize)]
@@ -31,21 +53,45 @@ struct Status {
     volumes_in_use: Box<[Box<str>]>,
     #[serde(default, deserialize_with = "or_default")]
     volumes_attached: Vec<Attached>,
+    #[serde(default, deserialize_with = "or_default")]
+    conditions: Vec<Condition>,
 }
 
 #[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
 struct Attached {
     #[serde(default, deserialize_with = "or_default")]
     name: Box<str>,
+    #[serde(default, deserialize_with = "or_default")]
+    device_path: Box<str>,
+}
+
+#[derive(Deserialize)]
+struct Condition {
+    #[serde(default, rename = "type", deserialize_with = "or_default")]
+    kind: Box<str>,
+    #[serde(default, deserialize_with = "or_default")]
+    status: Box<str>,
 }
 
 impl From<Wire> for Node {
     fn from(wire: Wire) -> Self {
-        let attached = wire.status.volumes_attached.into_iter();
+        let Status {
+            volumes_in_use,
+            volumes_attached: attached,
+            conditions,
+        } = wire.status;
+        let with_path = attached.iter().filter(|one| !one.device_path.is_empty());
+        let path = |one: &Attached| (one.name.clone(), one.device_path.clone());
+        let ready = |c: &Condition| *c.kind == *"Ready" && *c.status == *"True";
+        let mut taints = wire.spec.taints.iter();
         Self {
             meta: wire.metadata,
-            volumes_in_use: wire.status.volumes_in_use,
-            volumes_attached: attached.map(|one| one.name).collect(),
+            volumes_in_use,
+            device_paths: with_path.map(path).collect(),
+            volumes_attached: attached.into_iter().map(|one| one.name).collect(),
+            is_ready: conditions.iter().any(ready),
+            is_out_of_service: taints.any(|taint| *taint.key == *names::OUT_OF_SERVICE),
         }
     }
 }
@@ -55,6 +101,19 @@ impl Node {
     #[must_use]
     pub fn is_attached_to(&self) -> bool {
         self.meta.annotations.get(names::CONTROLLED_ATTACH) == Some("true")
+    }
+
+    /// Whether it says neither that this volume is attached nor that it is in use: then its kubelet
+    /// begins no use of it before it is attached anew (A35).
+    #[must_use]
+    pub fn released(&self, volume: &str) -> bool {
+        !self.lists(volume) && self.volumes_in_use.iter().all(|name| **name != *volume)
+    }
+
+    /// Whether its status says that this volume is attached (A35).
+    #[must_use]
+    pub fn lists(&self, volume: &str) -> bool {
+        self.volumes_attached.iter().any(|name| **name == *volume)
     }
 
     /// Whether this node satisfies a volume's node affinity; no affinity fits every node.

@@ -3,6 +3,7 @@
 use std::fmt;
 use std::sync::Arc;
 
+use crate::NodeName;
 use crate::{
     Attachment, AttributesClass, Claim, ClassName, CsiDriver, CsiNode, Meta, Name, Namespace, Node,
     Pod, ResourceVersion, StorageClass, Uid, Volume,
@@ -269,6 +270,16 @@ impl ObjectKey {
             kind: Kind::Attachment,
             namespace: None,
             name: name.into(),
+        }
+    }
+
+    /// The key of a node.
+    #[must_use]
+    pub fn node(name: &NodeName) -> Self {
+        Self {
+            kind: Kind::Node,
+            namespace: None,
+            name: name.as_str().into(),
         }
     }
 

@@ -481,9 +481,16 @@ fn attachments_and_drivers_are_read() {
     let node: Node = read(json!({
         "metadata": {"name": "n", "uid": "u", "resourceVersion": "1",
                      "annotations": {"volumes.kubernetes.io/controller-managed-attach-detach": "true"}},
-        "status": {"volumesAttached": [{"name": "kubernetes.io/csi/d^h", "devicePath": ""}]},
+        "spec": {"taints": [{"key": "node.kubernetes.io/out-of-service", "effect": "NoExecute"}]},
+        "status": {"volumesAttached": [{"name": "kubernetes.io/csi/d^h", "devicePath": ""}],
+                   "volumesInUse": ["kubernetes.io/csi/d^i"],
+                   "conditions": [{"type": "DiskPressure", "status": "False"},
+                                  {"type": "Ready", "status": "True"}]},
     }));
-    assert!(node.is_attached_to());
+    assert!(node.is_attached_to() && node.is_ready && node.is_out_of_service);
+    assert!(node.device_paths.is_empty() && node.lists("kubernetes.io/csi/d^h"));
+    assert!(!node.released("kubernetes.io/csi/d^h") && !node.released("kubernetes.io/csi/d^i"));
+    assert!(node.released("kubernetes.io/csi/d^j"));
     assert_eq!(
         node.volumes_attached,
         ["kubernetes.io/csi/d^h".into()].into()

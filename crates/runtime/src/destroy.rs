@@ -1,7 +1,7 @@
 //! Destructions: their reasons are read again from the API, not a cache, directly before.
 
 use bitts_api::machine::{Destroy, Evidence, Outcome};
-use bitts_api::{Claim, Object, ObjectKey, Pod, Uid, Volume};
+use bitts_api::{Claim, Node, NodeName, Object, ObjectKey, Pod, Uid, Volume};
 
 use crate::api::{Answer, Call, Failure};
 use crate::caller::{Caller, Slot};
@@ -109,6 +109,20 @@ async fn check(slot: &Slot<'_>, evidence: &Evidence) -> Result<Option<Vec<Fact>>
             let found = live(slot, &ObjectKey::storage_class(class)).await?;
             found.map(|class| vec![Fact::Seen(class)])
         }
+        Evidence::NodeReleased(name, uid, volume) => {
+            node_of(slot, name, uid, |node| node.released(volume)).await?
+        }
+        Evidence::NodeOutOfService(name, uid, volume) => {
+            let off = |node: &Node| node.is_out_of_service && !node.is_ready && !node.lists(volume);
+            node_of(slot, name, uid, off).await?
+        }
+        Evidence::NodeAbsent(name) => live(slot, &ObjectKey::node(name))
+            .await?
+            .map(|node| vec![Fact::Seen(node)]),
+        Evidence::NodeDown(name, volume) => live(slot, &ObjectKey::node(name))
+            .await?
+            .filter(|found| matches!(found, Object::Node(n) if n.is_ready || n.lists(volume)))
+            .map(|node| vec![Fact::Seen(node)]),
         Evidence::ClaimUnused(claim) => {
             let users = users::of_claim(slot, claim).await?;
             (!users.is_empty()).then(|| users.into_iter().map(Fact::Seen).collect())
@@ -120,6 +134,21 @@ async fn check(slot: &Slot<'_>, evidence: &Evidence) -> Result<Option<Vec<Fact>>
         Evidence::AttributesClassUnused(class) => users::of_attributes_class(slot, class)
             .await?
             .map(|user| vec![Fact::Seen(user)]),
+    })
+}
+
+/// `None` when the node of this uid is as said; otherwise what was found in its place.
+async fn node_of(
+    slot: &Slot<'_>,
+    name: &NodeName,
+    uid: &Uid,
+    holds: impl Fn(&Node) -> bool,
+) -> Result<Option<Vec<Fact>>, Failure> {
+    let key = ObjectKey::node(name);
+    Ok(match live(slot, &key).await? {
+        None => Some(vec![Fact::Deleted(key, uid.clone())]),
+        Some(Object::Node(node)) if node.meta.uid == *uid && holds(&node) => None,
+        Some(other) => Some(replaced(&key, uid, other)),
     })
 }
 

@@ -312,6 +312,10 @@ impl Store {
                 let found = found(&ObjectKey::storage_class(class));
                 (found.is_none(), found.into_iter().collect())
             }
+            Evidence::NodeReleased(..)
+            | Evidence::NodeAbsent(_)
+            | Evidence::NodeOutOfService(..)
+            | Evidence::NodeDown(..) => (false, Vec::new()), // no attacher lives here
             Evidence::PodEnded(key, uid) => {
                 let found = found(key).filter(|o| o.uid() == uid);
                 (found.is_none(), found.into_iter().collect())

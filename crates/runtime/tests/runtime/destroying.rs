@@ -464,3 +464,48 @@ async fn a_class_that_is_there_spares_what_was_to_be_given_away() {
     assert!(matches!(role.outcome().await, Outcome::Failed(_)));
     assert!(only_reads(&fake));
 }
+
+#[tokio::test(start_paused = true)]
+async fn a13_a_node_is_asked_before_a_volume_is_taken_from_it() {
+    const DISK: &str = "kubernetes.io/csi/d^disk";
+    let name = || bitts_api::NodeName::from("n1");
+    let released = |uid: &str| Evidence::NodeReleased(name(), Uid::from(uid), DISK.into());
+    let off = || Evidence::NodeOutOfService(name(), Uid::from("uid-2"), DISK.into());
+    let down = || Evidence::NodeDown(name(), DISK.into());
+    let absent = || Evidence::NodeAbsent(name());
+    let ready = || json!([{"type": "Ready", "status": "True"}]);
+    let well = || Some(json!({"status": {"conditions": ready()}}));
+    let uses = || Some(json!({"status": {"conditions": ready(), "volumesInUse": [DISK]}}));
+    let lists = || Some(json!({"status": {"volumesAttached": [{"name": DISK}]}}));
+    let tainted = |ready: Value| {
+        let taints = json!([{"key": "node.kubernetes.io/out-of-service"}]);
+        Some(json!({"spec": {"taints": taints}, "status": {"conditions": ready}}))
+    };
+    for (evidence, node, outcome) in [
+        (released("uid-2"), well(), Outcome::Done),
+        (released("earlier"), well(), Outcome::Spared),
+        (released("uid-2"), uses(), Outcome::Spared),
+        (released("uid-2"), lists(), Outcome::Spared),
+        (released("uid-2"), None, Outcome::Spared),
+        (off(), tainted(json!([])), Outcome::Done),
+        (off(), tainted(ready()), Outcome::Spared),
+        (off(), lists(), Outcome::Spared),
+        (off(), None, Outcome::Spared),
+        (down(), tainted(json!([])), Outcome::Done),
+        (down(), None, Outcome::Done),
+        (down(), lists(), Outcome::Spared),
+        (down(), well(), Outcome::Spared),
+        (absent(), None, Outcome::Done),
+        (absent(), well(), Outcome::Spared),
+    ] {
+        let fake = Fake::default();
+        let effects = deletion(&fake, vec![evidence.clone()]);
+        let what = format!("{evidence:?} {node:?}");
+        if let Some(mut node) = node {
+            node["metadata"] = json!({"name": "n1"});
+            fake.put("/api/v1/nodes/n1", node);
+        }
+        let role = Role::doing(&fake, effects);
+        assert_eq!(role.outcome().await, outcome, "{what}");
+    }
+}
