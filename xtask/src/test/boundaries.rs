@@ -9,7 +9,12 @@ use super::Report;
 use crate::workspace::Workspace;
 
 /// The roles; only the binary (and those that test the whole) may know more than none of them.
-const ROLES: [&str; 3] = ["bitts-agent", "bitts-binder", "bitts-provisioner"];
+const ROLES: [&str; 4] = [
+    "bitts-agent",
+    "bitts-attacher",
+    "bitts-binder",
+    "bitts-provisioner",
+];
 const KNOWS_ROLES: [&str; 3] = ["bitts", "bitts-e2e", "bitts-sim"];
 
 /// What a crate may name in its `[dependencies]`, all of it.
@@ -23,7 +28,7 @@ const CLOSED: [(&str, &[&str]); 2] = [
 
 /// What must be nowhere below a crate that is built without default features. A name that ends in
 /// `*` stands for all that begin so.
-const ABSENT: [(&str, &[&str]); 9] = [
+const ABSENT: [(&str, &[&str]); 10] = [
     ("bitts-api", &["kube*", "k8s-openapi", "tokio*", "bitts-*"]),
     (
         "bitts-mount",
@@ -35,6 +40,10 @@ const ABSENT: [(&str, &[&str]); 9] = [
     ),
     (
         "bitts-agent",
+        &["kube*", "k8s-openapi", "tokio*", "hyper*", "bitts-runtime"],
+    ),
+    (
+        "bitts-attacher",
         &["kube*", "k8s-openapi", "tokio*", "hyper*", "bitts-runtime"],
     ),
     (
