@@ -2,12 +2,12 @@
 
 use bitts_api::machine::Cache;
 use bitts_api::{
-    AccessMode, Claim, ClaimPhase, Name, Node, Pod, PodVolume, PodVolumeSource, Volume, VolumeMode,
-    names,
+    AccessMode, Attachment, Claim, ClaimPhase, CsiDriver, CsiVolume, DriverWants, GroupPolicy,
+    Name, Node, Pod, PodVolume, PodVolumeSource, Source, Volume, VolumeMode, names,
 };
 
 use crate::plugins::Plugin;
-use crate::task::{Give, Group, Mount, MountKey, StageKey, Staging};
+use crate::task::{Attached, ForDriver, Give, Group, Mount, MountKey, PodInfo, StageKey, Staging};
 
 /// What the gates look at besides the pod.
 pub struct World<'a> {
@@ -15,6 +15,10 @@ pub struct World<'a> {
     pub claims: &'a Cache<Claim>,
     /// The volumes that pods wait for.
     pub volumes: &'a Cache<Volume>,
+    /// The drivers of those volumes.
+    pub csi_drivers: &'a Cache<CsiDriver>,
+    /// What attaches a volume to the node.
+    pub attachment: &'a dyn Fn(&CsiVolume) -> Option<&'a Attachment>,
     /// The node that the pod runs on.
     pub node: Option<&'a Node>,
     /// Whether another pod of this node has the volume.
@@ -61,6 +65,19 @@ pub enum Refusal {
         "MountVolume.NewMounter initialization failed for volume {0:?} : volume type {1:?} is not supported by this agent"
     )]
     Type(Name, String),
+    /// A volume whose driver is for volumes without a claim only (M20).
+    #[error(
+        "MountVolume.SetUp failed for volume {0:?} : volume mode \"Persistent\" not supported by driver {1} (volumeLifecycleModes of its CSIDriver object)"
+    )]
+    NotPersistent(Name, Box<str>),
+    /// A volume that asks for what this agent does not give its driver.
+    #[error(
+        "MountVolume.SetUp failed for volume {0:?} : it names a {1}, and this agent gives drivers no secrets yet: let a kubelet mount it"
+    )]
+    NeedsSecret(Name, &'static str),
+    /// The volume could not be attached to the node.
+    #[error("AttachVolume.Attach failed for volume {0:?} : {1}")]
+    NotAttached(Name, Box<str>),
     /// Mount options for a type that has none (M16).
     #[error(
         "MountVolume.MountOptionSupport check failed for volume {0:?} : mount options are not supported for this volume type"
@@ -88,7 +105,7 @@ impl Refusal {
     pub(crate) fn is_final(&self) -> bool {
         matches!(
             self,
-            Self::OtherMode(..) | Self::NoDevice(..) | Self::Type(..)
+            Self::OtherMode(..) | Self::NoDevice(..) | Self::Type(..) | Self::NeedsSecret(..)
         )
     }
 }
@@ -156,10 +173,11 @@ pub fn plan(pod: &Pod, volume: &PodVolume, world: &World<'_>) -> Result<Option<M
         let name = found.source.type_name().to_owned();
         Refusal::Type(bound_to.clone(), name)
     })?;
-    if mode == VolumeMode::Block && plugin.stage_directory().is_none() {
+    if mode == VolumeMode::Block && !plugin.volume_type().has_devices() {
         let name = found.source.type_name().to_owned();
         return Err(Refusal::NoDevice(bound_to.clone(), name));
     }
+    let csi = for_driver(pod, found, world)?;
     let mount = Mount {
         key: MountKey {
             pod: pod.meta.uid.clone(),
@@ -171,9 +189,10 @@ pub fn plan(pod: &Pod, volume: &PodVolume, world: &World<'_>) -> Result<Option<M
         options: found.mount_options.clone(),
         read_only: *read_only || found.source.is_read_only(),
         group: None,
-        staging: staging(found, plugin).map(Box::new),
+        staging: staging(found, plugin, csi.as_ref()).map(Box::new),
+        csi: csi.map(Box::new),
     };
-    let group = group(pod, &mount);
+    let group = group(pod, found, &mount, world);
     let mount = Mount { group, ..mount };
     check_node(found, world)?;
     if !mount.options.is_empty() && !plugin.volume_type().has_mount_options() {
@@ -185,11 +204,15 @@ pub fn plan(pod: &Pod, volume: &PodVolume, world: &World<'_>) -> Result<Option<M
 
 /// Only files of a volume that is written have a group of their pod's, and only where the type
 /// lets them (M35, M38).
-fn group(pod: &Pod, mount: &Mount) -> Option<Group> {
+fn group(pod: &Pod, volume: &Volume, mount: &Mount, world: &World<'_>) -> Option<Group> {
     let key = &mount.key;
     let has_files = key.mode == VolumeMode::Filesystem && !mount.read_only;
     let asked = pod.fs_group.filter(|_| has_files)?;
-    key.plugin.volume_type().has_groups().then_some(Group {
+    let managed = match &volume.source {
+        Source::Csi(csi) => is_given(csi, volume, world),
+        _ => key.plugin.volume_type().has_groups(),
+    };
+    managed.then_some(Group {
         gid: asked.gid,
         give: match asked.on_root_mismatch {
             true => Give::OnRootMismatch,
@@ -198,7 +221,7 @@ fn group(pod: &Pod, mount: &Mount) -> Option<Group> {
     })
 }
 
-fn staging(volume: &Volume, plugin: Plugin) -> Option<Staging> {
+fn staging(volume: &Volume, plugin: Plugin, csi: Option<&ForDriver>) -> Option<Staging> {
     plugin.stage_directory()?;
     if volume.volume_mode == VolumeMode::Block {
         return None;
@@ -215,7 +238,99 @@ fn staging(volume: &Volume, plugin: Plugin) -> Option<Staging> {
         options: volume.mount_options.clone(),
         // A pod that only reads says nothing of the next one.
         read_only: volume.source.is_read_only() || volume.access_modes == only_read,
+        csi: csi.map(|told| {
+            Box::new(ForDriver {
+                pod: None,
+                ..told.clone()
+            })
+        }),
     })
+}
+
+/// What a driver asks of those who call it (A1).
+pub(crate) fn wants(drivers: &Cache<CsiDriver>, name: &str) -> DriverWants {
+    let driver = drivers.get(&(None, name.into()));
+    driver.map_or_else(DriverWants::default, |driver| driver.wants)
+}
+
+/// Whether the agent gives the files of such a volume to a group (M37).
+fn is_given(csi: &CsiVolume, volume: &Volume, world: &World<'_>) -> bool {
+    let one_node = [AccessMode::ReadWriteOnce, AccessMode::ReadWriteOncePod];
+    match wants(world.csi_drivers, &csi.driver).group_policy {
+        GroupPolicy::None => false,
+        GroupPolicy::File => true,
+        GroupPolicy::OneNodeWithFsType => {
+            let modes = volume.access_modes;
+            csi.fs_type.is_some() && one_node.into_iter().any(|mode| modes.contains(mode))
+        }
+    }
+}
+
+/// What the driver of a volume is told besides its source.
+fn for_driver(pod: &Pod, volume: &Volume, world: &World<'_>) -> Result<Option<ForDriver>, Refusal> {
+    let Source::Csi(csi) = &volume.source else {
+        return Ok(None);
+    };
+    let name = &volume.meta.name;
+    let wants = wants(world.csi_drivers, &csi.driver);
+    if !wants.persistent {
+        return Err(Refusal::NotPersistent(name.clone(), csi.driver.clone()));
+    }
+    let secrets = [
+        (&csi.stage_secret, "nodeStageSecretRef"),
+        (&csi.publish_secret, "nodePublishSecretRef"),
+    ];
+    if let Some((_, field)) = secrets.into_iter().find(|(secret, _)| secret.is_some()) {
+        return Err(Refusal::NeedsSecret(name.clone(), field));
+    }
+    let attached = match wants.attach {
+        true => attached((world.attachment)(csi)),
+        false => Attached::NotNeeded,
+    };
+    Ok(Some(ForDriver {
+        modes: volume.access_modes,
+        attached,
+        gid: pod.fs_group.map(|group| group.gid),
+        pod: wants.pod_info.then(|| PodInfo {
+            name: pod.meta.name.clone(),
+            namespace: match &pod.meta.namespace {
+                Some(namespace) => namespace.as_str().into(),
+                None => "".into(),
+            },
+            uid: pod.meta.uid.clone(),
+            service_account: pod.service_account.clone(),
+        }),
+    }))
+}
+
+/// What an attachment says (M18).
+fn attached(attachment: Option<&Attachment>) -> Attached {
+    let Some(attachment) = attachment else {
+        return Attached::Waits(None);
+    };
+    if attachment.meta.is_deleting() {
+        let text = format!(
+            "volume attachment {} is being deleted: it is attached anew after that",
+            attachment.meta.name
+        );
+        return Attached::Waits(Some(text.into()));
+    }
+    match (attachment.is_attached, &attachment.attach_error) {
+        (true, _) => Attached::Yes(attachment.context.clone()),
+        (false, Some(error)) => Attached::Waits(Some(error.message.clone())),
+        (false, None) => Attached::Waits(None),
+    }
+}
+
+/// Why a volume that shall be mounted is not attached, where something is wrong.
+pub(crate) fn attaching(mount: &Mount) -> Option<Refusal> {
+    match &mount.csi.as_ref()?.attached {
+        Attached::Waits(Some(why)) => {
+            let volume = mount.key.volume.clone();
+            Some(Refusal::NotAttached(volume, why.clone()))
+        }
+        Attached::Waits(None) | Attached::Yes(_) | Attached::NotNeeded => None,
+    }
 }
 
 fn check_node(volume: &Volume, world: &World<'_>) -> Result<(), Refusal> {

@@ -21,6 +21,7 @@ pub fn grants(mode: Mode) -> Vec<Grant> {
         .map(Grant::to_watch)
         .collect();
     if mode == Mode::Owner {
+        grants.extend([Kind::CsiDriver, Kind::Attachment].map(Grant::to_watch));
         grants.push(Grant::new(
             "",
             Kind::Pod.plural(),

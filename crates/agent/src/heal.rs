@@ -236,6 +236,7 @@ mod tests {
             read_only: false,
             group: None,
             staging: None,
+            csi: None,
         }
     }
 

@@ -107,7 +107,7 @@ mod tests {
     }
 
     const DISK: &str = "kubernetes.io/gce-pd/data";
-    const OTHER: &str = "kubernetes.io/csi/driver^x";
+    const OTHER: &str = "kubernetes.io/azure-disk/x";
 
     #[test]
     fn one_write_at_a_time_and_what_others_wrote_stays() {

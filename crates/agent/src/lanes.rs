@@ -4,9 +4,11 @@
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
 
+use bitts_api::Source;
 use bitts_mount::table::MountTable;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
+use crate::plugins::Plugin;
 use crate::task::{Staging, Task};
 use crate::tree::Tree;
 
@@ -65,8 +67,15 @@ fn lane(task: &Task, tree: &Tree) -> Option<Lane> {
             Some(Lane::Named(target))
         }
         Task::Mount(mount) | Task::Renew(mount) => {
+            if let Source::Csi(volume) = &mount.source {
+                return Some(Lane::Named(volume.driver.to_string()));
+            }
             let server = mount.key.plugin.volume_type().server(&mount.source);
             Some(server.map_or(Lane::Node, |name| Lane::Named(name.to_owned())))
+        }
+        Task::Unmount(key) if key.plugin == Plugin::Csi => {
+            let driver = tree.driver_of(key)?;
+            Some(Lane::Named(driver))
         }
         Task::Unmount(key) => match key.plugin.mounter().server_of() {
             Some(server_of) => {

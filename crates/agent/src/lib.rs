@@ -13,6 +13,9 @@
 //! - A volume on a device is staged before: the device is formatted if it is proven blank, checked,
 //!   mounted once at `<kubelet dir>/plugins/<type>/mounts/<name>` and grown; each pod gets that
 //!   directory. After the last pod it is taken down, unless anything still uses it (M6, M23).
+//! - A volume of a CSI driver is staged and published by the driver on this node, after its
+//!   VolumeAttachment says that it is attached, where the driver wants that (M18 to M21); a file
+//!   beside it says which driver has to be called for the way back.
 //! - A raw block volume is a link at `<kubelet dir>/pods/<uid>/volumeDevices/<type>/<volume>`, which
 //!   leads to the device (M26, M27).
 //! - It is taken down when the API says that the pod is over, all pods having been listed, *and*
@@ -27,7 +30,8 @@
 //! of any pod, and only the API's word would keep a volume mounted.
 //!
 //! Of section 5 of the contract this leaves out: types that are no [`Plugin`] (a claim's volume of
-//! another type is an event on its pod), attaching, subPath (M44), SELinux labels (M46), the loop
+//! another type is an event on its pod), attaching by itself, subPath (M44), raw block volumes,
+//! secrets and tokens for CSI drivers and calling these again (M24, M26), SELinux labels (M46), the loop
 //! device that keeps a raw device (M27), progress of a long fsGroup walk (M36), and the check that a
 //! container really uses a volume (M2: all claims of a pod are mounted). Beside a kubelet it only looks
 //! ([`Mode::BesideKubelet`]); in the wrong mode for its node it does not begin (`kubelet`).
@@ -83,8 +87,8 @@ pub use machine::Agent;
 pub use mode::Mode;
 pub use plugins::Plugin;
 pub use task::{
-    Alarm, Give, Group, How, Leftover, Mount, MountKey, MountStep, OnNode, Report, StageKey,
-    Staging, Task, Warning,
+    Alarm, Attached, ForDriver, Give, Group, How, Leftover, Mount, MountKey, MountStep, OnNode,
+    PodInfo, Report, StageKey, Staging, Task, Warning,
 };
 #[cfg(feature = "run")]
 pub use worker::{AgentConfig, Mounter, NodeWorker, run};

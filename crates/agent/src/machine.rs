@@ -10,8 +10,8 @@ use bitts_api::machine::{
     Watch,
 };
 use bitts_api::{
-    Claim, Kind, Name, Namespace, Node, NodeName, Object, ObjectKey, Pod, PodVolume,
-    PodVolumeSource, Uid, Volume, VolumeMode,
+    Attachment, Claim, CsiDriver, CsiVolume, Kind, Name, Namespace, Node, NodeName, Object,
+    ObjectKey, Pod, PodVolume, PodVolumeSource, Source, Uid, Volume, VolumeMode,
 };
 
 use crate::finish::{Finishing, Next};
@@ -21,6 +21,7 @@ use crate::heal::Wards;
 use crate::in_use::InUse;
 use crate::ledger::{Actual, Job, Ledger};
 use crate::mode::Mode;
+use crate::plugins::attachment;
 use crate::retry::back_off;
 use crate::stages::Stages;
 use crate::task::{Alarm, Give, Mount, MountKey, OnNode, Report, StageKey, Task};
@@ -41,6 +42,8 @@ pub struct Agent {
     claims: Cache<Claim>,
     volumes: Cache<Volume>,
     nodes: Cache<Node>,
+    csi_drivers: Cache<CsiDriver>,
+    attachments: Cache<Attachment>,
     /// Where each pod's object is.
     by_uid: BTreeMap<Uid, Place>,
     /// Which claims and volumes pods wait for; no others are known.
@@ -90,6 +93,8 @@ impl Agent {
             claims: Cache::default(),
             volumes: Cache::default(),
             nodes: Cache::default(),
+            csi_drivers: Cache::default(),
+            attachments: Cache::default(),
             by_uid: BTreeMap::new(),
             following: Following::default(),
             by_turn: BTreeMap::new(),
@@ -154,7 +159,7 @@ impl Agent {
         let Some(node) = self.node().cloned() else {
             return;
         };
-        let names = self.stages.attachable_names();
+        let names = self.stages.attachable_names(&node);
         out.extend(self.in_use.write(&node, &names).map(Effect::Write));
         for pod in std::mem::take(&mut self.empty_to_remove) {
             if self.is_over(&pod) && !self.ledger.has_pod(&pod) {
@@ -206,13 +211,24 @@ impl Agent {
             let world = World {
                 claims: &self.claims,
                 volumes: &self.volumes,
+                csi_drivers: &self.csi_drivers,
+                attachment: &|volume| {
+                    let key = attachment_key(volume, &self.node);
+                    self.attachments
+                        .get(&(None, key.name))
+                        .map(|found| &**found)
+                },
                 node: self.node().map(|node| &**node),
                 used_by_another: &|volume| self.ledger.has_other_pod(volume, uid),
             };
             match gates::plan(pod, volume, &world) {
                 Ok(None) => {}
                 Ok(Some(mount)) => {
-                    self.told.remove(&topic);
+                    // It is wanted all the same: only what the node says it uses is attached.
+                    match gates::attaching(&mount) {
+                        Some(refusal) => self.refuse(pod, topic.clone(), refusal, out),
+                        None => drop(self.told.remove(&topic)),
+                    }
                     self.planned.insert(topic, mount.key.clone());
                     needs.extend(keys);
                     // Volumes of a pod that name the same claim share one mount, which is
@@ -231,10 +247,7 @@ impl Agent {
                             .or_default()
                             .insert(place.clone());
                     }
-                    if self.told.get(&topic) != Some(&refusal) {
-                        out.push(about_pod(pod, "FailedMount", refusal.to_string()));
-                        self.told.insert(topic, refusal);
-                    }
+                    self.refuse(pod, topic, refusal, out);
                 }
             }
         }
@@ -244,6 +257,14 @@ impl Agent {
             record.pod = Some(pod_key(pod));
             record.want(mount);
             self.volumes_to_look_at.insert(key);
+        }
+    }
+
+    /// Tells a pod why its volume is not mounted, unless it was told.
+    fn refuse(&mut self, pod: &Pod, topic: (Uid, Box<str>), refusal: Refusal, out: &mut Effects) {
+        if self.told.get(&topic) != Some(&refusal) {
+            out.push(about_pod(pod, "FailedMount", refusal.to_string()));
+            self.told.insert(topic, refusal);
         }
     }
 
@@ -268,8 +289,19 @@ impl Agent {
             .get(&place)
             .and_then(|claim| claim.volume_name.as_ref())
             .map(volume_key);
+        let volume = bound_to
+            .as_ref()
+            .and_then(|key| self.volumes.get(&(None, key.name.clone())));
         let claim = claim_key(place.0, name);
-        [claim].into_iter().chain(bound_to).collect()
+        let mut keys: Vec<_> = [claim].into_iter().chain(bound_to).collect();
+        if let Some(Source::Csi(csi)) = volume.map(|volume| &volume.source) {
+            let driver = ObjectKey::csi_driver(&*csi.driver);
+            let wants = gates::wants(&self.csi_drivers, &csi.driver);
+            let waits = self.following.knows(&driver) && wants.attach;
+            keys.push(driver);
+            keys.extend(waits.then(|| attachment_key(csi, &self.node)));
+        }
+        keys
     }
 
     /// Asks to be told of these for a pod, and of nothing else.
@@ -280,6 +312,8 @@ impl Agent {
             let place = (key.namespace.clone(), key.name.clone());
             match key.kind {
                 Kind::Claim => self.claims.forget(&place),
+                Kind::CsiDriver => self.csi_drivers.forget(&place),
+                Kind::Attachment => self.attachments.forget(&place),
                 _ => self.volumes.forget(&place),
             }
             out.push(Effect::Unfollow(key));
@@ -342,9 +376,10 @@ impl Agent {
         let is_used = self.ledger.users(key).next().is_some();
         // Nothing is mounted before the node says that it is used (M14).
         let told = |name: &String| node.volumes_in_use.iter().any(|listed| **listed == **name);
-        let names = key.plugin.volume_type().attachable_names(&key.name);
-        if needed.is_some() && !names.iter().all(told) {
-            self.stages.expect(key.clone());
+        if let Some(needed) = &needed
+            && !(needed.attachable_names().iter().all(told) && needed.is_attached(&node))
+        {
+            self.stages.expect(needed);
             return;
         }
         let task = self.stages.start(key, needed.as_ref(), is_used);
@@ -441,7 +476,7 @@ impl Agent {
             }
             Report::NeedsDevice(mount) => {
                 if let Some(staging) = mount.staging {
-                    self.stages.expect(staging.key);
+                    self.stages.expect(&staging);
                 }
                 if let Some(record) = self.ledger.get(&mount.key) {
                     record.running = None;
@@ -641,6 +676,14 @@ impl Agent {
                 drop(self.volumes.find(&place, Some(volume)));
             }
             (Kind::Volume, _) => drop(self.volumes.find(&place, None)),
+            (Kind::CsiDriver, Some(Object::CsiDriver(driver))) => {
+                drop(self.csi_drivers.find(&place, Some(driver)));
+            }
+            (Kind::CsiDriver, _) => drop(self.csi_drivers.find(&place, None)),
+            (Kind::Attachment, Some(Object::Attachment(attachment))) => {
+                drop(self.attachments.find(&place, Some(attachment)));
+            }
+            (Kind::Attachment, _) => drop(self.attachments.find(&place, None)),
             _ => {}
         }
         self.look_at_pods_of(key);
@@ -671,6 +714,18 @@ impl Agent {
                     self.look_at_pods_of(&key);
                 }
             }
+            Object::CsiDriver(driver) => {
+                let key = ObjectKey::csi_driver(driver.meta.name.clone());
+                if self.following.knows(&key) && !self.csi_drivers.see(driver).is_empty() {
+                    self.look_at_pods_of(&key);
+                }
+            }
+            Object::Attachment(attachment) => {
+                let key = ObjectKey::attachment(attachment.meta.name.clone());
+                if self.following.knows(&key) && !self.attachments.see(attachment).is_empty() {
+                    self.look_at_pods_of(&key);
+                }
+            }
             Object::Node(node) if node.meta.name == *self.node.as_str() => {
                 let changes = self.nodes.see(node);
                 changes
@@ -697,6 +752,16 @@ impl Agent {
             }
             Kind::Volume if self.following.knows(&key) => {
                 if self.volumes.remove(&place, uid).is_some() {
+                    self.look_at_pods_of(&key);
+                }
+            }
+            Kind::CsiDriver if self.following.knows(&key) => {
+                if self.csi_drivers.remove(&place, uid).is_some() {
+                    self.look_at_pods_of(&key);
+                }
+            }
+            Kind::Attachment if self.following.knows(&key) => {
+                if self.attachments.remove(&place, uid).is_some() {
                     self.look_at_pods_of(&key);
                 }
             }
@@ -743,8 +808,11 @@ impl Agent {
             self.volumes_to_look_at.extend(self.ledger.keys().cloned());
             self.stages_to_look_at.extend(self.stages.keys().cloned());
         }
-        let in_use = |node: &Arc<Node>| node.volumes_in_use.clone();
-        if old.as_ref().map(in_use) != new.as_ref().map(in_use) {
+        let disks = |node: &Arc<Node>| {
+            let listed = node.is_attached_to().then(|| node.volumes_attached.clone());
+            (node.volumes_in_use.clone(), listed)
+        };
+        if old.as_ref().map(disks) != new.as_ref().map(disks) {
             self.stages_to_look_at.extend(self.stages.keys().cloned());
         }
         // A node's status changes all the time.
@@ -832,6 +900,10 @@ fn volume_key(name: &Name) -> ObjectKey {
         namespace: None,
         name: name.clone(),
     }
+}
+
+fn attachment_key(volume: &CsiVolume, node: &NodeName) -> ObjectKey {
+    ObjectKey::attachment(attachment(&volume.driver, &volume.handle, node))
 }
 
 fn about_pod(pod: &Pod, reason: &'static str, message: String) -> Effect<Task, Alarm> {

@@ -2,13 +2,16 @@
 //!
 //! A new one is a file with a [`VolumeType`] and a line in each list here.
 
+mod csi;
 mod gce_persistent_disk;
 mod host_path;
 mod iscsi;
 mod local;
 mod nfs;
 
-use bitts_api::{Name, Source};
+use std::path::PathBuf;
+
+use bitts_api::{Name, NodeName, Source};
 #[cfg(feature = "run")]
 pub(crate) use node::Mounter;
 
@@ -25,16 +28,19 @@ pub enum Plugin {
     Iscsi,
     /// Paths of whichever node the pod runs on (M42).
     HostPath,
+    /// Volumes of CSI drivers on the node (M19, M20).
+    Csi,
 }
 
 impl Plugin {
     /// All of them.
-    pub const ALL: [Self; 5] = [
+    pub const ALL: [Self; 6] = [
         Self::Local,
         Self::Nfs,
         Self::GcePersistentDisk,
         Self::Iscsi,
         Self::HostPath,
+        Self::Csi,
     ];
 
     /// The plugin that mounts this.
@@ -46,7 +52,8 @@ impl Plugin {
             Source::GcePersistentDisk { .. } => Some(Self::GcePersistentDisk),
             Source::Iscsi { .. } => Some(Self::Iscsi),
             Source::HostPath { .. } => Some(Self::HostPath),
-            Source::Csi(_) | Source::Other(_) => None,
+            Source::Csi(_) => Some(Self::Csi),
+            Source::Other(_) => None,
         }
     }
 
@@ -57,6 +64,7 @@ impl Plugin {
             Self::GcePersistentDisk => &gce_persistent_disk::GcePersistentDisk,
             Self::Iscsi => &iscsi::Iscsi,
             Self::HostPath => &host_path::HostPath,
+            Self::Csi => &csi::Csi,
         }
     }
 
@@ -68,6 +76,7 @@ impl Plugin {
             Self::GcePersistentDisk => &gce_persistent_disk::GcePersistentDisk,
             Self::Iscsi => &iscsi::Iscsi,
             Self::HostPath => &host_path::HostPath,
+            Self::Csi => &csi::Csi,
         }
     }
 
@@ -85,6 +94,12 @@ impl Plugin {
     }
 }
 
+/// The name of the VolumeAttachment of a CSI volume on a node (A23).
+pub(crate) fn attachment(driver: &str, handle: &str, node: &NodeName) -> Name {
+    let name = format!("csi-{}", csi::sha256(&[handle, driver, node.as_str()]));
+    name.as_str().into()
+}
+
 /// What there is to know of a type of volume before anything is done for one.
 pub(crate) trait VolumeType {
     /// See [`Plugin::directory`].
@@ -98,6 +113,21 @@ pub(crate) trait VolumeType {
     /// The name that the device of a volume has in there: the same for all volumes that are on it.
     fn stage_name(&self, _source: &Source, volume: &Name) -> Name {
         volume.clone()
+    }
+
+    /// Where the device of this name is mounted, below the kubelet's directory.
+    fn stage_target(&self, name: &Name) -> Option<PathBuf> {
+        Some(PathBuf::from(self.stage_directory()?).join(name.as_str()))
+    }
+
+    /// The directory in the pod's for the volume that the mount is at, where it is not that one itself.
+    fn inner(&self) -> Option<&'static str> {
+        None
+    }
+
+    /// Whether a pod may have the device itself.
+    fn has_devices(&self) -> bool {
+        self.stage_directory().is_some()
     }
 
     /// The server that a mount of this source waits for; none where the node is enough.
@@ -118,6 +148,11 @@ pub(crate) trait VolumeType {
     /// The names that a disk may have there, by the name that it is staged under.
     fn attachable_names(&self, _stage: &Name) -> Vec<String> {
         Vec::new()
+    }
+
+    /// Whether the attach controller is waited for (A35).
+    fn waits_for_attach(&self) -> bool {
+        false
     }
 
     /// Whether mount options mean anything for this type (M16).
@@ -141,9 +176,12 @@ mod node {
     use bitts_api::Source;
     use bitts_mount::device::Device;
     use bitts_mount::dir::{Component, Dir};
+    use bitts_mount::table::MountTable;
 
-    use crate::task::{How, Mount, MountStep, OnNode, Staging};
-    use crate::tree::{Ended, Tree, Trouble, Watcher};
+    use super::Plugin;
+    use crate::scan::Staged;
+    use crate::task::{How, Mount, MountKey, MountStep, OnNode, StageKey, Staging};
+    use crate::tree::{Down, Ended, Tree, Trouble, Watcher};
 
     /// What is done on the node for a type of volume. Each is idempotent, and is asked at every
     /// [`Step`](crate::tree::Step) whether it shall go on.
@@ -163,6 +201,37 @@ mod node {
             Ok(OnNode::Nothing)
         }
 
+        /// Takes down what [`Mounter::stage`] made. Returns whether it was mounted.
+        fn unstage(
+            &self,
+            tree: &Tree,
+            key: &StageKey,
+            watcher: Watcher<'_>,
+        ) -> Result<bool, Trouble> {
+            tree.unstage_device(key, watcher)
+        }
+
+        /// The devices that are in the stage directory.
+        fn staged(
+            &self,
+            plugin: Plugin,
+            all: &Dir,
+            table: &MountTable,
+        ) -> Result<Vec<Staged>, Trouble> {
+            Staged::each_child(plugin, all, table)
+        }
+
+        /// The device of a volume whose directory was found in a pod's.
+        fn stage_of(
+            &self,
+            parent: &Dir,
+            volume: &Component,
+            staged: &[Staged],
+            table: &MountTable,
+        ) -> Result<Option<StageKey>, Trouble> {
+            Staged::below(parent, volume, staged, table)
+        }
+
         /// Has the volume in the pod's directory.
         fn set_up(&self, tree: &Tree, mount: &Mount, watcher: Watcher<'_>) -> Result<How, Failure>;
 
@@ -179,6 +248,21 @@ mod node {
             _watcher: Watcher<'_>,
         ) -> Result<How, Failure> {
             Err((MountStep::SetUp, not_of_this_type(&mount.source)))
+        }
+
+        /// Whether it sees to the files of the pod's group itself (M37).
+        fn gives_group(&self, _tree: &Tree, _mount: &Mount) -> Result<bool, Trouble> {
+            Ok(false)
+        }
+
+        /// Takes the volume from the pod's directory, unless something still uses it.
+        fn take_down(
+            &self,
+            tree: &Tree,
+            key: &MountKey,
+            watcher: Watcher<'_>,
+        ) -> Result<Down, Trouble> {
+            tree.unmount(key, watcher)
         }
 
         /// Whether anything is mounted for a pod at all.

@@ -144,7 +144,13 @@ impl Tree {
         let above = ["pods", &pod, "volumes", mount.key.plugin.directory()];
         let above = self.directory(&above)?;
         let name = name(mount.key.volume.as_str())?;
-        let Some(dir) = above.map(|above| above.child(&name)).transpose()?.flatten() else {
+        let dir = above.map(|above| above.child(&name)).transpose()?.flatten();
+        let inner = mount.key.plugin.volume_type().inner();
+        let dir = match (dir, inner) {
+            (Some(dir), Some(inner)) => descend(dir, &[inner])?,
+            (dir, _) => dir,
+        };
+        let Some(dir) = dir else {
             return Ok(None); // taken away meanwhile
         };
         if group::is_given(&dir, gid)? && give != Give::Always {

@@ -11,9 +11,49 @@ use crate::task::{Leftover, MountKey, Report, StageKey};
 use crate::tree::{Tree, Trouble, name};
 
 /// A device's directory, and what is mounted there.
-struct Staged {
-    key: StageKey,
-    device: Option<Device>,
+pub(crate) struct Staged {
+    pub(crate) key: StageKey,
+    pub(crate) device: Option<Device>,
+}
+
+impl Staged {
+    /// Each directory in the stage directory of a type.
+    pub(crate) fn each_child(
+        plugin: Plugin,
+        all: &Dir,
+        table: &MountTable,
+    ) -> Result<Vec<Self>, Trouble> {
+        let mut found = Vec::new();
+        for name in all.children()? {
+            let dir = all.child(&name)?;
+            let device = dir.map(|dir| mounted_at(&dir, table)).transpose()?;
+            found.push(Self {
+                key: StageKey {
+                    plugin,
+                    name: name.as_str().into(),
+                },
+                device: device.flatten(),
+            });
+        }
+        Ok(found)
+    }
+
+    /// The device that is mounted in a pod's directory.
+    pub(crate) fn below(
+        parent: &Dir,
+        volume: &Component,
+        staged: &[Self],
+        table: &MountTable,
+    ) -> Result<Option<StageKey>, Trouble> {
+        let Some(dir) = parent.child(volume)? else {
+            return Ok(None);
+        };
+        let Some(device) = mounted_at(&dir, table)? else {
+            return Ok(None);
+        };
+        let on_it = staged.iter().find(|staged| staged.device == Some(device));
+        Ok(on_it.map(|staged| staged.key.clone()))
+    }
 }
 
 impl Tree {
@@ -59,19 +99,7 @@ fn staged(kubelet: &Dir, table: &MountTable) -> Result<Vec<Staged>, Trouble> {
         let Some(all) = descend(kubelet.open_again()?, &parts)? else {
             continue;
         };
-        for name in all.children()? {
-            found.push(Staged {
-                key: StageKey {
-                    plugin,
-                    name: name.as_str().into(),
-                },
-                device: all
-                    .child(&name)?
-                    .map(|dir| mounted_at(&dir, table))
-                    .transpose()?
-                    .flatten(),
-            });
-        }
+        found.extend(plugin.mounter().staged(plugin, &all, table)?);
     }
     Ok(found)
 }
@@ -129,6 +157,10 @@ fn of_pod(
                 only_ours = false;
                 continue;
             };
+            if mode == VolumeMode::Block && !plugin.volume_type().has_devices() {
+                only_ours = false;
+                continue;
+            }
             let volumes = match mode {
                 VolumeMode::Filesystem => of_type.children()?,
                 VolumeMode::Block => of_type.names()?,
@@ -166,18 +198,11 @@ fn stage_of(
     if plugin.stage_directory().is_none() {
         return Ok(None);
     }
-    let Some(dir) = parent.child(volume)? else {
-        return Ok(None);
-    };
-    let Some(device) = mounted_at(&dir, table)? else {
-        return Ok(None);
-    };
-    let on_it = staged.iter().find(|staged| staged.device == Some(device));
-    Ok(on_it.map(|staged| staged.key.clone()))
+    plugin.mounter().stage_of(parent, volume, staged, table)
 }
 
 /// The device of what is mounted at a directory; none where nothing is.
-fn mounted_at(dir: &Dir, table: &MountTable) -> Result<Option<Device>, Trouble> {
+pub(crate) fn mounted_at(dir: &Dir, table: &MountTable) -> Result<Option<Device>, Trouble> {
     let identity = dir.identity()?;
     let mounted = table
         .get(identity.mount)

@@ -178,7 +178,7 @@ fn ensure_not_elsewhere(staged: &Dir) -> Result<(), Trouble> {
     }
 }
 
-fn refuse(holders: &[Holder]) -> Result<(), Trouble> {
+pub(crate) fn refuse(holders: &[Holder]) -> Result<(), Trouble> {
     match holders {
         [] => Ok(()),
         [first, ..] => Err(Trouble::Other(format!("{first}. End what uses it"))),

@@ -4,6 +4,8 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
+use bitts_api::Node;
+
 use crate::retry::Retry;
 use crate::task::{OnNode, StageKey, Staging, Task};
 
@@ -30,6 +32,8 @@ struct Record {
     actual: Actual,
     running: Option<Job>,
     retry: Retry<Job>,
+    /// Whether it is attached by the attach controller; none where only a scan knows of it.
+    attaches: Option<bool>,
 }
 
 /// All devices that the node has or shall have.
@@ -43,8 +47,9 @@ impl Stages {
     }
 
     /// A volume turned out to be on it.
-    pub(crate) fn expect(&mut self, key: StageKey) {
-        self.0.entry(key).or_default();
+    pub(crate) fn expect(&mut self, staging: &Staging) {
+        let record = self.0.entry(staging.key.clone()).or_default();
+        record.attaches = Some(!staging.attachable_names().is_empty());
     }
 
     /// Whether a mount has to wait for it. What may be a directory does only once it turned out to be
@@ -66,9 +71,7 @@ impl Stages {
         needed: Option<&Staging>,
         is_used: bool,
     ) -> Option<Task> {
-        if needed.is_some() {
-            self.0.entry(key.clone()).or_default();
-        }
+        needed.into_iter().for_each(|staging| self.expect(staging));
         let record = self.0.get_mut(key)?;
         if record.running.is_some() {
             return None;
@@ -142,12 +145,20 @@ impl Stages {
         }
     }
 
-    /// What must stay attached, as nodes call it (M15): all that is mounted, may be, or is to be.
-    pub(crate) fn attachable_names(&self) -> BTreeSet<String> {
-        let names = self
-            .keys()
-            .map(|key| key.plugin.volume_type().attachable_names(&key.name));
-        names.flatten().collect()
+    /// What must stay attached, as nodes call it (M15): all that is mounted, may be, or is to be. Of
+    /// what only a scan knows of, the node says whether it is attached at all (M31).
+    pub(crate) fn attachable_names(&self, node: &Node) -> BTreeSet<String> {
+        let mut all = BTreeSet::new();
+        for (key, record) in &self.0 {
+            let names = key.plugin.volume_type().attachable_names(&key.name);
+            let waits = key.plugin.volume_type().waits_for_attach();
+            let counts = |name: &String| match record.attaches {
+                Some(attaches) => attaches,
+                None => !waits || !node.released(name),
+            };
+            all.extend(names.into_iter().filter(counts));
+        }
+        all
     }
 
     /// All of them.

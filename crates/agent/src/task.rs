@@ -1,9 +1,10 @@
 //! What the agent's machine asks of its worker, and what it is told.
 
+use std::collections::BTreeMap;
 use std::fmt;
 use std::path::PathBuf;
 
-use bitts_api::{Name, ObjectKey, Source, Uid, VolumeMode};
+use bitts_api::{AccessModes, Name, Node, ObjectKey, Source, Uid, VolumeMode};
 
 use crate::heal::Ailment;
 use crate::plugins::Plugin;
@@ -33,7 +34,11 @@ impl MountKey {
             mode,
         } = self;
         let kind = in_pod(*mode);
-        format!("pods/{pod}/{kind}/{}/{volume}", plugin.directory()).into()
+        let target = format!("pods/{pod}/{kind}/{}/{volume}", plugin.directory());
+        match plugin.volume_type().inner() {
+            Some(inner) => PathBuf::from(target).join(inner),
+            None => target.into(),
+        }
     }
 }
 
@@ -60,6 +65,45 @@ pub struct Mount {
     pub group: Option<Group>,
     /// The device that must be mounted before, where the volume is on one.
     pub staging: Option<Box<Staging>>,
+    /// What a CSI driver is told besides.
+    pub csi: Option<Box<ForDriver>>,
+}
+
+/// What a CSI driver is told of a volume besides its source (M19, M20).
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ForDriver {
+    /// How the volume may be used.
+    pub modes: AccessModes,
+    /// Whether it is attached to the node.
+    pub attached: Attached,
+    /// The group of the pod, which a driver that can give files to it is told (M37).
+    pub gid: Option<u32>,
+    /// For which pod it is, where the driver wants to know.
+    pub pod: Option<PodInfo>,
+}
+
+/// Whether a volume of a CSI driver is attached to the node.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Attached {
+    /// Its driver attaches nothing.
+    NotNeeded,
+    /// Not yet, and why not, where something is wrong.
+    Waits(Option<Box<str>>),
+    /// It is, and this is what the driver noted then.
+    Yes(BTreeMap<Box<str>, Box<str>>),
+}
+
+/// What some CSI drivers are told of a pod.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PodInfo {
+    /// Its name.
+    pub name: Name,
+    /// Its namespace.
+    pub namespace: Box<str>,
+    /// Its uid.
+    pub uid: Uid,
+    /// Its service account.
+    pub service_account: Box<str>,
 }
 
 /// The group of a volume's files (M35).
@@ -96,8 +140,7 @@ impl StageKey {
     /// Where it is mounted, below the kubelet's directory; nowhere for types that stage nothing.
     #[must_use]
     pub fn target(&self) -> Option<PathBuf> {
-        let directory = self.plugin.stage_directory()?;
-        Some(PathBuf::from(directory).join(self.name.as_str()))
+        self.plugin.volume_type().stage_target(&self.name)
     }
 }
 
@@ -123,6 +166,34 @@ pub struct Staging {
     pub options: Box<[Box<str>]>,
     /// Whether nothing is ever written to the device: then it is neither formatted nor checked.
     pub read_only: bool,
+    /// What a CSI driver is told besides.
+    pub csi: Option<Box<ForDriver>>,
+}
+
+impl Staging {
+    /// What nodes call it as long as it has to stay attached; nothing for what is not attached.
+    pub(crate) fn attachable_names(&self) -> Vec<String> {
+        match &self.csi {
+            Some(csi) if csi.attached == Attached::NotNeeded => Vec::new(),
+            _ => self
+                .key
+                .plugin
+                .volume_type()
+                .attachable_names(&self.key.name),
+        }
+    }
+
+    /// Whether it may be used on this node (A35, M18): the attach controller says so, and the driver.
+    pub(crate) fn is_attached(&self, node: &Node) -> bool {
+        if let Some(csi) = &self.csi
+            && matches!(csi.attached, Attached::Waits(_))
+        {
+            return false;
+        }
+        let names = self.attachable_names();
+        let waits = self.key.plugin.volume_type().waits_for_attach() && node.is_attached_to();
+        !waits || names.is_empty() || names.iter().any(|name| node.lists(name))
+    }
 }
 
 /// Work for the worker. Each is idempotent: doing it again after it was cut off anywhere is right.

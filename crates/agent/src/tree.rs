@@ -8,6 +8,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use bitts_api::VolumeMode;
+use bitts_csi::CsiError;
 use bitts_mount::SystemError;
 use bitts_mount::census::Census;
 use bitts_mount::device::DeviceError;
@@ -70,6 +71,8 @@ pub(crate) enum Trouble {
     Nfs(#[from] NfsError),
     #[error(transparent)]
     Device(#[from] DeviceError),
+    #[error(transparent)]
+    Csi(#[from] CsiError),
     /// The volume is on a device that is not staged.
     #[error("its device is not mounted")]
     NotStaged,
@@ -114,7 +117,7 @@ impl Tree {
                     },
                 }
             }
-            Task::Unstage(key) => match self.unstage_device(&key, watcher) {
+            Task::Unstage(key) => match key.plugin.mounter().unstage(self, &key, watcher) {
                 Ok(was_mounted) => Report::Unstaged { key, was_mounted },
                 Err(trouble) => Report::UnstageFailed {
                     key,
@@ -197,7 +200,13 @@ impl Tree {
         match mount.key.mode {
             VolumeMode::Filesystem => {
                 let how = mounter.set_up(self, mount, watcher)?;
-                Ok((how, self.give(mount).map_err(set_up)?))
+                let gives = |_| mounter.gives_group(self, mount);
+                let given = mount.group.map_or(Ok(true), gives).map_err(set_up)?;
+                let warning = match given {
+                    true => None,
+                    false => self.give(mount).map_err(set_up)?,
+                };
+                Ok((how, warning))
             }
             VolumeMode::Block => {
                 let device = mounter.device(self, &mount.source)?;
@@ -209,7 +218,7 @@ impl Tree {
 
     fn take_down(&self, key: &MountKey, watcher: Watcher<'_>) -> Result<Down, Trouble> {
         let down = match key.mode {
-            VolumeMode::Filesystem => self.unmount(key, watcher)?,
+            VolumeMode::Filesystem => key.plugin.mounter().take_down(self, key, watcher)?,
             VolumeMode::Block => self.unmap(key, watcher)?,
         };
         if let Down::Gone { .. } = &down {
@@ -218,7 +227,7 @@ impl Tree {
         Ok(down)
     }
 
-    fn unmount(&self, key: &MountKey, watcher: Watcher<'_>) -> Result<Down, Trouble> {
+    pub(crate) fn unmount(&self, key: &MountKey, watcher: Watcher<'_>) -> Result<Down, Trouble> {
         let (pod, volume) = (name(&key.pod.to_string())?, name(key.volume.as_str())?);
         let mut was_mounted = false;
         // Who uses the mount is asked anew before force, for which the answer must still be nobody.

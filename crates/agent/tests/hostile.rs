@@ -69,6 +69,7 @@ fn mount(pod: &str, volume: &str, path: &str) -> Mount {
         read_only: false,
         group: None,
         staging: None,
+        csi: None,
     }
 }
 

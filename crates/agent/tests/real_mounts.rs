@@ -337,7 +337,7 @@ fn what_is_not_ours_stays() {
     world.agent(None);
     let volumes = pods.join("pod/volumes");
     fs::create_dir_all(volumes.join("kubernetes.io~glusterfs/share")).unwrap();
-    fs::create_dir_all(pods.join("other/volumes/kubernetes.io~csi/v/mount")).unwrap();
+    fs::create_dir_all(pods.join("other/volumes/kubernetes.io~azure-disk/v")).unwrap();
     fs::create_dir_all(pods.join("other/plugins")).unwrap();
     fs::create_dir_all(pods.join("empty/volumes/kubernetes.io~local-volume")).unwrap();
     symlink("/data", pods.join("link")).unwrap();
@@ -347,7 +347,7 @@ fn what_is_not_ours_stays() {
     assert!(!volumes.join("kubernetes.io~local-volume").exists());
     assert!(volumes.join("kubernetes.io~glusterfs/share").exists());
     assert!(
-        pods.join("other/volumes/kubernetes.io~csi/v/mount")
+        pods.join("other/volumes/kubernetes.io~azure-disk/v")
             .exists()
     );
     assert!(pods.join("other/plugins").exists());
@@ -407,6 +407,7 @@ fn on_the_host(temp: &Path) -> (Tree, Mount) {
         read_only: false,
         group: None,
         staging: None,
+        csi: None,
     };
     (
         Tree {
@@ -550,6 +551,7 @@ fn mount_for(pod: &str) -> Mount {
         read_only: false,
         group: None,
         staging: None,
+        csi: None,
     }
 }
 

@@ -27,6 +27,8 @@ pub struct Pod {
     pub claim_templates: Box<[ClaimTemplate]>,
     /// The group that shall own the files of its volumes.
     pub fs_group: Option<FsGroup>,
+    /// Whom it is to the API; some CSI drivers are told (M20).
+    pub service_account: Box<str>,
 }
 
 /// The group of the files of a pod's volumes (M35).
@@ -144,6 +146,8 @@ struct Spec {
     volumes: Vec<WireVolume>,
     #[serde(default, deserialize_with = "or_default")]
     security_context: SecurityContext,
+    #[serde(default, deserialize_with = "or_default")]
+    service_account_name: Box<str>,
 }
 
 #[derive(Default, Deserialize)]
@@ -295,6 +299,7 @@ impl From<Wire> for Pod {
         }
         Self {
             fs_group: spec.security_context.fs_group(),
+            service_account: spec.service_account_name,
             node: spec
                 .node_name
                 .filter(|n| !n.is_empty())

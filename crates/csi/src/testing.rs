@@ -1,6 +1,6 @@
 //! A driver in this process: it records what it is asked, and fails as it is told to.
 //!
-//! What it stages and publishes is only remembered: nothing is mounted. As the interface wants it, a
+//! What it stages and publishes is only remembered, unless it is told how to do it. As the interface wants it, a
 //! call that was done before is done again without effect.
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -49,6 +49,25 @@ struct State {
     calls: Vec<String>,
     staged: BTreeSet<(String, String)>,
     published: BTreeSet<(String, String)>,
+    acts: Acts,
+}
+
+/// How it does what it is called for, by the call's name and the path that it is about.
+#[derive(Clone)]
+struct Acts(Arc<Act>);
+
+type Act = dyn Fn(&str, &str) + Send + Sync;
+
+impl Default for Acts {
+    fn default() -> Self {
+        Self(Arc::new(|_, _| {}))
+    }
+}
+
+impl std::fmt::Debug for Acts {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Acts")
+    }
 }
 
 impl FakeDriver {
@@ -88,6 +107,12 @@ impl FakeDriver {
             stop: Some(stop),
             thread: Some(thread),
         })
+    }
+
+    /// Has it do this for each call that takes effect: the call's name, and the path that it is
+    /// about (where a volume is published rather than where it is staged).
+    pub fn acts(&self, act: impl Fn(&str, &str) + Send + Sync + 'static) {
+        self.state.with(|state| state.acts = Acts(Arc::new(act)));
     }
 
     /// What the next call of this name comes to; several are taken in turn.
@@ -130,6 +155,11 @@ impl Shared {
         look(&mut self.0.lock().unwrap_or_else(PoisonError::into_inner))
     }
 
+    fn act(&self, call: &str, about: &[&str]) {
+        let Acts(act) = self.with(|state| state.acts.clone());
+        act(call, about.last().copied().unwrap_or_default());
+    }
+
     /// Records a call, and does it unless it is to fail.
     async fn perform(
         &self,
@@ -146,10 +176,14 @@ impl Shared {
             Some(Fate::Refuses(code)) => return Err(Status::new(code, "told to refuse")),
             Some(Fate::Hangs) => std::future::pending().await,
             Some(Fate::DoesAndFails(code)) => {
+                self.act(call, about);
                 self.with(effect);
                 return Err(Status::new(code, "told to fail"));
             }
-            None => self.with(effect),
+            None => {
+                self.act(call, about);
+                self.with(effect);
+            }
         }
         Ok(())
     }

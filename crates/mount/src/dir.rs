@@ -251,7 +251,7 @@ impl Dir {
         }
     }
 
-    fn unlink(&self, name: &Component) -> Result<Removal, SystemError> {
+    pub(crate) fn unlink(&self, name: &Component) -> Result<Removal, SystemError> {
         match rustix::fs::unlinkat(&self.fd, name.as_str(), AtFlags::empty()) {
             Ok(()) => Ok(Removal::Removed),
             Err(Errno::NOENT) => Ok(Removal::Absent),
@@ -260,7 +260,7 @@ impl Dir {
         }
     }
 
-    fn kind(&self) -> Result<FileType, SystemError> {
+    pub(crate) fn kind(&self) -> Result<FileType, SystemError> {
         let stat = rustix::fs::fstat(&self.fd).map_err(|e| self.failed("looking at", e))?;
         Ok(FileType::from_raw_mode(stat.st_mode))
     }
@@ -361,7 +361,12 @@ impl Dir {
         SystemError::new(format!("{verb} {}", self.path.display()), error)
     }
 
-    fn failed_at(&self, verb: &str, name: &Component, error: impl Into<io::Error>) -> SystemError {
+    pub(crate) fn failed_at(
+        &self,
+        verb: &str,
+        name: &Component,
+        error: impl Into<io::Error>,
+    ) -> SystemError {
         let path = self.path.join(name.as_str());
         SystemError::new(format!("{verb} {}", path.display()), error)
     }

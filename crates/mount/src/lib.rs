@@ -39,6 +39,7 @@ mod detached;
 pub mod device;
 pub mod dir;
 mod error;
+mod file;
 pub mod group;
 pub mod holders;
 mod namespace;

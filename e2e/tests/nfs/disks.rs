@@ -279,6 +279,7 @@ fn mount(path: &Path, mode: VolumeMode) -> Mount {
         source: source.clone(),
         options: [].into(),
         read_only: false,
+        csi: None,
     };
     let has_stage = mode == VolumeMode::Filesystem;
     Mount {
@@ -293,6 +294,7 @@ fn mount(path: &Path, mode: VolumeMode) -> Mount {
         read_only: false,
         group: None,
         staging: has_stage.then(|| Box::new(staging)),
+        csi: None,
     }
 }
 

@@ -27,6 +27,10 @@ impl VolumeType for GcePersistentDisk {
         }
     }
 
+    fn waits_for_attach(&self) -> bool {
+        true
+    }
+
     fn attachable_prefix(&self) -> Option<&'static str> {
         Some(PREFIX)
     }

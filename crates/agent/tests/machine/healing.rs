@@ -35,6 +35,7 @@ fn nfs_mount(pod: &str) -> Mount {
             read_only: false,
         },
         staging: None,
+        csi: None,
         ..mount(pod)
     }
 }

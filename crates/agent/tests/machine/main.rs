@@ -5,6 +5,7 @@
 )]
 
 mod beside;
+mod csi;
 mod devices;
 mod ending;
 mod healing;

@@ -90,6 +90,14 @@ pub(crate) fn deleting(value: Value, at: u32) -> Value {
     version(with(value, deletion), at)
 }
 
+/// Kinds of which the agent is told one by one.
+fn is_followed(kind: Kind) -> bool {
+    matches!(
+        kind,
+        Kind::Claim | Kind::Volume | Kind::CsiDriver | Kind::Attachment
+    )
+}
+
 /// A machine that is fed, with what it answers, beside an API that tells it of what it follows.
 pub(crate) struct Run {
     pub(crate) agent: Agent,
@@ -156,7 +164,7 @@ impl Run {
             .into_iter()
             .map(|value| object(kind, value))
             .collect();
-        if !matches!(kind, Kind::Claim | Kind::Volume) {
+        if !is_followed(kind) {
             return self.feed(Input::Listed(kind, objects));
         }
         self.objects.retain(|key, _| key.kind != kind);
@@ -179,7 +187,7 @@ impl Run {
 
     pub(crate) fn see(&mut self, kind: Kind, value: Value) -> Effects {
         let object = object(kind, value);
-        if matches!(kind, Kind::Claim | Kind::Volume) {
+        if is_followed(kind) {
             self.objects.insert(object.key(), object.clone());
             if !self.followed.contains(&object.key()) {
                 return Vec::new();
@@ -189,7 +197,7 @@ impl Run {
     }
 
     pub(crate) fn gone(&mut self, key: ObjectKey, uid: &str) -> Effects {
-        if matches!(key.kind, Kind::Claim | Kind::Volume) {
+        if is_followed(key.kind) {
             self.objects.remove(&key);
             if !self.followed.contains(&key) {
                 return Vec::new();
@@ -262,6 +270,7 @@ pub(crate) fn staging() -> Staging {
         source: local("/data/pv"),
         options: [].into(),
         read_only: false,
+        csi: None,
     }
 }
 
@@ -273,6 +282,7 @@ pub(crate) fn mount(pod: &str) -> Mount {
         read_only: false,
         group: None,
         staging: Some(Box::new(staging())),
+        csi: None,
     }
 }
 
