@@ -3,8 +3,10 @@
 mod bench;
 mod chart;
 mod contract;
+mod e2e;
 mod files;
 mod fuzz;
+mod image;
 mod metrics;
 mod release;
 mod rust_text;
@@ -43,6 +45,10 @@ enum Command {
     Release(release::Args),
     /// Look for input that breaks what must always hold: mount tables, paths and links.
     Fuzz(fuzz::Args),
+    /// Bring up a real cluster, install bitts on it, test it there and take it down.
+    E2e(e2e::Args),
+    /// Write the container image of the cluster's roles as an archive.
+    Image(image::Args),
 }
 
 fn main() -> Result<ExitCode> {
@@ -56,5 +62,7 @@ fn main() -> Result<ExitCode> {
         Command::Bench(args) => bench::run(args),
         Command::Release(args) => release::run(&workspace, &args).map(|()| ExitCode::SUCCESS),
         Command::Fuzz(args) => fuzz::run(&workspace, args).map(|()| ExitCode::SUCCESS),
+        Command::E2e(args) => e2e::run(&workspace, args).map(|()| ExitCode::SUCCESS),
+        Command::Image(args) => image::run(&args).map(|()| ExitCode::SUCCESS),
     }
 }

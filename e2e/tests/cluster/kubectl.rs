@@ -1,0 +1,257 @@
+//! The cluster as a user has it: kubectl, and time to wait.
+
+use std::io::Write as _;
+use std::path::PathBuf;
+use std::process::{Command, Stdio};
+use std::thread::sleep;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context as _, Result, bail, ensure};
+use serde_json::{Value, json};
+
+/// How long anything may take. A busy machine is slow; what is this late is wrong.
+const PATIENCE: Duration = Duration::from_secs(90);
+
+/// A cluster on which bitts is installed.
+#[derive(Clone)]
+pub(crate) struct Cluster {
+    kubectl: PathBuf,
+    pub(crate) nfs_server: String,
+    pub(crate) pod_image: String,
+    roles: Vec<String>,
+}
+
+impl Cluster {
+    /// What `cargo xtask e2e` says in variables.
+    pub(crate) fn from_environment() -> Result<Self> {
+        let variable = |name: &str| {
+            std::env::var(name).with_context(|| format!("{name} is not set: `cargo xtask e2e`"))
+        };
+        variable("KUBECONFIG")?;
+        let folder = std::env::var_os("KUBEBUILDER_ASSETS").map(PathBuf::from);
+        let kubectl = folder.map(|folder| folder.join("kubectl"));
+        let kubectl = kubectl.filter(|program| program.exists());
+        let roles = variable("BITTS_E2E_ROLES")?;
+        Ok(Self {
+            kubectl: kubectl.unwrap_or_else(|| "kubectl".into()),
+            nfs_server: variable("BITTS_E2E_NFS_SERVER")?,
+            pod_image: variable("BITTS_E2E_POD_IMAGE")?,
+            roles: roles.split(',').map(str::to_owned).collect(),
+        })
+    }
+
+    /// Whether the role is installed.
+    pub(crate) fn has(&self, role: Option<&str>) -> bool {
+        role.is_none_or(|role| self.roles.iter().any(|installed| installed == role))
+    }
+
+    /// What kubectl prints, or its error.
+    pub(crate) fn kubectl(&self, arguments: &[&str]) -> Result<String> {
+        self.kubectl_with(arguments, "")
+    }
+
+    fn kubectl_with(&self, arguments: &[&str], input: &str) -> Result<String> {
+        let mut child = Command::new(&self.kubectl)
+            .args(arguments)
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .context("cannot start kubectl")?;
+        let mut stdin = child.stdin.take().context("kubectl has no input")?;
+        stdin.write_all(input.as_bytes())?;
+        drop(stdin);
+        let output = child.wait_with_output()?;
+        let errors = String::from_utf8_lossy(&output.stderr);
+        let arguments = arguments.join(" ");
+        ensure!(output.status.success(), "kubectl {arguments}: {errors}");
+        Ok(String::from_utf8(output.stdout)?)
+    }
+
+    pub(crate) fn apply(&self, namespace: &str, object: &Value) -> Result<()> {
+        let apply = ["-n", namespace, "apply", "-f", "-"];
+        self.kubectl_with(&apply, &object.to_string())?;
+        Ok(())
+    }
+
+    /// An object, or null where there is none.
+    pub(crate) fn get(&self, namespace: &str, kind: &str, name: &str) -> Result<Value> {
+        let get = [
+            "-n",
+            namespace,
+            "get",
+            kind,
+            name,
+            "--ignore-not-found",
+            "-o",
+            "json",
+        ];
+        let text = self.kubectl(&get)?;
+        if text.is_empty() {
+            return Ok(Value::Null);
+        }
+        Ok(serde_json::from_str(&text)?)
+    }
+
+    /// Waits until an object is as it should be.
+    pub(crate) fn until(
+        &self,
+        namespace: &str,
+        kind: &str,
+        name: &str,
+        what: &str,
+        is: impl Fn(&Value) -> bool,
+    ) -> Result<Value> {
+        let start = Instant::now();
+        loop {
+            let object = self.get(namespace, kind, name)?;
+            if is(&object) {
+                return Ok(object);
+            }
+            if start.elapsed() > PATIENCE {
+                let events = self.kubectl(&["-n", namespace, "get", "events"])?;
+                bail!(
+                    "{kind} {name} is not {what} after {PATIENCE:?}: its status is {}\n{events}",
+                    object["status"]
+                );
+            }
+            sleep(Duration::from_millis(200));
+        }
+    }
+
+    pub(crate) fn until_phase(
+        &self,
+        namespace: &str,
+        kind: &str,
+        name: &str,
+        phase: &str,
+    ) -> Result<Value> {
+        let is = |object: &Value| object["status"]["phase"] == phase;
+        self.until(namespace, kind, name, phase, is)
+    }
+
+    pub(crate) fn until_gone(&self, namespace: &str, kind: &str, name: &str) -> Result<()> {
+        self.until(namespace, kind, name, "gone", Value::is_null)?;
+        Ok(())
+    }
+
+    /// Deletes objects that may not be there, and waits until they are gone.
+    pub(crate) fn delete(&self, namespace: &str, kind: &str, name: &str) -> Result<()> {
+        let delete = ["-n", namespace, "delete", kind, name, "--ignore-not-found"];
+        self.kubectl(&[&delete[..], &["--wait=false", "--grace-period=1"]].concat())?;
+        self.until_gone(namespace, kind, name)
+    }
+
+    /// The table that `kubectl get` prints: for each row, its cells by column.
+    pub(crate) fn table(&self, namespace: &str, kind: &str, name: &str) -> Result<Vec<Value>> {
+        Ok(rows(&self.kubectl(&["-n", namespace, "get", kind, name])?))
+    }
+
+    /// Runs a shell script in a container of a pod.
+    pub(crate) fn sh(&self, namespace: &str, pod: &str, script: &str) -> Result<String> {
+        self.kubectl(&["-n", namespace, "exec", pod, "--", "sh", "-euc", script])
+    }
+
+    /// The nodes that take pods, in the order of their names.
+    pub(crate) fn workers(&self) -> Result<Vec<String>> {
+        let nodes = self.kubectl(&["get", "nodes", "-o", "json"])?;
+        let nodes: Value = serde_json::from_str(&nodes)?;
+        let takes = |node: &&Value| node["spec"]["taints"].as_array().is_none_or(Vec::is_empty);
+        let nodes = nodes["items"].as_array().into_iter().flatten();
+        let names = nodes.filter(takes).map(|node| &node["metadata"]["name"]);
+        let names = names.map(|name| name.as_str().unwrap_or_default().to_owned());
+        Ok(names.collect())
+    }
+
+    /// Runs a shell script on a node, with its root directory as /node.
+    pub(crate) fn on_node(&self, node: &str, script: &str) -> Result<()> {
+        let name = "on-node";
+        self.delete("default", "pod", name)?;
+        let mut pod = self.pod(name, script, &[]);
+        pod["spec"]["nodeName"] = json!(node);
+        pod["spec"]["volumes"] = json!([{"name": "node", "hostPath": {"path": "/"}}]);
+        pod["spec"]["containers"][0]["volumeMounts"] =
+            json!([{"name": "node", "mountPath": "/node"}]);
+        self.apply("default", &pod)?;
+        self.until_phase("default", "pod", name, "Succeeded")?;
+        self.delete("default", "pod", name)
+    }
+
+    /// A pod that runs a shell script and has claims under /CLAIM.
+    pub(crate) fn pod(&self, name: &str, script: &str, claims: &[&str]) -> Value {
+        let volume =
+            |claim: &&str| json!({"name": claim, "persistentVolumeClaim": {"claimName": claim}});
+        let mount = |claim: &&str| json!({"name": claim, "mountPath": format!("/{claim}")});
+        json!({"apiVersion": "v1", "kind": "Pod", "metadata": {"name": name}, "spec": {
+            "restartPolicy": "Never", "terminationGracePeriodSeconds": 1,
+            "containers": [{"name": "main", "image": self.pod_image,
+                "command": ["sh", "-euc", script],
+                "volumeMounts": claims.iter().map(mount).collect::<Vec<_>>()}],
+            "volumes": claims.iter().map(volume).collect::<Vec<_>>()}})
+    }
+}
+
+/// A namespace that goes with its test, also where the test fails.
+pub(crate) struct Namespace<'a> {
+    cluster: &'a Cluster,
+    pub(crate) name: String,
+}
+
+impl<'a> Namespace<'a> {
+    pub(crate) fn new(cluster: &'a Cluster, test: &str) -> Result<Self> {
+        let name = format!("e2e-{test}");
+        // What a run that was killed left.
+        cluster.delete("default", "namespace", &name)?;
+        cluster.kubectl(&["create", "namespace", &name])?;
+        let account = "serviceaccount";
+        cluster.until(&name, account, "default", "there", |found| !found.is_null())?;
+        Ok(Self { cluster, name })
+    }
+}
+
+impl Drop for Namespace<'_> {
+    fn drop(&mut self) {
+        let delete = ["delete", "namespace", &self.name, "--wait=false"];
+        if let Err(error) = self.cluster.kubectl(&delete) {
+            let _ = writeln!(std::io::stderr(), "{error:#}");
+        }
+    }
+}
+
+/// A manifest of examples/.
+pub(crate) fn example(path: &str) -> Result<Value> {
+    let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/../examples");
+    let file = format!("{folder}/{path}");
+    let text = std::fs::read_to_string(&file).with_context(|| format!("cannot read {file}"))?;
+    Ok(serde_yaml_ng::from_str(&text)?)
+}
+
+/// Cells lie below the beginnings of their columns' names, which may hold spaces.
+fn rows(table: &str) -> Vec<Value> {
+    let mut lines = table.lines();
+    let header = lines.next().unwrap_or_default();
+    let mut columns = Vec::new();
+    let mut rest = header;
+    while !rest.is_empty() {
+        let end = rest.find("   ").map_or(rest.len(), |end| end);
+        let next = rest[end..]
+            .find(|c| c != ' ')
+            .map_or(rest.len(), |gap| end + gap);
+        let start = header.len() - rest.len();
+        columns.push((&rest[..end], start, start + next));
+        rest = &rest[next..];
+    }
+    let row = |line: &str| {
+        let cell = |&(name, start, end): &(&str, usize, usize)| {
+            let end = if end == header.len() {
+                line.len()
+            } else {
+                end.min(line.len())
+            };
+            let text = line.get(start..end).unwrap_or_default().trim();
+            (name.to_owned(), json!(text))
+        };
+        Value::Object(columns.iter().map(cell).collect())
+    };
+    lines.map(row).collect()
+}

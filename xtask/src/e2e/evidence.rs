@@ -1,0 +1,54 @@
+//! What is kept of a failure: the nodes' logs, events, and the state of everything about volumes.
+
+use std::path::{Path, PathBuf};
+use std::time::SystemTime;
+
+use anyhow::Result;
+use xshell::Shell;
+
+use super::install::Role;
+use super::kind::Kind;
+use super::{FOLDER, kubectl};
+
+const OBJECTS: &str = "persistentvolumes,persistentvolumeclaims,storageclasses,pods,nodes,\
+    volumeattachments,csidrivers,csinodes,csistoragecapacities,leases,daemonsets,deployments";
+
+/// Collects what can be had into a folder of its own.
+pub(crate) fn collect(sh: &Shell, kind: &Kind) -> Result<PathBuf> {
+    let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH)?;
+    let folder = Path::new(FOLDER).join(format!("failed-{}", now.as_secs()));
+    sh.create_dir(&folder)?;
+    let asked = [
+        ("objects.yaml", vec!["get", OBJECTS, "-A", "-o", "yaml"]),
+        ("objects.txt", vec!["get", OBJECTS, "-A", "-o", "wide"]),
+        (
+            "events.txt",
+            vec!["get", "events", "-A", "--sort-by=.lastTimestamp"],
+        ),
+    ];
+    for (file, arguments) in asked {
+        // One that fails leaves its error instead, and the others.
+        let text = kubectl(sh, &kind.kubeconfig, &arguments);
+        let text = text.unwrap_or_else(|error| format!("{error:#}"));
+        sh.write_file(folder.join(file), text)?;
+    }
+    for namespace in Role::ALL.map(|role| role.workload().0) {
+        let label = "app.kubernetes.io/name=bitts";
+        let logs = [
+            "-n",
+            namespace,
+            "logs",
+            "-l",
+            label,
+            "--prefix",
+            "--tail=-1",
+        ];
+        let text = kubectl(sh, &kind.kubeconfig, &logs);
+        let text = text.unwrap_or_else(|error| format!("{error:#}"));
+        sh.write_file(folder.join(format!("{namespace}.log")), text)?;
+    }
+    if let Err(error) = kind.logs(sh, &folder) {
+        sh.write_file(folder.join("nodes.error"), format!("{error:#}"))?;
+    }
+    Ok(folder)
+}
