@@ -98,8 +98,7 @@ pub(crate) fn run(_: &Workspace, mut args: Args) -> Result<()> {
         done = forward(&args, &sh, &kind, &roles, &mut progress);
         if interrupted.clear() {
             done = Err(anyhow::anyhow!("interrupted"));
-        } else if let Err(error) = &done {
-            eprintln!("\nfailed: {error:#}\n");
+        } else if done.is_err() {
             let folder = evidence::collect(&sh, &kind);
             match folder {
                 Ok(folder) => eprintln!("logs, events and objects are in {}", folder.display()),

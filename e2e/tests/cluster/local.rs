@@ -5,8 +5,8 @@ use serde_json::{Value, json};
 
 use crate::kubectl::{Cluster, Namespace};
 
-/// The class of deploy/provisioner.yaml.
-pub(crate) const CLASS: &str = "local";
+/// The class that comes with the manifests of deploy/.
+pub(crate) const CLASS: &str = "bitts-local";
 
 pub(crate) fn claim(name: &str, class: &str) -> Value {
     json!({"apiVersion": "v1", "kind": "PersistentVolumeClaim", "metadata": {"name": name},

@@ -7,12 +7,18 @@ use std::process::{Command, Stdio};
 
 use anyhow::{Context as _, Result, ensure};
 use clap::ValueEnum;
+use serde::Deserialize as _;
+use serde_json::{Value, json};
 use xshell::Shell;
 
 use super::kind::Kind;
 use super::progress::Progress;
 use super::{FOLDER, kubectl, kubectl_program, stock};
 use crate::image;
+
+/// What is applied beside the stock controllers, and instead of them.
+const BESIDE: &str = "deploy/beside-stock.yaml";
+const REPLACE: &str = "deploy/replace-stock.yaml";
 
 /// What can be installed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
@@ -31,17 +37,18 @@ impl Role {
         }
     }
 
-    fn manifest(self) -> &'static str {
+    /// How its objects are labelled.
+    fn components(self) -> &'static [&'static str] {
         match self {
-            Self::Binder => "deploy/binder.yaml",
-            Self::Provisioner => "deploy/provisioner.yaml",
+            Self::Binder => &["binder", "controllers"],
+            Self::Provisioner => &["provisioner"],
         }
     }
 
     /// Its namespace, and what runs there.
     pub(super) fn workload(self) -> (&'static str, &'static str) {
         match self {
-            Self::Binder => ("bitts-system", "deployment/bitts-binder"),
+            Self::Binder => ("bitts-system", "deployment/bitts-controllers"),
             Self::Provisioner => ("bitts-nodes", "daemonset/bitts-provisioner"),
         }
     }
@@ -93,14 +100,14 @@ pub(crate) fn install(
         stock::set(sh, kind, &binary, roles, replace_stock)
     })?;
     progress.during("install: the manifests", || {
-        for role in Role::ALL {
-            if roles.contains(&role) {
-                apply(kind, &manifest(role, &name)?)?;
-            } else {
-                let gone = ["delete", "--ignore-not-found", "-f", role.manifest()];
-                kubectl(sh, &kind.kubeconfig, &gone)?;
-            }
-        }
+        let chosen = |object: &Value| belongs(object, roles);
+        let gone = objects(REPLACE, &name)?
+            .into_iter()
+            .filter(|object| !chosen(object));
+        give(kind, &["delete", "--ignore-not-found"], gone)?;
+        let file = if replace_stock { REPLACE } else { BESIDE };
+        let applied = objects(file, &name)?.into_iter().filter(chosen);
+        give(kind, &["apply"], applied)?;
         for role in roles {
             let (namespace, workload) = role.workload();
             let ready = [
@@ -117,47 +124,91 @@ pub(crate) fn install(
     })
 }
 
-/// What deploy/ holds, with this image.
-fn manifest(role: Role, image: &str) -> Result<String> {
-    let file = role.manifest();
+/// What a manifest of deploy/ holds, with this image.
+fn objects(file: &str, image: &str) -> Result<Vec<Value>> {
     let text = fs::read_to_string(file).with_context(|| format!("cannot read {file}"))?;
-    let mut named = 0;
-    let lines = text
-        .lines()
-        .map(|line| match line.split_once("image: bitts:") {
-            Some((before, _)) => {
-                named += 1;
-                format!("{before}image: {image}\n")
+    let mut objects = Vec::new();
+    for document in serde_yaml_ng::Deserializer::from_str(&text) {
+        let mut object = Value::deserialize(document).with_context(|| file.to_owned())?;
+        let containers = object.pointer_mut("/spec/template/spec/containers");
+        let containers = containers.and_then(Value::as_array_mut);
+        for container in containers.into_iter().flatten() {
+            let named = container["image"].as_str().unwrap_or_default();
+            if named.starts_with("bitts:") {
+                container["image"] = json!(image);
             }
-            None => format!("{line}\n"),
-        });
-    let text = lines.collect();
-    ensure!(named > 0, "{file} names no image of bitts");
-    Ok(text)
+        }
+        objects.push(object);
+    }
+    Ok(objects)
 }
 
-fn apply(kind: &Kind, manifest: &str) -> Result<()> {
+/// Whether an object is there for one of these roles, or for any.
+fn belongs(object: &Value, roles: &[Role]) -> bool {
+    let component = object["metadata"]["labels"]["app.kubernetes.io/component"].as_str();
+    let mut ours = roles.iter().flat_map(|role| role.components());
+    component.is_none_or(|component| ours.any(|name| *name == component))
+}
+
+/// Gives objects to kubectl.
+fn give(kind: &Kind, command: &[&str], objects: impl Iterator<Item = Value>) -> Result<()> {
+    let items: Vec<Value> = objects.collect();
+    if items.is_empty() {
+        return Ok(());
+    }
+    let list = json!({"apiVersion": "v1", "kind": "List", "items": items});
     let mut child = Command::new(kubectl_program())
         .arg("--kubeconfig")
         .arg(&kind.kubeconfig)
-        .args(["apply", "-f", "-"])
+        .args(command)
+        .args(["-f", "-"])
         .stdin(Stdio::piped())
         .stdout(Stdio::piped())
         .stderr(Stdio::piped())
         .spawn()
         .context("cannot start kubectl")?;
     let mut stdin = child.stdin.take().context("kubectl has no input")?;
-    stdin.write_all(manifest.as_bytes())?;
+    stdin.write_all(list.to_string().as_bytes())?;
     drop(stdin);
     let output = child.wait_with_output()?;
     let said = String::from_utf8_lossy(&output.stderr);
-    ensure!(output.status.success(), "kubectl apply: {said}");
+    ensure!(output.status.success(), "kubectl {command:?}: {said}");
     Ok(())
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_is_applied_belongs_to_the_roles_and_names_the_image() {
+        let root = concat!(
+            env!("CARGO_MANIFEST_DIR"),
+            "/../",
+            "deploy/replace-stock.yaml"
+        );
+        let objects = objects(root, "bitts:test").unwrap();
+        let kinds = |roles: &[Role]| -> Vec<String> {
+            let ours = objects.iter().filter(|object| belongs(object, roles));
+            ours.map(|object| object["kind"].as_str().unwrap().to_owned())
+                .collect()
+        };
+        assert!(kinds(&[Role::Binder]).contains(&"Deployment".to_owned()));
+        assert!(!kinds(&[Role::Binder]).contains(&"DaemonSet".to_owned()));
+        assert!(kinds(&[]).iter().all(|kind| {
+            ["Namespace", "NetworkPolicy", "StorageClass"].contains(&kind.as_str())
+        }));
+        let named = objects.iter().filter(|object| {
+            let image = object.pointer("/spec/template/spec/containers/0/image");
+            image.is_some_and(|image| image == "bitts:test")
+        });
+        assert_eq!(named.count(), 2);
+        assert!(
+            objects
+                .iter()
+                .all(|object| object["kind"] != "Namespace" || object.pointer("/spec").is_none())
+        );
+    }
 
     #[test]
     fn the_binder_comes_with_the_stock_controllers_off_only() {
