@@ -196,13 +196,14 @@ mod tests {
         assert!(kinds(&[Role::Binder]).contains(&"Deployment".to_owned()));
         assert!(!kinds(&[Role::Binder]).contains(&"DaemonSet".to_owned()));
         assert!(kinds(&[]).iter().all(|kind| {
-            ["Namespace", "NetworkPolicy", "StorageClass"].contains(&kind.as_str())
+            let any = ["Namespace", "NetworkPolicy", "StorageClass"];
+            any.contains(&kind.as_str()) || kind.starts_with("ValidatingAdmissionPolicy")
         }));
         let named = objects.iter().filter(|object| {
             let image = object.pointer("/spec/template/spec/containers/0/image");
             image.is_some_and(|image| image == "bitts:test")
         });
-        assert_eq!(named.count(), 2);
+        assert_eq!(named.count(), 3);
         assert!(
             objects
                 .iter()
