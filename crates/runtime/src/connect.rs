@@ -9,6 +9,8 @@ use http::header::USER_AGENT;
 use kube::config::{InferConfigError, KubeConfigOptions, Kubeconfig, KubeconfigError};
 use kube::{Client, Config};
 
+use crate::connection;
+
 const CONNECT: Duration = Duration::from_secs(5);
 const PROBE: Duration = Duration::from_secs(10);
 /// How the API server's log and metrics know this program.
@@ -86,7 +88,7 @@ pub async fn connect(kubeconfig: Option<&Path>) -> Result<Client, ConnectError> 
     config.connect_timeout = Some(CONNECT);
     config.headers.push((USER_AGENT, NAME));
     let server = config.cluster_url.to_string();
-    let client = Client::try_from(config).map_err(|source| ConnectError::Setup {
+    let client = connection::client(config).map_err(|source| ConnectError::Setup {
         server: server.clone(),
         source: Box::new(source),
     })?;

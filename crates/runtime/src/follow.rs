@@ -2,26 +2,29 @@
 //!
 //! A follow is a read, and only where it lasts a watch: an agent whose volumes are all mounted
 //! follows nothing, one that starts a pod reads each object once. So the number of watches, which
-//! cost the server and this process a connection each, does not grow with what is in use; and there
-//! is a most of them, beyond which objects are read now and then.
+//! cost the server something each, does not grow with what is in use; and there is a most of them,
+//! beyond which objects are read now and then. A task runs only for what is read or watched at the
+//! time: a thousand follows that wait are a thousand lines in a table.
 //!
 //! [`Effect::Follow`]: bitts_api::machine::Effect::Follow
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::future::poll_fn;
 use std::sync::Arc;
 use std::time::Duration;
 
 use bitts_api::ObjectKey;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
 use tokio::task::{AbortHandle, JoinSet};
-use tokio::time::sleep;
+use tokio_util::time::DelayQueue;
+use tokio_util::time::delay_queue;
 
 use crate::Host;
 use crate::resync::jittered;
-use crate::watch::{News, follow};
+use crate::watch::{News, follow, read};
 
-/// Reads at once: a connection each.
-const READS: usize = 16;
+/// Reads at once.
+const READS: usize = 64;
 /// Watches at once.
 const WATCHES: usize = 64;
 /// A follow that ends sooner than this needs no watch.
@@ -29,35 +32,23 @@ const LINGER: Duration = Duration::from_secs(1);
 /// How often an object is read that gets no watch.
 const READ_AGAIN: Duration = Duration::from_secs(30);
 
-/// An object that is followed.
-#[derive(Clone)]
+/// An object that is read or watched.
 pub(crate) struct Followed {
     pub(crate) key: ObjectKey,
     /// One that no other follow of the role has.
     pub(crate) number: u64,
-    limits: Limits,
-}
-
-#[derive(Clone)]
-struct Limits {
     reads: Arc<Semaphore>,
-    watches: Arc<Semaphore>,
+    /// What it was given to begin with.
+    turn: Option<OwnedSemaphorePermit>,
 }
 
 impl Followed {
     /// Waits until it may be read.
-    pub(crate) async fn turn_to_read(&self) -> Option<OwnedSemaphorePermit> {
-        self.limits.reads.clone().acquire_owned().await.ok()
-    }
-
-    /// Waits until a watch is worth its cost. Without leave, it is to be read again instead.
-    pub(crate) async fn leave_to_watch(&self) -> Option<OwnedSemaphorePermit> {
-        sleep(LINGER).await;
-        let leave = self.limits.watches.clone().try_acquire_owned().ok();
-        if leave.is_none() {
-            sleep(jittered(READ_AGAIN)).await;
+    pub(crate) async fn turn_to_read(&mut self) -> Option<OwnedSemaphorePermit> {
+        match self.turn.take() {
+            Some(turn) => Some(turn),
+            None => self.reads.clone().acquire_owned().await.ok(),
         }
-        leave
     }
 }
 
@@ -66,11 +57,33 @@ pub(crate) struct Follows {
     host: Host,
     role: &'static str,
     tell: mpsc::Sender<News>,
-    limits: Limits,
-    under_way: BTreeMap<ObjectKey, (u64, AbortHandle)>,
+    reads: Arc<Semaphore>,
+    watches: usize,
+    under_way: BTreeMap<ObjectKey, Follow>,
     numbers: BTreeSet<u64>,
     next: u64,
-    tasks: JoinSet<()>,
+    /// Those that are to be read, in this order; some may have ended meanwhile.
+    waiting: VecDeque<(ObjectKey, u64)>,
+    later: DelayQueue<ObjectKey>,
+    tasks: JoinSet<(ObjectKey, u64, Option<String>)>,
+}
+
+struct Follow {
+    number: u64,
+    stage: Stage,
+}
+
+enum Stage {
+    /// It is to be read.
+    Waiting,
+    /// It is read.
+    Reading(AbortHandle),
+    /// It was read, at this place in the history.
+    Lingering(String, delay_queue::Key),
+    /// It is watched.
+    Watching(AbortHandle),
+    /// There are watches enough: it is read again some time.
+    Resting(delay_queue::Key),
 }
 
 impl Follows {
@@ -79,13 +92,13 @@ impl Follows {
             host,
             role,
             tell,
-            limits: Limits {
-                reads: Arc::new(Semaphore::new(READS)),
-                watches: Arc::new(Semaphore::new(WATCHES)),
-            },
+            reads: Arc::new(Semaphore::new(READS)),
+            watches: 0,
             under_way: BTreeMap::new(),
             numbers: BTreeSet::new(),
             next: 0,
+            waiting: VecDeque::new(),
+            later: DelayQueue::new(),
             tasks: JoinSet::new(),
         }
     }
@@ -99,22 +112,30 @@ impl Follows {
         self.host
             .health()
             .expect_watch(self.role, key.kind.plural());
-        let followed = Followed {
-            key: key.clone(),
-            number,
-            limits: self.limits.clone(),
-        };
-        let task = follow(self.host.clone(), self.role, followed, self.tell.clone());
-        let handle = self.tasks.spawn(task);
-        self.under_way.insert(key, (number, handle));
         self.numbers.insert(number);
+        let stage = Stage::Waiting;
+        self.under_way.insert(key.clone(), Follow { number, stage });
+        self.waiting.push_back((key, number));
+        if let Ok(turn) = self.reads.clone().try_acquire_owned() {
+            self.read_next(turn);
+        }
     }
 
     pub(crate) fn end(&mut self, key: &ObjectKey) {
-        let Some((number, task)) = self.under_way.remove(key) else {
+        let Some(Follow { number, stage }) = self.under_way.remove(key) else {
             return;
         };
-        task.abort();
+        match stage {
+            Stage::Waiting => {}
+            Stage::Reading(task) => task.abort(),
+            Stage::Watching(task) => {
+                task.abort();
+                self.watches -= 1;
+            }
+            Stage::Lingering(_, alarm) | Stage::Resting(alarm) => {
+                self.later.try_remove(&alarm);
+            }
+        }
         self.numbers.remove(&number);
         if !self.under_way.keys().any(|other| other.kind == key.kind) {
             self.host
@@ -128,14 +149,88 @@ impl Follows {
         of.is_some_and(|number| !self.numbers.contains(&number))
     }
 
-    /// Waits until one of them panicked, for ever if need be.
+    /// Goes on with all of them until one panicked, for ever if need be.
     pub(crate) async fn panicked(&mut self) {
         loop {
-            match self.tasks.join_next().await {
-                Some(Err(error)) if error.is_panic() => return,
-                Some(_) => {}
-                None => std::future::pending().await,
+            let reads = self.reads.clone();
+            tokio::select! {
+                Some(ended) = self.tasks.join_next() => match ended {
+                    Ok((key, number, version)) => self.was_read(&key, number, version),
+                    Err(error) if error.is_panic() => return,
+                    Err(_) => {}
+                },
+                Ok(turn) = reads.acquire_owned(), if !self.waiting.is_empty() => {
+                    self.read_next(turn);
+                }
+                Some(due) = poll_fn(|cx| self.later.poll_expired(cx)), if !self.later.is_empty() => {
+                    self.due(due.into_inner());
+                }
+                else => std::future::pending().await,
             }
+        }
+    }
+
+    /// Reads the next that is still followed.
+    fn read_next(&mut self, turn: OwnedSemaphorePermit) {
+        while let Some((key, number)) = self.waiting.pop_front() {
+            let Some(one) = self.under_way.get_mut(&key) else {
+                continue;
+            };
+            if one.number != number {
+                continue;
+            }
+            let followed = Followed {
+                key: key.clone(),
+                number,
+                reads: self.reads.clone(),
+                turn: Some(turn),
+            };
+            let read = read(self.host.clone(), self.role, followed, self.tell.clone());
+            let task = async move { (key, number, read.await) };
+            one.stage = Stage::Reading(self.tasks.spawn(task));
+            return;
+        }
+    }
+
+    fn was_read(&mut self, key: &ObjectKey, number: u64, version: Option<String>) {
+        let one = self.under_way.get_mut(key);
+        if let Some(one) = one.filter(|one| one.number == number)
+            && let Some(version) = version
+        {
+            let alarm = self.later.insert(key.clone(), LINGER);
+            one.stage = Stage::Lingering(version, alarm);
+        }
+    }
+
+    /// What lasts gets a watch, or is read again.
+    fn due(&mut self, key: ObjectKey) {
+        let Some(one) = self.under_way.get_mut(&key) else {
+            return;
+        };
+        let number = one.number;
+        match std::mem::replace(&mut one.stage, Stage::Waiting) {
+            Stage::Lingering(version, _) if self.watches < WATCHES => {
+                let followed = Followed {
+                    key: key.clone(),
+                    number,
+                    reads: self.reads.clone(),
+                    turn: None,
+                };
+                let (host, tell) = (self.host.clone(), self.tell.clone());
+                let watch = follow(host, self.role, followed, version, tell);
+                let task = async move {
+                    watch.await;
+                    (key, number, None)
+                };
+                one.stage = Stage::Watching(self.tasks.spawn(task));
+                self.watches += 1;
+            }
+            Stage::Lingering(..) => {
+                let alarm = self.later.insert(key, jittered(READ_AGAIN));
+                one.stage = Stage::Resting(alarm);
+            }
+            Stage::Resting(_) => self.waiting.push_back((key, number)),
+            stage => one.stage = stage,
         }
     }
 }

@@ -65,6 +65,7 @@ mod backoff;
 mod binding;
 mod caller;
 mod connect;
+mod connection;
 mod create;
 mod destroy;
 mod discovery;

@@ -17,7 +17,7 @@ use kube::core::Status;
 use serde::Deserialize;
 use serde_json::value::RawValue;
 use tokio::sync::mpsc;
-use tokio::time::{Instant, timeout};
+use tokio::time::{Instant, sleep, timeout};
 
 use crate::Host;
 use crate::api::{self, Answer, Call, open, send};
@@ -80,6 +80,12 @@ enum Trouble {
     Failed { problem: String, after: Duration },
 }
 
+/// With what to go on after trouble.
+enum Next {
+    AsBefore,
+    List,
+}
+
 impl From<Over> for Trouble {
     fn from(_: Over) -> Self {
         Self::Over
@@ -104,22 +110,30 @@ pub(crate) async fn watch(host: Host, role: &'static str, watch: Watch, tell: mp
     };
     let mut watcher = Watcher::new(host, role, watch.kind, tell);
     watcher.selector = selector;
-    watcher.run().await;
+    watcher.run(None).await;
 }
 
-/// Follows one object until nobody listens any more.
-pub(crate) async fn follow(
+/// Reads one object and tells of it, trying until that is done. Returns where in the history that was;
+/// nothing where nobody listens any more.
+pub(crate) async fn read(
     host: Host,
     role: &'static str,
     followed: Followed,
     tell: mpsc::Sender<News>,
+) -> Option<String> {
+    Watcher::of_one(host, role, followed, tell).first().await
+}
+
+/// Tells what happens to one object after `version`, until nobody listens any more.
+pub(crate) async fn follow(
+    host: Host,
+    role: &'static str,
+    followed: Followed,
+    version: String,
+    tell: mpsc::Sender<News>,
 ) {
-    let key = &followed.key;
-    let mut watcher = Watcher::new(host, role, key.kind, tell);
-    watcher.collection = api::collection(key.kind, key.namespace.as_ref());
-    watcher.selector = format!("metadata.name={}", key.name);
-    watcher.followed = Some(followed);
-    watcher.run().await;
+    let mut watcher = Watcher::of_one(host, role, followed, tell);
+    watcher.run(Some(version)).await;
 }
 
 struct Watcher {
@@ -157,21 +171,36 @@ impl Watcher {
         }
     }
 
-    async fn run(&mut self) {
-        let mut backoff = Backoff::new(FIRST_RETRY, self.host.timing().watch_retry);
-        // Where in the history this watch is; unknown means a list is due.
-        let mut version: Option<String> = None;
-        let mut leave = None;
+    /// For one object.
+    fn of_one(
+        host: Host,
+        role: &'static str,
+        followed: Followed,
+        tell: mpsc::Sender<News>,
+    ) -> Self {
+        let key = &followed.key;
+        let mut watcher = Self::new(host, role, key.kind, tell);
+        watcher.collection = api::collection(key.kind, key.namespace.as_ref());
+        watcher.selector = format!("metadata.name={}", key.name);
+        watcher.followed = Some(followed);
+        watcher
+    }
+
+    /// Lists, until that succeeds.
+    async fn first(&mut self) -> Option<String> {
+        let mut backoff = self.backoff();
         loop {
-            if version.is_some()
-                && leave.is_none()
-                && let Some(followed) = &self.followed
-            {
-                leave = followed.leave_to_watch().await;
-                if leave.is_none() {
-                    version = None;
-                }
-            }
+            match self.list().await {
+                Ok(version) => return Some(version),
+                Err(trouble) => self.after(trouble, &mut backoff).await.ok()?,
+            };
+        }
+    }
+
+    /// Lists unless it knows where in the history it is, and watches, again and again.
+    async fn run(&mut self, mut version: Option<String>) {
+        let mut backoff = self.backoff();
+        loop {
             let result = match &mut version {
                 None => self.list().await.map(|listed| version = Some(listed)),
                 Some(version) => {
@@ -184,51 +213,57 @@ impl Watcher {
                     result
                 }
             };
-            match result {
-                Ok(()) => {}
-                Err(Trouble::Over) => return,
-                Err(Trouble::Relist(why)) => {
-                    tracing::info!(
-                        role = self.of.role,
-                        resource = self.of.resource,
-                        why,
-                        "listing again"
-                    );
-                    version = None;
-                    // A server that always says so must not be asked all the time.
-                    tokio::time::sleep(backoff.next()).await;
+            if let Err(trouble) = result {
+                match self.after(trouble, &mut backoff).await {
+                    Ok(Next::AsBefore) => {}
+                    Ok(Next::List) => version = None,
+                    Err(Over) => return,
                 }
-                Err(Trouble::Absent) => {
-                    if self.absent().await.is_err() {
-                        return;
-                    }
-                    tokio::time::sleep(ABSENT_RETRY).await;
-                }
-                Err(Trouble::Failed { problem, after }) => {
-                    let wait = backoff.next().max(after);
-                    tracing::warn!(
-                        role = self.of.role,
-                        resource = self.of.resource,
-                        problem,
-                        ?wait,
-                        "a watch failed and is tried again"
-                    );
-                    let OfWatch { role, resource } = self.of;
-                    self.host.health().failed(role, resource, problem);
-                    self.host
-                        .metrics()
-                        .watch_failures
-                        .get_or_create(&self.of)
-                        .inc();
-                    tokio::time::sleep(wait).await;
-                }
+            }
+        }
+    }
+
+    fn backoff(&self) -> Backoff {
+        Backoff::new(FIRST_RETRY, self.host.timing().watch_retry)
+    }
+
+    /// Tells of trouble, and waits as long as it takes to try again.
+    async fn after(&mut self, trouble: Trouble, backoff: &mut Backoff) -> Result<Next, Over> {
+        let OfWatch { role, resource } = self.of;
+        match trouble {
+            Trouble::Over => Err(Over),
+            Trouble::Relist(why) => {
+                tracing::info!(role, resource, why, "listing again");
+                // A server that always says so must not be asked all the time.
+                sleep(backoff.next()).await;
+                Ok(Next::List)
+            }
+            Trouble::Absent => {
+                self.absent().await?;
+                sleep(ABSENT_RETRY).await;
+                Ok(Next::AsBefore)
+            }
+            Trouble::Failed { problem, after } => {
+                let wait = backoff.next().max(after);
+                tracing::warn!(
+                    role,
+                    resource,
+                    problem,
+                    ?wait,
+                    "a watch failed and is tried again"
+                );
+                self.host.health().failed(role, resource, problem);
+                let failures = &self.host.metrics().watch_failures;
+                failures.get_or_create(&self.of).inc();
+                sleep(wait).await;
+                Ok(Next::AsBefore)
             }
         }
     }
 
     /// Takes a consistent list and tells it as one. Returns its place in the history.
     async fn list(&mut self) -> Result<String, Trouble> {
-        let _turn = match &self.followed {
+        let _turn = match &mut self.followed {
             Some(followed) => followed.turn_to_read().await,
             None => None,
         };

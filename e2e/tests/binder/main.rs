@@ -3,6 +3,7 @@
 
 mod bad_input;
 mod classes;
+mod connection;
 mod kills;
 mod provisioner;
 mod provisioning;
@@ -94,6 +95,7 @@ fn main() {
     }
     bad_input::add(&mut suite);
     classes::add(&mut suite);
+    connection::add(&mut suite);
     kills::add(&mut suite);
     provisioning::add(&mut suite);
     resync::add(&mut suite);
