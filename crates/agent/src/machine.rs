@@ -2,6 +2,7 @@
 
 mod healing;
 mod news;
+mod scanning;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -22,9 +23,9 @@ use crate::in_use::InUse;
 use crate::ledger::{Actual, Job, Ledger};
 use crate::mode::Mode;
 use crate::plugins::attachment;
-use crate::retry::back_off;
 use crate::stages::Stages;
 use crate::task::{Alarm, Give, Mount, MountKey, OnNode, Report, StageKey, Task};
+use scanning::Scans;
 
 type Effects = Vec<Effect<Task, Alarm>>;
 
@@ -63,20 +64,12 @@ pub struct Agent {
     /// The mount that each pod's volume is in, by its name in the pod.
     planned: BTreeMap<(Uid, Box<str>), MountKey>,
 
-    scan: Scan,
+    scans: Scans,
     /// What has to be looked at again.
     pods_to_look_at: BTreeSet<Place>,
     volumes_to_look_at: BTreeSet<MountKey>,
     stages_to_look_at: BTreeSet<StageKey>,
     empty_to_remove: BTreeSet<Uid>,
-}
-
-#[derive(Clone, Copy, Debug, PartialEq)]
-enum Scan {
-    NotAsked,
-    /// Asked for; it failed this many times.
-    Asked(u32),
-    Done,
 }
 
 impl Agent {
@@ -106,7 +99,7 @@ impl Agent {
             watch: None,
             told: BTreeMap::new(),
             planned: BTreeMap::new(),
-            scan: Scan::NotAsked,
+            scans: Scans::default(),
             pods_to_look_at: BTreeSet::new(),
             volumes_to_look_at: BTreeSet::new(),
             stages_to_look_at: BTreeSet::new(),
@@ -122,7 +115,7 @@ impl Agent {
     }
 
     fn is_ready(&self) -> bool {
-        self.scan == Scan::Done && self.pods.is_listed() && self.nodes.is_listed()
+        self.scans.was_done() && self.pods.is_listed() && self.nodes.is_listed()
     }
 
     fn node(&self) -> Option<&Arc<Node>> {
@@ -388,35 +381,12 @@ impl Agent {
 
     fn report(&mut self, now: Moment, report: Report, out: &mut Effects) {
         match report {
-            Report::Scanned { .. } if self.mode == Mode::BesideKubelet => self.scan = Scan::Done,
             Report::Scanned {
                 volumes,
                 stages,
                 empty,
-            } => {
-                self.scan = Scan::Done;
-                for found in volumes {
-                    let record = self.ledger.open(found.key.clone());
-                    record.actual = Actual::Unsure;
-                    record.found_on = found.stage;
-                    self.volumes_to_look_at.insert(found.key);
-                }
-                for key in stages {
-                    self.stages.found(key.clone());
-                    self.stages_to_look_at.insert(key);
-                }
-                self.empty_to_remove.extend(empty);
-            }
-            Report::ScanFailed(message) => {
-                let Scan::Asked(before) = self.scan else {
-                    return;
-                };
-                self.scan = Scan::Asked(before + 1);
-                out.push(Effect::Wake(back_off(before + 1), Alarm::Scan));
-                if before == 0 {
-                    out.extend(self.about_node("BittsFailedScan", message));
-                }
-            }
+            } => self.scanned(volumes, stages, empty, out),
+            Report::ScanFailed(message) => self.scan_failed(message, out),
             Report::Mounted { mount, warning, .. } => {
                 let pod = self.pod(&mount.key.pod);
                 out.extend(
@@ -578,11 +548,7 @@ impl Agent {
 
     fn alarm(&mut self, alarm: Alarm, out: &mut Effects) {
         match alarm {
-            Alarm::Scan => {
-                if matches!(self.scan, Scan::Asked(_)) {
-                    out.push(Effect::Task(Task::Scan));
-                }
-            }
+            Alarm::Scan => out.push(Effect::Task(Task::Scan)),
             Alarm::Retry(key, attempt) => {
                 if let Some(record) = self.ledger.get(&key) {
                     record.retry.wake(attempt);
@@ -649,10 +615,7 @@ impl Machine for Agent {
 
     fn handle(&mut self, now: Moment, input: Input<Report, Alarm>) -> Effects {
         let mut out = Vec::new();
-        if self.scan == Scan::NotAsked {
-            self.scan = Scan::Asked(0);
-            out.push(Effect::Task(Task::Scan));
-        }
+        out.extend(self.scans.begin());
         match input {
             Input::Listed(kind, objects) => self.list(kind, objects),
             Input::Found(key, found) => self.find(&key, found),

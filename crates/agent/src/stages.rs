@@ -41,9 +41,13 @@ struct Record {
 pub(crate) struct Stages(BTreeMap<StageKey, Record>);
 
 impl Stages {
-    /// A scan found it.
-    pub(crate) fn found(&mut self, key: StageKey) {
-        self.0.entry(key).or_default().actual = Actual::Unsure;
+    /// A scan found it. Whether that is news.
+    pub(crate) fn found(&mut self, key: StageKey) -> bool {
+        let is_new = !self.0.contains_key(&key);
+        if is_new {
+            self.0.entry(key).or_default().actual = Actual::Unsure;
+        }
+        is_new
     }
 
     /// A volume turned out to be on it.

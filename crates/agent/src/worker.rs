@@ -38,6 +38,8 @@ pub struct AgentConfig {
     pub mounter: Mounter,
     /// How often each server is asked whether its mounts are well, if at all.
     pub probe_interval: Option<Duration>,
+    /// How often it looks again for what pods left that are no more, if at all.
+    pub scan_interval: Option<Duration>,
     /// Who is told what came of every task.
     pub observer: Option<UnboundedSender<Report>>,
 }
@@ -45,6 +47,8 @@ pub struct AgentConfig {
 impl AgentConfig {
     /// How often each server is asked whether its mounts are well.
     pub const PROBE_INTERVAL: Duration = Duration::from_secs(30);
+    /// How often it looks again for what pods left.
+    pub const SCAN_INTERVAL: Duration = Duration::from_secs(300);
 
     /// An agent for this node with the kubelet's usual directory, whose volumes may be anywhere.
     #[must_use]
@@ -59,6 +63,7 @@ impl AgentConfig {
             mode: Mode::Owner,
             mounter: Mounter::System,
             probe_interval: Some(Self::PROBE_INTERVAL),
+            scan_interval: Some(Self::SCAN_INTERVAL),
             observer: None,
         }
     }
@@ -93,7 +98,9 @@ pub async fn run(host: &Host, config: AgentConfig) -> Result<(), RuntimeError> {
         writes_at_once: 16,
     };
     let mode = config.mode;
-    let mut machine = Agent::new(config.node.clone(), config.finish_pods).in_mode(mode);
+    let mut machine = Agent::new(config.node.clone(), config.finish_pods)
+        .in_mode(mode)
+        .scanning(config.scan_interval);
     // What a kubelet mounted the agent does not know.
     if mode == Mode::Owner && config.mounter == Mounter::System {
         machine = machine.healing(config.probe_interval);

@@ -327,6 +327,17 @@ pub(crate) struct Agent {
     )]
     pub(crate) probe_interval: Interval,
 
+    /// How often the agent looks for what pods left that are no more, beside once at its start. 0 turns
+    /// it off.
+    #[arg(
+        long,
+        value_name = "DURATION",
+        default_value = "5m",
+        env = "BITTS_SCAN_INTERVAL",
+        value_parser = interval
+    )]
+    pub(crate) scan_interval: Interval,
+
     /// Delete a pod's object once its volumes are down. Only for nodes whose pods nothing else runs.
     #[arg(long, env = "BITTS_FINISH_PODS", conflicts_with = "beside_kubelet")]
     pub(crate) finish_pods: bool,

@@ -145,6 +145,7 @@ fn agent(args: &Run) -> bitts_agent::AgentConfig {
         local_root: args.local_root.clone(),
         patience: args.patience,
         probe_interval: args.probe_interval.0,
+        scan_interval: args.scan_interval.0,
         finish_pods: args.finish_pods,
         mode: args.mode(),
         ..bitts_agent::AgentConfig::new(node.into())

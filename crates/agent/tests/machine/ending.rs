@@ -1,5 +1,7 @@
 //! What is taken down, and when.
 
+use std::time::Duration;
+
 use bitts_agent::{Agent, Alarm, MountStep, Report, Task};
 use bitts_api::machine::{Destruction, Effect, Evidence, Input, Outcome};
 use bitts_api::{Kind, ObjectKey, Uid};
@@ -188,6 +190,46 @@ fn a_scan_that_fails_is_told_once_and_tried_again() {
     let effects = run.report(Report::ScanFailed("no such directory".into()));
     assert!(events(&effects).is_empty());
     assert_eq!(timer(&effects).0, 1000);
+}
+
+/// M29: not at the start only.
+#[test]
+fn what_is_left_later_is_found_and_what_is_known_is_not_doubted() {
+    let agent = Agent::new("node-1".into(), false).scanning(Some(Duration::from_secs(300)));
+    let mut run = Run::new(agent);
+    run.list(Kind::Node, vec![node()]);
+    run.list(Kind::Volume, vec![volume()]);
+    run.list(Kind::Claim, vec![claim()]);
+    run.list(Kind::Pod, vec![pod("web", &["cqh"])]);
+    let found = |pods: &[&str]| Report::Scanned {
+        volumes: pods.iter().map(|pod| bare(key(pod))).collect(),
+        stages: Vec::new(),
+        empty: vec!["left-uid".into(), "web-uid".into()],
+    };
+    let effects = run.report(Report::Scanned {
+        volumes: Vec::new(),
+        stages: Vec::new(),
+        empty: Vec::new(),
+    });
+    let (delay, alarm) = timer(&effects);
+    assert_eq!((delay, &alarm), (300_000, &Alarm::Scan));
+    run.mounted(mount("web"));
+    assert_eq!(
+        run.feed(Input::Alarm(alarm.clone())),
+        [Effect::Task(Task::Scan)]
+    );
+    // The pod's own volume stays as it is, that of a pod that is no more goes, and so does what is empty.
+    let effects = run.report(found(&["web", "gone"]));
+    let again = Effect::Wake(Duration::from_secs(300), alarm);
+    let removed = Effect::Task(Task::RemovePodDirectory("left-uid".into()));
+    let expected = [vec![again], unmounts("gone"), vec![removed]].concat();
+    assert_eq!(effects, expected);
+    // Found again while it is taken down, it is not taken down twice.
+    let effects = run.report(found(&["web", "gone"]));
+    let tasks = effects
+        .iter()
+        .filter(|e| matches!(e, Effect::Task(Task::Unmount(_))));
+    assert_eq!(tasks.count(), 0, "{effects:?}");
 }
 
 #[test]

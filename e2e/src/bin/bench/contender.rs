@@ -110,8 +110,16 @@ impl Started {
     }
 
     /// The agent of a node, with this directory as the kubelet's.
-    pub(crate) fn agent(kubeconfig: &str, node: &str, kubelet: &Path) -> Result<Self> {
-        let (program, _) = Contender::Bitts.command()?;
+    pub(crate) fn agent(
+        program: Option<&Path>,
+        kubeconfig: &str,
+        node: &str,
+        kubelet: &Path,
+    ) -> Result<Self> {
+        let program = match program {
+            Some(program) => program.to_owned(),
+            None => Contender::Bitts.command()?.0,
+        };
         let arguments = [
             "run".to_owned(),
             "--roles=agent".to_owned(),

@@ -50,6 +50,9 @@ pub(crate) struct Args {
     /// How long the agent is looked at while nothing happens, in seconds.
     #[arg(long, default_value_t = 10)]
     rest: u64,
+    /// The agent, where it is another build than the one beside this program, such as a static one.
+    #[arg(long, value_name = "FILE")]
+    agent: Option<PathBuf>,
     #[arg(long, value_enum, default_value_t = Output::Text)]
     output: Output,
 }
@@ -165,7 +168,7 @@ async fn agent(args: &Args, folder: &Path, sources: &[PathBuf]) -> Result<Value>
     prepare(&client, kubeconfig, args, sources).await?;
     let kubelet = folder.join("kubelet");
     fs::create_dir_all(&kubelet)?;
-    let mut started = Started::agent(kubeconfig, NODE, &kubelet)?;
+    let mut started = Started::agent(args.agent.as_deref(), kubeconfig, NODE, &kubelet)?;
     let running = started.running().await?;
     // It is ready when a first pod has its volume; that one is not counted.
     tokio::time::sleep(Duration::from_secs(2)).await;
