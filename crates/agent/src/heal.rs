@@ -108,6 +108,12 @@ impl Ailment {
     }
 }
 
+/// Who has to answer for a mount.
+pub(crate) fn server(mount: &Mount) -> Option<Box<str>> {
+    let volume_type = mount.key.plugin.volume_type();
+    volume_type.server(&mount.source).map(Into::into)
+}
+
 /// An event about a mount.
 #[derive(Debug, PartialEq)]
 pub(crate) struct Notice {

@@ -89,6 +89,6 @@ fn lane(task: &Task, tree: &Tree) -> Option<Lane> {
         Task::Stage(Staging { key, .. }) | Task::Unstage(key) => Some(Lane::Named(key.to_string())),
         Task::RemovePodDirectory(_) => Some(Lane::Node),
         // One at a time as it is, and it must be told in time that a lane is full.
-        Task::Scan | Task::Watch | Task::Probe { .. } => None,
+        Task::Scan | Task::Watch | Task::Probe { .. } | Task::Await(_) | Task::Leave(_) => None,
     }
 }

@@ -44,6 +44,20 @@ pub(crate) struct Record {
     /// The device that a scan found mounted there.
     pub(crate) found_on: Option<StageKey>,
     pub(crate) retry: Retry<Job>,
+    /// How far a kubelet is with it.
+    pub(crate) kubelet: Kubelet,
+}
+
+/// What is known of a kubelet's mount.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) enum Kubelet {
+    /// Nobody looks out for it.
+    #[default]
+    Unknown,
+    /// The worker does.
+    Awaited,
+    /// It was seen to be there.
+    Seen,
 }
 
 impl Record {
@@ -62,6 +76,21 @@ impl Record {
             (Some(_), Actual::Absent | Actual::Unsure) => Job::Mount,
         };
         if !self.retry.allows(job) {
+            return None;
+        }
+        self.running = Some(job);
+        Some(job)
+    }
+
+    /// What is to be done now about a kubelet's mount: nothing before it was there. Starts it.
+    pub(crate) fn mend(&mut self) -> Option<Job> {
+        let job = match &self.actual {
+            Actual::Unsure => Job::Mount,
+            Actual::Spoilt(_) => Job::Renew,
+            Actual::Absent | Actual::Mounted(_) => return None,
+        };
+        let was_there = self.kubelet == Kubelet::Seen;
+        if !was_there || self.running.is_some() || !self.retry.allows(job) {
             return None;
         }
         self.running = Some(job);

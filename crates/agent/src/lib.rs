@@ -59,6 +59,8 @@ pub mod kubelet;
 mod lanes;
 mod ledger;
 mod machine;
+#[cfg(feature = "run")]
+mod mend;
 mod mode;
 mod plugins;
 #[cfg(feature = "run")]

@@ -1,5 +1,6 @@
 //! The agent's machine.
 
+pub(crate) mod beside;
 mod healing;
 mod news;
 mod scanning;
@@ -63,6 +64,8 @@ pub struct Agent {
     told: BTreeMap<(Uid, Box<str>), Refusal>,
     /// The mount that each pod's volume is in, by its name in the pod.
     planned: BTreeMap<(Uid, Box<str>), MountKey>,
+    /// The volumes of pods that are a kubelet's alone.
+    left_alone: BTreeSet<(Uid, Box<str>)>,
 
     scans: Scans,
     /// What has to be looked at again.
@@ -99,6 +102,7 @@ impl Agent {
             watch: None,
             told: BTreeMap::new(),
             planned: BTreeMap::new(),
+            left_alone: BTreeSet::new(),
             scans: Scans::default(),
             pods_to_look_at: BTreeSet::new(),
             volumes_to_look_at: BTreeSet::new(),
@@ -129,13 +133,15 @@ impl Agent {
     /// Whether nothing of the pod runs any more, as far as the API knows (M3). Only the node
     /// itself knows for sure; the worker asks it.
     fn is_over(&self, pod: &Uid) -> bool {
-        self.pod(pod).is_none_or(|pod| pod.is_terminated())
+        let beside = self.mode == Mode::BesideKubelet;
+        self.pod(pod)
+            .is_none_or(|pod| pod.is_terminated() || (beside && pod.meta.is_deleting()))
     }
 
     /// Does what piled up.
     fn settle(&mut self, out: &mut Effects) {
         if self.mode == Mode::BesideKubelet {
-            self.leave_to_the_kubelet();
+            self.settle_beside(out);
             return;
         }
         loop {
@@ -159,14 +165,6 @@ impl Agent {
                 out.push(Effect::Task(Task::RemovePodDirectory(pod)));
             }
         }
-    }
-
-    /// Forgets what piled up.
-    fn leave_to_the_kubelet(&mut self) {
-        self.pods_to_look_at.clear();
-        self.volumes_to_look_at.clear();
-        self.stages_to_look_at.clear();
-        self.empty_to_remove.clear();
     }
 
     fn look_at_pod(&mut self, place: &Place, out: &mut Effects) {
@@ -216,6 +214,9 @@ impl Agent {
             };
             match gates::plan(pod, volume, &world) {
                 Ok(None) => {}
+                Ok(Some(mount)) if self.is_the_kubelets(&mount) => {
+                    self.left_alone.insert(topic);
+                }
                 Ok(Some(mount)) => {
                     // It is wanted all the same: only what the node says it uses is attached.
                     match gates::attaching(&mount) {
@@ -256,14 +257,24 @@ impl Agent {
     /// Tells a pod why its volume is not mounted, unless it was told.
     fn refuse(&mut self, pod: &Pod, topic: (Uid, Box<str>), refusal: Refusal, out: &mut Effects) {
         if self.told.get(&topic) != Some(&refusal) {
-            out.push(about_pod(pod, "FailedMount", refusal.to_string()));
+            // A kubelet tells it, too.
+            let tells = self.mode == Mode::Owner;
+            out.extend(tells.then(|| about_pod(pod, "FailedMount", refusal.to_string())));
             self.told.insert(topic, refusal);
         }
+    }
+
+    /// Whether nothing is to be done about a mount beside a kubelet.
+    fn is_the_kubelets(&self, mount: &Mount) -> bool {
+        self.mode == Mode::BesideKubelet && !beside::is_watched_over(mount)
     }
 
     /// Whether nothing that may still be told changes what becomes of a pod's volume.
     fn is_settled(&mut self, topic: &(Uid, Box<str>)) -> bool {
         if self.told.get(topic).is_some_and(Refusal::is_final) {
+            return true;
+        }
+        if self.left_alone.contains(topic) {
             return true;
         }
         let record = self.planned.get(topic);
@@ -491,6 +502,8 @@ impl Agent {
             }
             Report::PodDirectoryRemoved(_) => {}
             Report::Missing(keys) => self.missing(now, keys, out),
+            Report::Appeared(keys) => self.appeared(keys, out),
+            Report::Left(key) => self.left(key),
             Report::Probed { server, mounts } => self.probed(now, &server, mounts, out),
         }
     }

@@ -3,6 +3,7 @@
 
 use bitts_api::machine::Effect;
 
+use crate::machine::beside::is_watched_over;
 use crate::task::{Alarm, Task};
 
 /// Whose the volumes of the node's pods are.
@@ -11,8 +12,9 @@ pub enum Mode {
     /// The agent's: it mounts them and takes them down. No kubelet may run.
     #[default]
     Owner,
-    /// A kubelet's: the agent only looks. It changes nothing on the node, nor what the kubelet says of
-    /// it in the API.
+    /// A kubelet's: the agent watches over those that a server answers for. It mounts anew what it saw
+    /// mounted while the pod runs, and changes nothing else on the node, nor what the kubelet says
+    /// of it in the API.
     BesideKubelet,
 }
 
@@ -21,7 +23,7 @@ impl Mode {
     pub(crate) fn admits(self, effect: &Effect<Task, Alarm>) -> bool {
         match (self, effect) {
             (Self::Owner, _) => true,
-            (Self::BesideKubelet, Effect::Task(task)) => only_looks(task),
+            (Self::BesideKubelet, Effect::Task(task)) => is_done_beside(task),
             // `status.volumesInUse` and the pods' objects are the kubelet's to write (A35).
             (Self::BesideKubelet, Effect::Write(_) | Effect::Create(_) | Effect::Destroy(_)) => {
                 false
@@ -34,16 +36,13 @@ impl Mode {
     }
 }
 
-/// Whether a task changes nothing on the node. New ones are decided on here.
-fn only_looks(task: &Task) -> bool {
+/// Whether a task leaves to the kubelet what is the kubelet's. New ones are decided on here.
+fn is_done_beside(task: &Task) -> bool {
     match task {
-        Task::Scan | Task::Watch | Task::Probe { .. } => true,
-        Task::Stage(_)
-        | Task::Mount(_)
-        | Task::Renew(_)
-        | Task::Unmount(_)
-        | Task::Unstage(_)
-        | Task::RemovePodDirectory(_) => false,
+        Task::Scan | Task::Watch | Task::Probe { .. } | Task::Await(_) | Task::Leave(_) => true,
+        // The worker does it only to what it saw mounted, and only while the pod runs.
+        Task::Mount(mount) | Task::Renew(mount) => is_watched_over(mount),
+        Task::Stage(_) | Task::Unmount(_) | Task::Unstage(_) | Task::RemovePodDirectory(_) => false,
     }
 }
 
@@ -57,7 +56,7 @@ mod tests {
 
     /// The last word, should the machine ever decide on what it must not.
     #[test]
-    fn only_looking_passes_beside_a_kubelet() {
+    fn what_is_a_kubelets_does_not_pass() {
         let stage = StageKey {
             plugin: Plugin::Local,
             name: "cqh".into(),

@@ -223,6 +223,10 @@ pub enum Task {
     /// Mount a volume anew, and let go of what is mounted in its place. Only for network file
     /// systems: who has files open there goes on with the old mount.
     Renew(Mount),
+    /// Notice when a kubelet has mounted this.
+    Await(MountKey),
+    /// Do not look after a kubelet's mount any more.
+    Leave(MountKey),
 }
 
 impl Task {
@@ -234,7 +238,12 @@ impl Task {
             Self::Unmount(key) => Some(key.target()),
             Self::Stage(staging) => staging.key.target(),
             Self::Unstage(key) => key.target(),
-            Self::Scan | Self::RemovePodDirectory(_) | Self::Probe { .. } | Self::Watch => None,
+            Self::Scan
+            | Self::RemovePodDirectory(_)
+            | Self::Probe { .. }
+            | Self::Watch
+            | Self::Await(_)
+            | Self::Leave(_) => None,
         }
     }
 }
@@ -334,6 +343,10 @@ pub enum Report {
     PodDirectoryRemoved(Uid),
     /// These were mounted and no longer are, and nobody here took them down.
     Missing(Vec<MountKey>),
+    /// A kubelet has mounted these, which were [awaited](Task::Await).
+    Appeared(Vec<MountKey>),
+    /// A volume is left to the kubelet: as was asked for, or because nothing of its pod runs any more.
+    Left(MountKey),
     /// How mounts of a server are.
     Probed {
         /// Its name or address, as volumes have it.

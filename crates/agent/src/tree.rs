@@ -183,6 +183,7 @@ impl Tree {
             },
             // Who waits for the table does not block.
             Task::Watch => Report::Missing(Vec::new()),
+            Task::Await(key) | Task::Leave(key) => Report::Left(key),
         }
     }
 

@@ -12,7 +12,7 @@ use crate::Mode;
 use crate::lanes::Lanes;
 use crate::task::{How, MountKey, MountStep, OnNode, Report, Task};
 use crate::tree::{Step, Tree};
-use crate::vigil::Vigil;
+use crate::vigil::{News, Vigil};
 
 /// How the agent of a node is run.
 #[derive(Clone, Debug)]
@@ -101,8 +101,7 @@ pub async fn run(host: &Host, config: AgentConfig) -> Result<(), RuntimeError> {
     let mut machine = Agent::new(config.node.clone(), config.finish_pods)
         .in_mode(mode)
         .scanning(config.scan_interval);
-    // What a kubelet mounted the agent does not know.
-    if mode == Mode::Owner && config.mounter == Mounter::System {
+    if config.mounter == Mounter::System {
         machine = machine.healing(config.probe_interval);
     }
     let mut worker = NodeWorker::new(config);
@@ -119,6 +118,7 @@ pub struct NodeWorker {
     /// Says when to end.
     host: Option<Host>,
     mounter: Mounter,
+    mode: Mode,
     observer: Option<UnboundedSender<Report>>,
 }
 
@@ -137,6 +137,7 @@ impl NodeWorker {
             vigil: Vigil::default(),
             host: None,
             mounter: config.mounter,
+            mode: config.mode,
             observer: config.observer,
         }
     }
@@ -176,6 +177,7 @@ impl NodeWorker {
             }
             Task::RemovePodDirectory(pod) => Report::PodDirectoryRemoved(pod),
             Task::Watch => Report::Missing(Vec::new()),
+            Task::Await(key) | Task::Leave(key) => Report::Left(key),
             Task::Probe { server, .. } => Report::Probed {
                 server,
                 mounts: Vec::new(),
@@ -191,18 +193,32 @@ impl NodeWorker {
                 None => std::future::pending().await,
             }
         };
-        let missing = tokio::select! {
-            () = ended => Ok(Vec::new()),
-            missing = self.vigil.missing() => missing,
+        let news = tokio::select! {
+            () = ended => Ok(News::Missing(Vec::new())),
+            news = self.vigil.news(&self.tree) => news,
         };
-        match missing {
-            Ok(keys) => Report::Missing(keys),
+        match news {
+            Ok(News::Missing(keys)) => Report::Missing(self.of_running_pods(keys).await),
+            Ok(News::Appeared(keys)) => Report::Appeared(keys),
             Err(error) => {
                 tracing::error!(%error, "cannot watch the mount table");
                 tokio::time::sleep(WATCH_AGAIN).await;
                 Report::Missing(Vec::new())
             }
         }
+    }
+}
+
+impl NodeWorker {
+    /// Those that a kubelet did not take down: it does when nothing of the pod runs any more, and says
+    /// in the API only later that the pod is over.
+    async fn of_running_pods(&self, keys: Vec<MountKey>) -> Vec<MountKey> {
+        if self.mode == Mode::Owner || keys.is_empty() {
+            return keys;
+        }
+        let tree = self.tree.clone();
+        let runs = move || keys.into_iter().filter(|key| tree.runs(&key.pod)).collect();
+        tokio::task::spawn_blocking(runs).await.unwrap_or_default()
     }
 }
 
@@ -218,10 +234,11 @@ impl Worker for NodeWorker {
                 self.vigil.begin(&task);
                 let (tree, copy) = (self.tree.clone(), task.clone());
                 let _lane = self.lanes.enter(&task, &tree).await;
+                let mode = self.mode;
                 let done = tokio::task::spawn_blocking(move || {
                     let at = copy.target().unwrap_or_default();
                     let at = at.display();
-                    tree.perform(copy, &mut |step| {
+                    tree.perform_as(mode, copy, &mut |step| {
                         match step {
                             Step::Bind | Step::Unmount => tracing::debug!(%at, ?step),
                             _ => tracing::trace!(%at, ?step),
@@ -262,6 +279,7 @@ fn failed(task: Task, message: String) -> Report {
         Task::Unmount(key) => Report::UnmountFailed { key, message },
         Task::RemovePodDirectory(pod) => Report::PodDirectoryRemoved(pod),
         Task::Watch => Report::Missing(Vec::new()),
+        Task::Await(key) | Task::Leave(key) => Report::Left(key),
         Task::Probe { server, .. } => Report::Probed {
             server,
             mounts: Vec::new(),
@@ -343,6 +361,14 @@ fn log(report: &Report) {
             for MountKey { volume, pod, .. } in keys {
                 tracing::warn!(%volume, %pod, "unmounted by somebody else");
             }
+        }
+        Report::Appeared(keys) => {
+            for MountKey { volume, pod, .. } in keys {
+                tracing::debug!(%volume, %pod, "mounted by the kubelet");
+            }
+        }
+        Report::Left(MountKey { volume, pod, .. }) => {
+            tracing::debug!(%volume, %pod, "left to the kubelet");
         }
         Report::Probed { server, mounts } => {
             for (MountKey { volume, pod, .. }, ailment) in mounts {

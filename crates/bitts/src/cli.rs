@@ -342,7 +342,7 @@ pub(crate) struct Agent {
     #[arg(long, env = "BITTS_FINISH_PODS", conflicts_with = "beside_kubelet")]
     pub(crate) finish_pods: bool,
 
-    /// Leave all volumes to the node's kubelet: mount, unmount and remove nothing. Without it the agent
+    /// Leave all volumes to the node's kubelet, and only mend the NFS mounts that it made. Without it the agent
     /// does not begin where a kubelet runs, with it only there.
     #[arg(long, env = "BITTS_BESIDE_KUBELET")]
     pub(crate) beside_kubelet: bool,

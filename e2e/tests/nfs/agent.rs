@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, ensure};
-use bitts_agent::{AgentConfig, Plugin, Report};
+use bitts_agent::{AgentConfig, Mode, Plugin, Report};
 use bitts_e2e::cluster::{Cluster, Kind, Scope};
 use bitts_e2e::uml::server::Server;
 use bitts_mount::table::MountTable;
@@ -52,6 +52,16 @@ pub(crate) fn with_agent_and(
     other: impl AsyncFnOnce(&Host) -> anyhow::Result<()>,
     test: impl AsyncFnOnce(&mut World) -> anyhow::Result<()>,
 ) -> anyhow::Result<()> {
+    with_agent_as(Mode::Owner, probe_interval, other, test)
+}
+
+/// The same with an agent that owns the volumes, or leaves them to a kubelet.
+pub(crate) fn with_agent_as(
+    mode: Mode,
+    probe_interval: Option<Duration>,
+    other: impl AsyncFnOnce(&Host) -> anyhow::Result<()>,
+    test: impl AsyncFnOnce(&mut World) -> anyhow::Result<()>,
+) -> anyhow::Result<()> {
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(2)
         .enable_all()
@@ -69,6 +79,7 @@ pub(crate) fn with_agent_and(
             devices: DEVICES.into(),
             patience: PATIENCE,
             probe_interval,
+            mode,
             observer: Some(observer),
             ..AgentConfig::new(NODE.into())
         };

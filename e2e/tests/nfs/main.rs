@@ -2,6 +2,7 @@
 //! with loop devices, in user-mode Linux.
 
 mod agent;
+mod beside;
 mod deadlines;
 mod disks;
 mod healing;
@@ -93,6 +94,14 @@ const CASES: &[Case] = &[
     (
         "a_server_that_moved_is_followed",
         healing::a_server_that_moved_is_followed,
+    ),
+    (
+        "a_kubelets_mounts_are_mended",
+        beside::a_kubelets_mounts_are_mended,
+    ),
+    (
+        "a_kubelets_stale_mount_is_mounted_anew",
+        beside::a_kubelets_stale_mount_is_mounted_anew,
     ),
     (
         "a_claim_has_a_directory_on_a_share",

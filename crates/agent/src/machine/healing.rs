@@ -7,7 +7,7 @@ use bitts_api::machine::{Effect, Event, Moment};
 use bitts_api::{Kind, ObjectKey};
 
 use super::{Agent, Effects};
-use crate::heal::{Ailment, Notice, Remedy};
+use crate::heal::{Ailment, Notice, Remedy, server};
 use crate::ledger::Actual;
 use crate::task::{Alarm, Mount, MountKey, Task};
 
@@ -192,10 +192,4 @@ impl Agent {
             source: None,
         }));
     }
-}
-
-/// Who has to answer for a mount.
-fn server(mount: &Mount) -> Option<Box<str>> {
-    let volume_type = mount.key.plugin.volume_type();
-    volume_type.server(&mount.source).map(Into::into)
 }

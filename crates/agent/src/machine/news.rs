@@ -165,6 +165,7 @@ impl Agent {
                 self.by_uid.remove(uid);
                 self.told.retain(|(pod, _), _| pod != uid);
                 self.planned.retain(|(pod, _), _| pod != uid);
+                self.left_alone.retain(|(pod, _)| pod != uid);
                 self.finishing.forget(&pod_key(old));
                 self.volumes_to_look_at.extend(self.ledger.of_pod(uid));
             }

@@ -1,5 +1,5 @@
-//! Beside a kubelet nothing that changes the node or its objects ever comes out, whatever comes in
-//! (A35, M49).
+//! Beside a kubelet its NFS mounts are watched over and mended; nothing else that changes the node or
+//! its objects ever comes out, whatever comes in (A35, M49).
 
 use std::time::Duration;
 
@@ -9,6 +9,7 @@ use bitts_api::{Kind, ObjectKey};
 use proptest::prelude::*;
 use serde_json::json;
 
+use crate::healing::{nfs_key, nfs_mount, nfs_volume, reasons, tasks};
 use crate::run::*;
 
 /// How many different inputs there are.
@@ -70,7 +71,10 @@ fn give(run: &mut Run, input: u8) -> Effects {
 
 fn changes_something(effect: &Effect<Task, Alarm>) -> bool {
     match effect {
-        Effect::Task(task) => !matches!(task, Task::Scan | Task::Watch | Task::Probe { .. }),
+        Effect::Task(task) => !matches!(
+            task,
+            Task::Scan | Task::Watch | Task::Probe { .. } | Task::Await(_) | Task::Leave(_)
+        ),
         Effect::Write(_) | Effect::Create(_) | Effect::Destroy(_) => true,
         Effect::Event(_) | Effect::Wake(..) | Effect::Follow(_) | Effect::Unfollow(_) => false,
     }
@@ -110,7 +114,132 @@ proptest! {
             .in_mode(Mode::BesideKubelet);
         let mut run = Run::new(agent);
         prop_assert_eq!(changes(&mut run, first.into_iter().chain(then)), []);
-        // Nor are claims and volumes read.
-        prop_assert!(run.followed.is_empty());
     }
+
+    /// What a kubelet has not mounted is not mounted, and nothing of a kubelet's is taken away.
+    #[test]
+    fn only_what_a_kubelet_mounted_is_mended(
+        inputs in prop::collection::vec(0..FOR_NFS, 0..80),
+    ) {
+        let (mut run, _) = nfs(&[]);
+        let mut appeared = false;
+        for input in inputs {
+            appeared |= input == 0;
+            let effects = give_nfs(&mut run, input);
+            for effect in effects.iter().filter(|effect| changes_something(effect)) {
+                let mends = matches!(
+                    effect,
+                    Effect::Task(Task::Mount(mount) | Task::Renew(mount)) if *mount == nfs_mount("a")
+                );
+                prop_assert!(mends && appeared, "{:?}", effect);
+            }
+        }
+    }
+}
+
+/// How many different inputs there are for a volume on NFS.
+const FOR_NFS: u8 = 14;
+
+fn give_nfs(run: &mut Run, input: u8) -> Effects {
+    let probed = |run: &mut Run, ailment| {
+        let server = "nas".into();
+        let mounts = vec![(nfs_key("a"), ailment)];
+        run.report(Report::Probed { server, mounts })
+    };
+    match input {
+        0 => run.report(Report::Appeared(vec![nfs_key("a")])),
+        1 => run.see(Kind::Pod, pod("a", &["cqh"])),
+        2 => run.see(Kind::Pod, deleting(pod("a", &["cqh"]), 11)),
+        3 => run.gone(ObjectKey::pod("default", "a"), "a-uid"),
+        4 => run.report(Report::Missing(vec![nfs_key("a")])),
+        5 => run.mounted(nfs_mount("a")),
+        6 => run.fails(nfs_mount("a")),
+        7 => run.report(Report::Left(nfs_key("a"))),
+        8 => run.feed(Input::Alarm(Alarm::Retry(nfs_key("a"), 1))),
+        9 => run.feed(Input::Alarm(Alarm::Heal(nfs_key("a")))),
+        10 => run.feed(Input::Alarm(Alarm::Probe)),
+        11 => probed(run, Some(Ailment::Stale)),
+        12 => probed(run, Some(Ailment::Lost)),
+        _ => probed(run, None),
+    }
+}
+
+/// An agent beside a kubelet, with these pods on the node; and what it wants done for them.
+fn nfs(pods: &[&str]) -> (Run, Effects) {
+    let agent = Agent::new("node-1".into(), false)
+        .healing(Some(Duration::from_secs(30)))
+        .in_mode(Mode::BesideKubelet);
+    let mut run = Run::new(agent);
+    run.list(Kind::Node, vec![node()]);
+    run.list(Kind::Volume, vec![nfs_volume()]);
+    run.list(Kind::Claim, vec![claim()]);
+    run.report(Report::Scanned {
+        volumes: Vec::new(),
+        stages: Vec::new(),
+        empty: Vec::new(),
+    });
+    let objects = pods.iter().map(|name| pod(name, &["cqh"])).collect();
+    let effects = run.list(Kind::Pod, objects);
+    (run, effects)
+}
+
+#[test]
+fn a_kubelets_mount_is_watched_over_from_when_it_is_there() {
+    let (mut run, effects) = nfs(&["a"]);
+    assert_eq!(tasks(&effects), [Task::Watch, Task::Await(nfs_key("a"))]);
+    assert!(!run.followed.is_empty());
+    let effects = run.report(Report::Appeared(vec![nfs_key("a")]));
+    let asks = Effect::Wake(Duration::from_secs(30), Alarm::Probe);
+    assert!(effects.contains(&asks), "{effects:?}");
+    assert_eq!(tasks(&effects), [Task::Watch]);
+    // The API has no more to say of it.
+    assert!(run.followed.is_empty());
+}
+
+#[test]
+fn what_is_stale_or_vanished_beside_a_kubelet_is_told_and_mended() {
+    let (mut run, _) = nfs(&["a"]);
+    run.report(Report::Appeared(vec![nfs_key("a")]));
+    let effects = run.report(Report::Probed {
+        server: "nas".into(),
+        mounts: vec![(nfs_key("a"), Some(Ailment::Stale))],
+    });
+    assert_eq!(reasons(&effects), ["BittsMountStale"]);
+    assert_eq!(tasks(&effects), [Task::Renew(nfs_mount("a"))]);
+    assert_eq!(reasons(&run.mounted(nfs_mount("a"))), ["BittsMountHealed"]);
+    let effects = run.report(Report::Missing(vec![nfs_key("a")]));
+    assert_eq!(reasons(&effects), ["BittsMountLost"]);
+    assert_eq!(tasks(&effects), [Task::Mount(nfs_mount("a")), Task::Watch]);
+    // Meanwhile the pod ended, so the worker left it to the kubelet: that is not tried again.
+    let effects = run.report(Report::Left(nfs_key("a")));
+    assert_eq!(effects, []);
+}
+
+#[test]
+fn a_kubelet_takes_its_volumes_down_undisturbed() {
+    let (mut run, _) = nfs(&["a"]);
+    run.report(Report::Appeared(vec![nfs_key("a")]));
+    let effects = run.see(Kind::Pod, deleting(pod("a", &["cqh"]), 11));
+    assert_eq!(effects, [Effect::Task(Task::Leave(nfs_key("a")))]);
+    let effects = run.report(Report::Missing(vec![nfs_key("a")]));
+    assert_eq!(effects, [Effect::Task(Task::Watch)]);
+}
+
+/// Volumes that nobody answers for are not even noted, and refusals are the kubelet's to tell.
+#[test]
+fn other_volumes_are_the_kubelets_alone() {
+    let agent = Agent::new("node-1".into(), false).in_mode(Mode::BesideKubelet);
+    let mut run = Run::new(agent);
+    run.list(Kind::Node, vec![node()]);
+    run.list(Kind::Volume, vec![volume()]);
+    run.list(Kind::Claim, vec![claim()]);
+    run.report(Report::Scanned {
+        volumes: Vec::new(),
+        stages: Vec::new(),
+        empty: Vec::new(),
+    });
+    let pods = vec![pod("a", &["cqh"]), pod("b", &["missing"])];
+    assert_eq!(run.list(Kind::Pod, pods), []);
+    // One waits for its claim; of the other one there is nothing to know.
+    assert_eq!(run.followed.len(), 1, "{:?}", run.followed);
 }

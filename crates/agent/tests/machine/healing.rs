@@ -11,7 +11,7 @@ use crate::run::*;
 
 const INTERVAL: Duration = Duration::from_secs(30);
 
-fn nfs_volume() -> Value {
+pub(crate) fn nfs_volume() -> Value {
     with(
         volume(),
         json!({"spec": {"local": null, "nodeAffinity": null,
@@ -19,14 +19,14 @@ fn nfs_volume() -> Value {
     )
 }
 
-fn nfs_key(pod: &str) -> MountKey {
+pub(crate) fn nfs_key(pod: &str) -> MountKey {
     MountKey {
         plugin: Plugin::Nfs,
         ..key(pod)
     }
 }
 
-fn nfs_mount(pod: &str) -> Mount {
+pub(crate) fn nfs_mount(pod: &str) -> Mount {
     Mount {
         key: nfs_key(pod),
         source: Source::Nfs {
@@ -77,7 +77,7 @@ fn nfs(pods: &[&str]) -> Run {
     run
 }
 
-fn reasons(effects: &Effects) -> Vec<&'static str> {
+pub(crate) fn reasons(effects: &Effects) -> Vec<&'static str> {
     let reason = |effect: &Effect<_, _>| match effect {
         Effect::Event(event) => Some(event.reason),
         _ => None,
@@ -85,7 +85,7 @@ fn reasons(effects: &Effects) -> Vec<&'static str> {
     effects.iter().filter_map(reason).collect()
 }
 
-fn tasks(effects: &Effects) -> Vec<Task> {
+pub(crate) fn tasks(effects: &Effects) -> Vec<Task> {
     let task = |effect: &Effect<Task, Alarm>| match effect {
         Effect::Task(task) => Some(task.clone()),
         _ => None,

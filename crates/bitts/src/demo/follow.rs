@@ -190,6 +190,8 @@ pub(crate) async fn mounts(
             | Report::UnstageFailed { .. }
             // Nor does anything go bad.
             | Report::Missing(_)
+            | Report::Appeared(_)
+            | Report::Left(_)
             | Report::Probed { .. } => continue,
         };
         let name = pods.of(&pod.to_string()).await;
