@@ -493,7 +493,7 @@ fn an_absent_driver_is_told() {
         text.contains("plugins/nobody.example.com/csi.sock"),
         "{text}"
     );
-    assert!(text.contains("node plugin running"), "{text}");
+    assert!(text.contains("Is the driver running"), "{text}");
     assert!(!world.kubelet().join("plugins/kubernetes.io/csi").exists());
 }
 

@@ -208,8 +208,9 @@ pub struct Write {
     pub patch: serde_json::Value,
 }
 
-/// In a patch or body, the value of a `lastTransitionTime` that is to be the time of the write:
-/// machines have no clock, so whoever executes the effect puts it there.
+/// In a patch or body, the value of a condition's `lastTransitionTime`, or of the `time` of an
+/// attachment's error, that is to be the time of the write: machines have no clock, so whoever
+/// executes the effect puts it there.
 pub const NOW: &str = "(now)";
 
 /// An object that is to be made where none of its name is. When its answer is lost and it is sent
@@ -276,6 +277,8 @@ pub enum Evidence {
     ClassAbsent(ClassName),
     /// The node of this uid exists and lists this volume neither as attached nor as in use (A35).
     NodeReleased(NodeName, Uid, Box<str>),
+    /// No VolumeAttachment names this volume (A25).
+    VolumeUnattached(Name),
     /// No node of this name exists.
     NodeAbsent(NodeName),
     /// The node of this uid exists, is not ready, does not list this volume as attached, and an

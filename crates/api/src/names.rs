@@ -25,6 +25,8 @@ pub const FORCE_DETACH: &str = "bitts.dev/force-detach";
 /// On a StorageClass or a node: after how long a volume is taken from a node that is not ready and
 /// does not let it go, e.g. `6m`, or `never`.
 pub const FORCE_DETACH_AFTER: &str = "bitts.dev/force-detach-after";
+/// On a VolumeAttachment: what the driver calls the node that it was told to attach to (A26).
+pub const PUBLISHED_NODE_ID: &str = "csi.alpha.kubernetes.io/node-id";
 /// The legacy form of `spec.storageClassName`; wins over the field.
 pub const BETA_STORAGE_CLASS: &str = "volume.beta.kubernetes.io/storage-class";
 /// Makes a class the default (value `true`).
@@ -61,6 +63,10 @@ pub const VOLUME_CONTROLLER: &str = "kubernetes.io/pv-controller";
 /// Holds a volume whose data the CSI external-provisioner deletes first (N5).
 pub const EXTERNAL_PROVISIONER: &str = "external-provisioner.volume.kubernetes.io/finalizer";
 
+/// What begins the finalizer that holds an attachment and its volume until the driver has detached
+/// it; the driver's name follows (A25).
+pub const EXTERNAL_ATTACHER: &str = "external-attacher/";
+
 /// The condition of a claim that tells since when no pod refers to it (X5).
 pub const UNUSED: &str = "Unused";
 
@@ -77,6 +83,8 @@ pub mod source {
     pub const BINDER: &str = "persistentvolume-controller";
     /// The part that attaches volumes to nodes.
     pub const ATTACHER: &str = "attachdetach-controller";
+    /// The part that has drivers attach and detach.
+    pub const CSI_ATTACHER: &str = "csi-attacher";
     /// The part that grows volumes.
     pub const EXPANDER: &str = "volume_expand";
     /// The part that makes claims for ephemeral volumes.

@@ -189,7 +189,7 @@ impl Attacher {
         }
         let place = (None, attachment.volume.clone()?);
         let pair = Pair {
-            volume: UniqueName::of(&self.known.volumes.get(&place)?.source)?,
+            volume: UniqueName::of(self.known.volumes.get(&place)?)?,
             node: attachment.node.clone(),
         };
         (pair.attachment() == *name).then(|| {

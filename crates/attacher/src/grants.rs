@@ -1,7 +1,7 @@
 //! What the attacher asks of access control.
 
 use bitts_api::Kind;
-use bitts_api::grant::{Grant, Verb};
+use bitts_api::grant::{Grant, Place, Verb};
 
 /// What the machine's watches, looks and writes take; events are the runtime's.
 ///
@@ -37,5 +37,64 @@ pub fn grants() -> Vec<Grant> {
             "lists what is attached (A17, A35)",
         ),
     ]);
+    grants
+}
+
+/// What having a driver attach takes, beside the driver's controller. Secrets are read only where a
+/// volume names one.
+///
+/// ```
+/// let grants = bitts_attacher::csi_grants();
+/// assert!(grants.iter().all(|g| g.resource != "pods"));
+/// ```
+#[must_use]
+pub fn csi_grants() -> Vec<Grant> {
+    let on = |kind: Kind, resource, verbs, why| Grant::new(kind.group(), resource, verbs, why);
+    let mut grants: Vec<Grant> = crate::publisher::KINDS
+        .into_iter()
+        .map(Grant::to_watch)
+        .collect();
+    grants.extend([
+        on(
+            Kind::Attachment,
+            Kind::Attachment.plural(),
+            &[Verb::Get, Verb::Patch],
+            "held while the driver may have it attached (A25)",
+        ),
+        on(
+            Kind::Attachment,
+            "volumeattachments/status",
+            &[Verb::Patch],
+            "tells what the driver said (A26)",
+        ),
+        on(
+            Kind::Volume,
+            Kind::Volume.plural(),
+            &[Verb::Get, Verb::Patch],
+            "held while it is attached (A25)",
+        ),
+        on(
+            Kind::CsiNode,
+            Kind::CsiNode.plural(),
+            &[Verb::Get],
+            "looked at live before a volume is taken from a node's earlier name",
+        ),
+        Grant::new(
+            "",
+            "secrets",
+            &[Verb::Get],
+            "what a volume's controllerPublishSecretRef names is given to the driver",
+        ),
+    ]);
+    // The lease has the driver's name in its own.
+    grants.push(
+        Grant::new(
+            "coordination.k8s.io",
+            "leases",
+            &[Verb::Create, Verb::Get, Verb::Patch],
+            "one process at a time calls the driver, and says every 2 s that it is alive",
+        )
+        .at(Place::Own),
+    );
     grants
 }

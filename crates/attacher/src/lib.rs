@@ -31,11 +31,13 @@
 //! ```
 
 mod attacher;
+mod csi_volume;
 mod grants;
 mod known;
 mod node;
 mod options;
 mod pair;
+mod publisher;
 mod reason;
 #[cfg(feature = "run")]
 mod run;
@@ -44,8 +46,14 @@ mod verdict;
 mod wanted;
 
 pub use attacher::{Alarm, Attacher};
-pub use grants::grants;
+pub use grants::{csi_grants, grants};
 pub use options::Options;
 pub use pair::{Pair, UniqueName};
+pub use publisher::{
+    Because, Can, Context, Publish, Publisher, PublisherAlarm, PublisherOptions, Report, Task,
+    Ticket, Trouble, Unpublish,
+};
+#[cfg(feature = "run")]
+pub use publisher::{CsiConfig, run_csi};
 #[cfg(feature = "run")]
 pub use run::run;

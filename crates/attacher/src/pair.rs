@@ -3,8 +3,10 @@
 use std::fmt::{self, Write as _};
 use std::sync::Arc;
 
-use bitts_api::{Name, NodeName, Source};
+use bitts_api::{Name, NodeName, Volume};
 use sha2::{Digest as _, Sha256};
+
+use crate::csi_volume::of_driver;
 
 /// What begins the name of every volume of a CSI driver (A3).
 const CSI: &str = "kubernetes.io/csi/";
@@ -18,15 +20,10 @@ impl UniqueName {
     /// The volume that a PersistentVolume is; `None` for types that are not attached by
     /// VolumeAttachments.
     #[must_use]
-    pub fn of(source: &Source) -> Option<Self> {
-        match source {
-            Source::Csi(csi) => Some(Self(
-                format!("{CSI}{}^{}", csi.driver, csi.handle)
-                    .as_str()
-                    .into(),
-            )),
-            _ => None,
-        }
+    pub fn of(volume: &Volume) -> Option<Self> {
+        let csi = of_driver(volume)?.volume;
+        let name = format!("{CSI}{}^{}", csi.driver, csi.handle);
+        Some(Self(name.as_str().into()))
     }
 
     /// What a node's status calls it; `None` for what other controllers look after.

@@ -6,6 +6,7 @@ use bitts_api::{
     PodVolumeSource, Volume,
 };
 
+use crate::csi_volume::of_driver;
 use crate::pair::{Pair, UniqueName};
 
 /// A volume that a pod asks for on its node.
@@ -43,11 +44,11 @@ impl World<'_> {
         }
         let volumes = pod.volumes.iter().filter_map(|volume| {
             let volume = self.bound(pod, &volume.source)?;
-            let name = UniqueName::of(&volume.source)?;
+            let name = UniqueName::of(volume)?;
             let (driver, _) = name.csi()?;
             let driver = self.drivers.get(&(None, driver.into()));
             driver.is_none_or(|d| d.wants.attach).then(|| Ask {
-                single: is_single(volume.access_modes),
+                single: of_driver(volume).is_some_and(|v| is_single(v.modes)),
                 class: volume.class.clone(),
                 volume: volume.meta.name.clone(),
                 pair: Pair {

@@ -1,6 +1,5 @@
 //! Calls to a driver.
 
-use std::collections::BTreeMap;
 use std::path::Path;
 use std::time::Duration;
 
@@ -10,7 +9,6 @@ use tonic::transport::{Channel, Endpoint};
 use tonic::{Response, Status};
 
 use crate::error::CsiError;
-use crate::v1::controller_client::ControllerClient;
 use crate::v1::identity_client::IdentityClient;
 use crate::v1::node_client::NodeClient;
 use crate::v1::node_service_capability::Type;
@@ -41,11 +39,15 @@ pub struct NodeCapabilities {
 
 /// Calls one method of a service: within the deadline, and with an error that says which.
 macro_rules! call {
-    ($self:ident, $client:ident . $method:ident ( $request:expr ), $name:literal) => {{
+    ($self:ident, $client:ident . $method:ident ( $request:expr ), $name:expr) => {{
         let mut client = $client::new($self.channel.clone());
         $self.within($name, client.$method($request)).await
     }};
 }
+
+mod controller;
+
+pub use controller::ControllerCapabilities;
 
 impl Driver {
     /// Connects to the driver at this socket. `patience` is how long each call may take.
@@ -104,6 +106,16 @@ impl Driver {
             IdentityClient.get_plugin_info(request),
             "GetPluginInfo"
         )
+    }
+
+    /// Whether the driver is ready; one that does not say is.
+    ///
+    /// # Errors
+    /// As all calls: see [`CsiError::class`].
+    pub async fn is_ready(&self) -> Result<bool, CsiError> {
+        let request = v1::ProbeRequest {};
+        let answer: v1::ProbeResponse = call!(self, IdentityClient.probe(request), "Probe")?;
+        Ok(answer.ready.unwrap_or(true))
     }
 
     /// What its node plugin can do.
@@ -199,38 +211,6 @@ impl Driver {
             self,
             NodeClient.node_unpublish_volume(request),
             "NodeUnpublishVolume"
-        )
-        .map(drop)
-    }
-
-    /// Attaches a volume to a node; returns what its node plugin needs to know.
-    ///
-    /// # Errors
-    /// As all calls: see [`CsiError::class`].
-    pub async fn attach(
-        &self,
-        request: v1::ControllerPublishVolumeRequest,
-    ) -> Result<BTreeMap<String, String>, CsiError> {
-        let answer: v1::ControllerPublishVolumeResponse = call!(
-            self,
-            ControllerClient.controller_publish_volume(request),
-            "ControllerPublishVolume"
-        )?;
-        Ok(answer.publish_context)
-    }
-
-    /// The opposite of [`Driver::attach`].
-    ///
-    /// # Errors
-    /// As all calls: see [`CsiError::class`].
-    pub async fn detach(
-        &self,
-        request: v1::ControllerUnpublishVolumeRequest,
-    ) -> Result<(), CsiError> {
-        call!(
-            self,
-            ControllerClient.controller_unpublish_volume(request),
-            "ControllerUnpublishVolume"
         )
         .map(drop)
     }

@@ -11,7 +11,7 @@ use tonic::{Code, Status};
 pub enum CsiError {
     /// Nobody listens at its socket.
     #[error(
-        "nobody answers at {}: {source}. Is the driver's node plugin running on this node?", path.display()
+        "nobody answers at {}: {source}. Is the driver running, and is its socket there?", path.display()
     )]
     Absent {
         /// The socket.
@@ -73,6 +73,16 @@ impl CsiError {
                 | Code::Aborted => Class::Uncertain,
                 _ => Class::Final,
             },
+        }
+    }
+
+    /// The gRPC code, where the driver gave one or it follows from what happened (A27).
+    #[must_use]
+    pub fn code(&self) -> Option<Code> {
+        match self {
+            Self::Refused { code, .. } => Some(*code),
+            Self::Deadline { .. } => Some(Code::DeadlineExceeded),
+            Self::Absent { .. } | Self::Broken { .. } => None,
         }
     }
 

@@ -29,7 +29,7 @@ mod error;
 #[cfg(feature = "testing")]
 pub mod testing;
 
-pub use driver::{Driver, NodeCapabilities};
+pub use driver::{ControllerCapabilities, Driver, NodeCapabilities};
 pub use error::{Class, CsiError};
 pub use tonic::Code;
 

@@ -8,6 +8,10 @@ use std::io;
 use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
 
+mod controller;
+
+pub use controller::{DiskCall, Disks, FakeController, Turn};
+
 use tokio::net::UnixListener;
 use tokio::sync::oneshot;
 use tokio_stream::wrappers::UnixListenerStream;
@@ -34,8 +38,49 @@ pub enum Fate {
 #[derive(Debug)]
 pub struct FakeDriver {
     state: Shared,
+    _listener: Listener,
+}
+
+/// Services on a thread of their own, until this is dropped.
+#[derive(Debug)]
+struct Listener {
     stop: Option<oneshot::Sender<()>>,
     thread: Option<std::thread::JoinHandle<()>>,
+}
+
+impl Listener {
+    fn start(socket: &Path, services: tonic::transport::server::Router) -> io::Result<Self> {
+        let listener = std::os::unix::net::UnixListener::bind(socket)?;
+        listener.set_nonblocking(true)?;
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .build()?;
+        let (stop, stopped) = oneshot::channel::<()>();
+        let thread = std::thread::spawn(move || {
+            runtime.block_on(async {
+                let Ok(listener) = UnixListener::from_std(listener) else {
+                    return; // who calls sees that nobody answers
+                };
+                let serve = services.serve_with_incoming(UnixListenerStream::new(listener));
+                tokio::select! {
+                    _ = serve => {}
+                    _ = stopped => {}
+                }
+            });
+        });
+        Ok(Self {
+            stop: Some(stop),
+            thread: Some(thread),
+        })
+    }
+}
+
+impl Drop for Listener {
+    fn drop(&mut self) {
+        drop(self.stop.take());
+        // A thread that panicked has nothing left to end.
+        let _ = self.thread.take().map(std::thread::JoinHandle::join);
+    }
 }
 
 #[derive(Clone, Debug)]
@@ -76,8 +121,6 @@ impl FakeDriver {
     /// # Errors
     /// When the socket cannot be made.
     pub fn start(socket: &Path, name: &str, capabilities: &[Rpc]) -> io::Result<Self> {
-        let listener = std::os::unix::net::UnixListener::bind(socket)?;
-        listener.set_nonblocking(true)?;
         let state = Shared(Arc::new(Mutex::new(State {
             name: name.to_owned(),
             capabilities: capabilities.to_vec(),
@@ -86,26 +129,9 @@ impl FakeDriver {
         let services = tonic::transport::Server::builder()
             .add_service(IdentityServer::new(state.clone()))
             .add_service(NodeServer::new(state.clone()));
-        let runtime = tokio::runtime::Builder::new_current_thread()
-            .enable_all()
-            .build()?;
-        let (stop, stopped) = oneshot::channel::<()>();
-        let thread = std::thread::spawn(move || {
-            runtime.block_on(async {
-                let Ok(listener) = UnixListener::from_std(listener) else {
-                    return; // who calls sees that nobody answers
-                };
-                let serve = services.serve_with_incoming(UnixListenerStream::new(listener));
-                tokio::select! {
-                    _ = serve => {}
-                    _ = stopped => {}
-                }
-            });
-        });
         Ok(Self {
             state,
-            stop: Some(stop),
-            thread: Some(thread),
+            _listener: Listener::start(socket, services)?,
         })
     }
 
@@ -139,14 +165,6 @@ impl FakeDriver {
     pub fn published(&self) -> Vec<(String, String)> {
         self.state
             .with(|state| state.published.iter().cloned().collect())
-    }
-}
-
-impl Drop for FakeDriver {
-    fn drop(&mut self) {
-        drop(self.stop.take());
-        // A thread that panicked has nothing left to end.
-        let _ = self.thread.take().map(std::thread::JoinHandle::join);
     }
 }
 

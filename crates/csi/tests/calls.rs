@@ -143,7 +143,7 @@ async fn a_driver_that_is_gone_is_told() {
     assert_eq!(error.class(), Class::Transient);
     let text = error.to_string();
     assert!(
-        text.contains("csi.sock") && text.contains("node plugin"),
+        text.contains("csi.sock") && text.contains("Is the driver running"),
         "{text}"
     );
     let error = driver.stage(stage()).await.unwrap_err();

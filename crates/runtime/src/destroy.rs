@@ -116,6 +116,9 @@ async fn check(slot: &Slot<'_>, evidence: &Evidence) -> Result<Option<Vec<Fact>>
             let off = |node: &Node| node.is_out_of_service && !node.is_ready && !node.lists(volume);
             node_of(slot, name, uid, off).await?
         }
+        Evidence::VolumeUnattached(volume) => users::of_volume(slot, volume)
+            .await?
+            .map(|attachment| vec![Fact::Seen(attachment)]),
         Evidence::NodeAbsent(name) => live(slot, &ObjectKey::node(name))
             .await?
             .map(|node| vec![Fact::Seen(node)]),

@@ -263,8 +263,15 @@ fn conditional(patch: &Value, target: &Target) -> Result<Value, String> {
     Ok(patch)
 }
 
-/// Says what time it is where a condition is to tell when it was written.
+/// Says what time it is where a condition or an error is to tell when it was written.
 fn stamp(patch: &mut Value) {
+    for error in ["attachError", "detachError"] {
+        if let Some(time) = patch.pointer_mut(&format!("/status/{error}/time"))
+            && *time == NOW
+        {
+            *time = json!(format!("{:.0}", Timestamp::now()));
+        }
+    }
     let conditions = patch.pointer_mut("/status/conditions");
     for condition in conditions
         .and_then(Value::as_array_mut)
@@ -324,6 +331,16 @@ mod tests {
         assert!(said.as_second() >= before.as_second(), "{said}");
         assert_eq!(a["message"], NOW);
         assert_eq!(*b, conditions[1]);
+    }
+
+    #[test]
+    fn a26_an_error_tells_when_it_was_written() {
+        let patch = json!({"status": {"attachError": {"message": NOW, "time": NOW}, "detachError": null}});
+        let stamped = conditional(&patch, &target()).unwrap();
+        let error = &stamped["status"]["attachError"];
+        assert!(error["time"].as_str().unwrap().parse::<Timestamp>().is_ok());
+        assert_eq!(error["message"], NOW);
+        assert!(stamped["status"]["detachError"].is_null());
     }
 
     #[test]

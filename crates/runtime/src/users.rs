@@ -1,4 +1,4 @@
-//! Who uses a claim or an attributes class, as the API says now, not as a watch said.
+//! Who uses a claim, an attributes class or a volume, as the API says now, not as a watch said.
 
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -125,6 +125,19 @@ pub(crate) async fn of_attributes_class(
         }
     }
     Ok(None)
+}
+
+/// A VolumeAttachment that names a volume, if there is one (A25).
+pub(crate) async fn of_volume(slot: &Slot<'_>, volume: &Name) -> Result<Option<Object>, Failure> {
+    let about = ObjectKey::volume(volume.clone());
+    let mut user = None;
+    each(slot, Kind::Attachment, None, &about, |object| {
+        if matches!(&object, Object::Attachment(a) if a.volume.as_ref() == Some(volume)) {
+            user = Some(object);
+        }
+    })
+    .await?;
+    Ok(user)
 }
 
 /// Goes through all objects of a kind, all as they were at one moment.

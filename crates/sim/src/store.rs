@@ -313,6 +313,7 @@ impl Store {
                 (found.is_none(), found.into_iter().collect())
             }
             Evidence::NodeReleased(..)
+            | Evidence::VolumeUnattached(_)
             | Evidence::NodeAbsent(_)
             | Evidence::NodeOutOfService(..)
             | Evidence::NodeDown(..) => (false, Vec::new()), // no attacher lives here

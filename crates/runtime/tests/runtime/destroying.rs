@@ -440,6 +440,21 @@ async fn a_volume_or_claim_that_names_an_attributes_class_spares_it() {
     }
 }
 
+/// A25: the finalizer of a volume that is going goes when nothing attaches it.
+#[tokio::test(start_paused = true)]
+async fn an_attachment_spares_its_volume() {
+    const ATTACHMENT: &str = "/apis/storage.k8s.io/v1/volumeattachments/csi-1";
+    for (volume, outcome) in [("disk", Outcome::Spared), ("other", Outcome::Done)] {
+        let fake = Fake::default();
+        let effects = deletion(&fake, vec![Evidence::VolumeUnattached("disk".into())]);
+        let spec = json!({"attacher": "d", "nodeName": "n",
+            "source": {"persistentVolumeName": volume}});
+        fake.put(ATTACHMENT, json!({"metadata": {"name": "csi-1"}, "spec": spec}));
+        let role = Role::doing(&fake, effects);
+        assert_eq!(role.outcome().await, outcome, "{volume}");
+    }
+}
+
 /// B9: a claim of a class that no watch told of is bound only where there is none.
 #[tokio::test(start_paused = true)]
 async fn a_class_that_is_there_spares_what_was_to_be_given_away() {
