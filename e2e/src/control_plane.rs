@@ -92,6 +92,13 @@ impl Component {
         Self::start("bitts", bitts()?, kubeconfig, &arguments, flags)
     }
 
+    /// Starts `bitts run` with these roles, which need not elect a leader.
+    pub fn roles(kubeconfig: &str, roles: &str, flags: &[&str]) -> anyhow::Result<Self> {
+        let roles = format!("--roles={roles}");
+        let arguments = ["run", &roles, "--leader-elect=false"];
+        Self::start("bitts", bitts()?, kubeconfig, &arguments, flags)
+    }
+
     /// Starts `bitts run --roles provisioner` for a node.
     pub fn provisioner(kubeconfig: &str, node: &str, flags: &[&str]) -> anyhow::Result<Self> {
         let node = format!("--node-name={node}");

@@ -28,7 +28,7 @@ struct Rendered {
     values: &'static [&'static str],
 }
 
-const RENDERED: [Rendered; 2] = [
+const RENDERED: [Rendered; 3] = [
     Rendered {
         name: "beside-stock",
         about: "bitts beside kube-controller-manager and the kubelets as they are",
@@ -39,11 +39,24 @@ const RENDERED: [Rendered; 2] = [
         about: "bitts instead of the volume controllers of kube-controller-manager, which must be off",
         values: &["roles.binder=true"],
     },
+    Rendered {
+        name: "replace-stock-attach",
+        about: "the same, and instead of the attach-detach controller, which must be off too",
+        values: &[
+            "roles.binder=true",
+            "roles.attacher=true",
+            "roles.csi-attacher=true",
+        ],
+    },
 ];
 
 /// All that can be switched on, so that all of it is looked at.
-const EVERYTHING: [&str; 8] = [
+const EVERYTHING: [&str; 12] = [
     "roles.binder=true",
+    "roles.attacher=true",
+    "roles.csi-attacher=true",
+    "csiAttacher.accounts[0].name=disk-controller",
+    "csiAttacher.accounts[0].namespace=kube-system",
     "image.pullSecrets[0].name=registry",
     "controllers.flags={--strict-compat}",
     "controllers.nodeSelector.disk=fast",
@@ -54,7 +67,8 @@ const EVERYTHING: [&str; 8] = [
 ];
 
 /// What the schema of the values refuses.
-const REFUSED: [&str; 6] = [
+const REFUSED: [&str; 7] = [
+    "csiAttacher.accounts[0].name=disk-controller",
     "roles.juggler=true",
     "roles.binder=perhaps",
     "controllers.replicas=0",

@@ -39,6 +39,8 @@ pub struct AttachError {
     /// The gRPC code, where it is known.
     #[serde(rename = "errorCode")]
     pub code: Option<i32>,
+    /// When that was written, as the API has it.
+    pub time: Option<Box<str>>,
 }
 
 #[derive(Deserialize)]

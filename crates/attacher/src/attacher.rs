@@ -77,6 +77,16 @@ impl Attacher {
         }
     }
 
+    /// What was heard of the API.
+    pub(crate) fn known(&self) -> &Known {
+        &self.known
+    }
+
+    /// What VolumeAttachments are of, by their names.
+    pub(crate) fn names(&self) -> &BTreeMap<Name, Pair> {
+        &self.names
+    }
+
     /// A7: everything is known for the first time.
     fn begin(&mut self) {
         self.is_ready = true;

@@ -100,7 +100,10 @@ mod tests {
     fn a_disk_of_google_is_called_as_its_driver_calls_it() {
         let zone = "topology.kubernetes.io/zone";
         for (labels, handle) in [
-            (json!({}), Some("projects/UNSPECIFIED/zones/UNSPECIFIED/disks/d")),
+            (
+                json!({}),
+                Some("projects/UNSPECIFIED/zones/UNSPECIFIED/disks/d"),
+            ),
             (
                 json!({zone: "us-east1-b"}),
                 Some("projects/UNSPECIFIED/zones/us-east1-b/disks/d"),
@@ -117,10 +120,20 @@ mod tests {
         ] {
             let volume = disk(&labels, 0);
             let found = of_driver(&volume);
-            assert_eq!(found.as_ref().map(|v| &*v.volume.handle), handle, "{labels}");
+            assert_eq!(
+                found.as_ref().map(|v| &*v.volume.handle),
+                handle,
+                "{labels}"
+            );
             if let Some(found) = found {
-                assert_eq!((&*found.volume.driver, &found.volume.fs_type), (GCE, &Some("ext4".into())));
-                assert_eq!(found.modes, [AccessMode::ReadWriteOnce].into_iter().collect());
+                assert_eq!(
+                    (&*found.volume.driver, &found.volume.fs_type),
+                    (GCE, &Some("ext4".into()))
+                );
+                assert_eq!(
+                    found.modes,
+                    [AccessMode::ReadWriteOnce].into_iter().collect()
+                );
             }
         }
         let volume = disk(&json!({}), 3);

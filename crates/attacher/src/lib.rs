@@ -32,6 +32,7 @@
 
 mod attacher;
 mod csi_volume;
+mod explain;
 mod grants;
 mod known;
 mod node;
@@ -46,6 +47,9 @@ mod verdict;
 mod wanted;
 
 pub use attacher::{Alarm, Attacher};
+pub use explain::{
+    AttachCluster, Holder, Next, Report as AttachReport, Said, State, VolumeOnNode, Wait,
+};
 pub use grants::{csi_grants, grants};
 pub use options::Options;
 pub use pair::{Pair, UniqueName};

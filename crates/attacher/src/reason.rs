@@ -83,7 +83,7 @@ pub(crate) enum Hold<'a> {
 }
 
 impl Holder<'_> {
-    fn hint(&self) -> String {
+    pub(crate) fn hint(&self) -> String {
         let node = &self.pair.node;
         match self.state {
             Hold::Pods => {

@@ -1,18 +1,20 @@
 //! The command line: what users type, and nothing else.
 
 #[cfg(any(
-    feature = "binder",
     feature = "agent",
-    feature = "provisioner",
-    feature = "demo"
+    feature = "attacher",
+    feature = "binder",
+    feature = "demo",
+    feature = "provisioner"
 ))]
 use std::{net::SocketAddr, path::PathBuf};
 
 #[cfg(any(
-    feature = "binder",
     feature = "agent",
-    feature = "provisioner",
-    feature = "demo"
+    feature = "attacher",
+    feature = "binder",
+    feature = "demo",
+    feature = "provisioner"
 ))]
 use clap::Args;
 use clap::{Parser, Subcommand, ValueEnum};
@@ -50,9 +52,15 @@ pub(crate) enum Command {
     #[cfg(feature = "demo")]
     Demo(Demo),
     /// Run roles on a cluster.
-    #[cfg(any(feature = "binder", feature = "agent", feature = "provisioner"))]
+    #[cfg(any(
+        feature = "agent",
+        feature = "attacher",
+        feature = "binder",
+        feature = "provisioner"
+    ))]
     Run(Box<Run>),
-    /// Tell why a claim or volume is where it is, and what would unblock it. Reads only.
+    /// Tell why a claim, a volume, a pod's volumes or an attachment are where they are, and what would
+    /// unblock them. Reads only.
     #[cfg(feature = "binder")]
     #[command(
         after_help = "Exit codes: 0 fine, 1 the cluster cannot be read, 3 waits for something \
@@ -60,10 +68,10 @@ pub(crate) enum Command {
     )]
     Explain(Explain),
     /// Check whether roles may run on a cluster, above all that no stock controller does their work.
-    #[cfg(feature = "binder")]
+    #[cfg(any(feature = "attacher", feature = "binder"))]
     Preflight(crate::preflight::Preflight),
     /// Print what a role on a cluster's nodes or control plane may do on the API, and why.
-    #[cfg(feature = "binder")]
+    #[cfg(any(feature = "attacher", feature = "binder"))]
     Rbac(crate::rbac::Rbac),
     /// Serve an in-memory Kubernetes API that kubectl works against.
     #[cfg(feature = "demo")]
@@ -105,12 +113,22 @@ pub(crate) struct Demo {
 }
 
 /// How often something is looked at, if at all.
-#[cfg(any(feature = "binder", feature = "agent", feature = "provisioner"))]
+#[cfg(any(
+    feature = "agent",
+    feature = "attacher",
+    feature = "binder",
+    feature = "provisioner"
+))]
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Interval(pub(crate) Option<std::time::Duration>);
 
-#[cfg(any(feature = "binder", feature = "agent", feature = "provisioner"))]
-fn interval(text: &str) -> Result<Interval, String> {
+#[cfg(any(
+    feature = "agent",
+    feature = "attacher",
+    feature = "binder",
+    feature = "provisioner"
+))]
+pub(crate) fn interval(text: &str) -> Result<Interval, String> {
     if text == "0" {
         return Ok(Interval(None));
     }
@@ -122,8 +140,8 @@ fn interval(text: &str) -> Result<Interval, String> {
     }
 }
 
-#[cfg(any(feature = "agent", feature = "provisioner"))]
-fn patience(text: &str) -> Result<std::time::Duration, String> {
+#[cfg(any(feature = "agent", feature = "attacher", feature = "provisioner"))]
+pub(crate) fn patience(text: &str) -> Result<std::time::Duration, String> {
     let span: jiff::SignedDuration = text.parse().map_err(|error| format!("{error}"))?;
     match std::time::Duration::try_from(span) {
         Ok(time) if time.as_secs() >= 1 => Ok(time),
@@ -132,7 +150,12 @@ fn patience(text: &str) -> Result<std::time::Duration, String> {
 }
 
 /// `bitts run`.
-#[cfg(any(feature = "binder", feature = "agent", feature = "provisioner"))]
+#[cfg(any(
+    feature = "agent",
+    feature = "attacher",
+    feature = "binder",
+    feature = "provisioner"
+))]
 #[derive(Debug, Args)]
 pub(crate) struct Run {
     /// The roles, separated by commas.
@@ -176,7 +199,7 @@ pub(crate) struct Run {
     pub(crate) node_name: Option<String>,
 
     /// Whether the roles of which one process is enough wait to be the elected leader.
-    #[cfg(any(feature = "binder", feature = "provisioner"))]
+    #[cfg(any(feature = "attacher", feature = "binder", feature = "provisioner"))]
     #[arg(
         long,
         default_value_t = true,
@@ -190,13 +213,13 @@ pub(crate) struct Run {
     pub(crate) leader_elect: bool,
 
     /// The namespace of the leases [default: the pod's own, else `kube-system`].
-    #[cfg(any(feature = "binder", feature = "provisioner"))]
+    #[cfg(any(feature = "attacher", feature = "binder", feature = "provisioner"))]
     #[arg(long, value_name = "NAMESPACE", env = "BITTS_LEASE_NAMESPACE")]
     pub(crate) lease_namespace: Option<String>,
 
     /// Run although kube-controller-manager does the same work: safe, but everything is written
-    /// twice.
-    #[cfg(feature = "binder")]
+    /// twice. Not the attacher: two of that kind would undo each other's lists.
+    #[cfg(any(feature = "attacher", feature = "binder"))]
     #[arg(long, env = "BITTS_ALLOW_STOCK_CONTROLLERS")]
     pub(crate) allow_stock_controllers: bool,
 
@@ -207,6 +230,14 @@ pub(crate) struct Run {
     #[cfg(feature = "agent")]
     #[command(flatten)]
     pub(crate) agent: Agent,
+
+    #[cfg(feature = "attacher")]
+    #[command(flatten)]
+    pub(crate) attacher: crate::attacher::Attacher,
+
+    #[cfg(feature = "attacher")]
+    #[command(flatten)]
+    pub(crate) csi_attacher: crate::attacher::CsiAttacher,
 
     #[cfg(feature = "provisioner")]
     #[command(flatten)]
@@ -371,7 +402,7 @@ pub(crate) struct Explain {
     #[arg(value_parser = object_name)]
     pub(crate) name: String,
 
-    /// The claim's namespace [default: that of the kubeconfig's context].
+    /// The claim's or pod's namespace [default: that of the kubeconfig's context].
     #[arg(long, short, value_name = "NAMESPACE", value_parser = object_name)]
     pub(crate) namespace: Option<String>,
 
@@ -394,6 +425,14 @@ pub(crate) enum ExplainKind {
     /// A PersistentVolume.
     #[value(aliases = ["pv", "persistentvolume"])]
     Volume,
+    /// A pod, and where its volumes are.
+    #[cfg(feature = "attacher")]
+    #[value(aliases = ["po"])]
+    Pod,
+    /// A VolumeAttachment.
+    #[cfg(feature = "attacher")]
+    #[value(aliases = ["va", "volumeattachment"])]
+    Attachment,
 }
 
 /// What the API admits as a name: nothing else can be part of a path.
@@ -449,7 +488,7 @@ pub(crate) enum LogFormat {
     Json,
 }
 
-#[cfg(any(feature = "binder", feature = "demo"))]
+#[cfg(any(feature = "attacher", feature = "binder", feature = "demo"))]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
 pub(crate) enum Output {
     /// For people.
@@ -460,13 +499,22 @@ pub(crate) enum Output {
 }
 
 /// A role that this binary was built with.
-#[cfg(any(feature = "binder", feature = "agent", feature = "provisioner"))]
+#[cfg(any(
+    feature = "agent",
+    feature = "attacher",
+    feature = "binder",
+    feature = "provisioner"
+))]
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum Role {
     #[cfg(feature = "binder")]
     Binder,
     #[cfg(feature = "agent")]
     Agent,
+    #[cfg(feature = "attacher")]
+    Attacher,
+    #[cfg(feature = "attacher")]
+    CsiAttacher,
     #[cfg(feature = "provisioner")]
     Provisioner,
     #[cfg(feature = "provisioner")]
@@ -474,19 +522,33 @@ pub(crate) enum Role {
 }
 
 /// The roles that this binary was built with, by their names.
-#[cfg(any(feature = "binder", feature = "agent", feature = "provisioner"))]
+#[cfg(any(
+    feature = "agent",
+    feature = "attacher",
+    feature = "binder",
+    feature = "provisioner"
+))]
 pub(crate) const BUILT_IN: &[(&str, Role)] = &[
     #[cfg(feature = "binder")]
     ("binder", Role::Binder),
     #[cfg(feature = "agent")]
     ("agent", Role::Agent),
+    #[cfg(feature = "attacher")]
+    ("attacher", Role::Attacher),
+    #[cfg(feature = "attacher")]
+    ("csi-attacher", Role::CsiAttacher),
     #[cfg(feature = "provisioner")]
     ("provisioner", Role::Provisioner),
     #[cfg(feature = "provisioner")]
     ("nfs-provisioner", Role::NfsProvisioner),
 ];
 
-#[cfg(any(feature = "binder", feature = "agent", feature = "provisioner"))]
+#[cfg(any(
+    feature = "agent",
+    feature = "attacher",
+    feature = "binder",
+    feature = "provisioner"
+))]
 pub(crate) fn role(text: &str) -> Result<Role, String> {
     BUILT_IN
         .iter()
@@ -511,7 +573,12 @@ mod tests {
         Cli::command().debug_assert();
     }
 
-    #[cfg(any(feature = "binder", feature = "agent", feature = "provisioner"))]
+    #[cfg(any(
+        feature = "agent",
+        feature = "attacher",
+        feature = "binder",
+        feature = "provisioner"
+    ))]
     #[test]
     fn an_interval_is_off_or_a_second_or_more() {
         let seconds = |text| interval(text).map(|i| i.0.map(|t| t.as_secs()));
@@ -530,7 +597,7 @@ mod tests {
     }
 
     #[test]
-    #[cfg(any(feature = "agent", feature = "provisioner"))]
+    #[cfg(any(feature = "agent", feature = "attacher", feature = "provisioner"))]
     fn patience_is_at_least_a_second() {
         assert_eq!(patience("90s"), Ok(std::time::Duration::from_secs(90)));
         for text in ["0s", "100ms", "-5s", "soon"] {
@@ -538,14 +605,19 @@ mod tests {
         }
     }
 
-    #[cfg(all(feature = "binder", feature = "agent", feature = "provisioner"))]
+    #[cfg(all(
+        feature = "agent",
+        feature = "attacher",
+        feature = "binder",
+        feature = "provisioner"
+    ))]
     #[test]
     fn an_unknown_role_names_those_built_in() {
         let error = Cli::try_parse_from(["bitts", "run", "--roles", "binder,juggler"]).unwrap_err();
         assert!(
             error
                 .to_string()
-                .contains("which has: binder, agent, provisioner, nfs-provisioner"),
+                .contains("which has: binder, agent, attacher, csi-attacher, provisioner"),
             "{error}"
         );
     }

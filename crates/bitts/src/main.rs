@@ -5,6 +5,8 @@
 
 #[cfg(feature = "demo")]
 mod apiserver;
+#[cfg(feature = "attacher")]
+mod attacher;
 #[cfg(feature = "binder")]
 mod binder;
 mod cli;
@@ -12,11 +14,16 @@ mod cli;
 mod demo;
 #[cfg(feature = "binder")]
 mod explain;
-#[cfg(feature = "binder")]
+#[cfg(any(feature = "attacher", feature = "binder"))]
 mod preflight;
-#[cfg(feature = "binder")]
+#[cfg(any(feature = "attacher", feature = "binder"))]
 mod rbac;
-#[cfg(any(feature = "binder", feature = "agent", feature = "provisioner"))]
+#[cfg(any(
+    feature = "agent",
+    feature = "attacher",
+    feature = "binder",
+    feature = "provisioner"
+))]
 mod run;
 
 use std::io;
@@ -68,13 +75,18 @@ fn execute(cli: Cli) -> Result<ExitCode> {
     match cli.command {
         #[cfg(feature = "demo")]
         Command::Demo(args) => demo::run(&args),
-        #[cfg(any(feature = "binder", feature = "agent", feature = "provisioner"))]
+        #[cfg(any(
+            feature = "agent",
+            feature = "attacher",
+            feature = "binder",
+            feature = "provisioner"
+        ))]
         Command::Run(args) => run::run(*args),
         #[cfg(feature = "binder")]
         Command::Explain(args) => explain::run(&args),
-        #[cfg(feature = "binder")]
+        #[cfg(any(feature = "attacher", feature = "binder"))]
         Command::Preflight(args) => preflight::run(&args),
-        #[cfg(feature = "binder")]
+        #[cfg(any(feature = "attacher", feature = "binder"))]
         Command::Rbac(args) => rbac::run(&args),
         #[cfg(feature = "demo")]
         Command::Apiserver(args) => apiserver::run(args),

@@ -15,7 +15,11 @@ use crate::cli::Role;
 use crate::preflight;
 
 /// The name of the binder's lease.
+#[cfg(feature = "binder")]
 pub(crate) const BINDER_LEASE: &str = "bitts-binder";
+/// The name of the attacher's lease.
+#[cfg(feature = "attacher")]
+pub(crate) const ATTACHER_LEASE: &str = "bitts-attacher";
 
 /// `bitts rbac`.
 #[derive(Debug, Args)]
@@ -35,11 +39,21 @@ pub(crate) fn grants(roles: &[Role]) -> Vec<Grant> {
     let mut grants = Vec::new();
     for role in roles {
         match role {
+            #[cfg(feature = "binder")]
             Role::Binder => {
                 grants.extend(bitts_binder::grants());
                 grants.extend(bitts_runtime::lease_grants(BINDER_LEASE));
                 grants.extend(preflight::grants());
+                grants.extend(preflight::canary_grants());
             }
+            #[cfg(feature = "attacher")]
+            Role::Attacher => {
+                grants.extend(bitts_attacher::grants());
+                grants.extend(bitts_runtime::lease_grants(ATTACHER_LEASE));
+                grants.extend(preflight::grants());
+            }
+            #[cfg(feature = "attacher")]
+            Role::CsiAttacher => grants.extend(bitts_attacher::csi_grants()),
             // On a cluster's nodes the agent runs beside a kubelet, or it would not run in a pod.
             #[cfg(feature = "agent")]
             Role::Agent => grants.extend(bitts_agent::grants(bitts_agent::Mode::BesideKubelet)),
@@ -64,7 +78,13 @@ pub(crate) fn grants(roles: &[Role]) -> Vec<Grant> {
 fn runs_in(role: Role) -> &'static str {
     match role {
         // Those of the one Deployment.
+        #[cfg(feature = "binder")]
         Role::Binder => "controllers",
+        #[cfg(feature = "attacher")]
+        Role::Attacher => "controllers",
+        // Beside a driver's controller, in its pod.
+        #[cfg(feature = "attacher")]
+        Role::CsiAttacher => "drivers",
         // One on each node.
         #[cfg(feature = "agent")]
         Role::Agent => "nodes",
@@ -81,7 +101,13 @@ pub(crate) fn stands_in_for(roles: &[Role]) -> Vec<StockController> {
     let mut stock = BTreeSet::new();
     for role in roles {
         match role {
-            Role::Binder => stock.extend(bitts_binder::stands_in_for()),
+            #[cfg(feature = "binder")]
+            Role::Binder => stock.extend(bitts_binder::stands_in_for().iter().copied()),
+            #[cfg(feature = "attacher")]
+            Role::Attacher => stock.extend([StockController::AttachDetach]),
+            // The stock sidecar is no part of kube-controller-manager.
+            #[cfg(feature = "attacher")]
+            Role::CsiAttacher => {}
             #[cfg(feature = "agent")]
             Role::Agent => {}
             #[cfg(feature = "provisioner")]
@@ -146,7 +172,7 @@ pub(crate) fn rules(grants: &[Grant], place: Place) -> Vec<Value> {
     merged.into_iter().map(rule).collect()
 }
 
-#[cfg(test)]
+#[cfg(all(test, feature = "binder"))]
 mod tests {
     use super::*;
 
@@ -173,7 +199,7 @@ mod tests {
     fn the_manifests_grant_what_the_code_asks() {
         use serde::Deserialize as _;
 
-        let text = read(&format!("{CHART}/../../replace-stock.yaml"));
+        let text = read(&format!("{CHART}/../../replace-stock-attach.yaml"));
         let objects: Vec<Value> = serde_yaml_ng::Deserializer::from_str(&text)
             .map(|object| Value::deserialize(object).unwrap())
             .collect();
@@ -190,7 +216,9 @@ mod tests {
                 (Place::System, "Role", format!("bitts-{name}-start")),
             ] {
                 let rules = rules(&grants, place);
-                if !rules.is_empty() {
+                // A driver's account is in the driver's namespace, which the values name.
+                let is_elsewhere = runs_in(*role) == "drivers" && place == Place::Own;
+                if !rules.is_empty() && !is_elsewhere {
                     assert_eq!(applied(kind, &name), json!(rules), "{name}");
                 }
             }
@@ -229,6 +257,18 @@ mod tests {
         assert_eq!(leases.len(), 2, "{leases:?}");
         assert_eq!(leases[0]["verbs"], json!(["create"]));
         assert_eq!(leases[1]["resourceNames"], json!([BINDER_LEASE]));
+    }
+
+    #[cfg(feature = "attacher")]
+    #[test]
+    fn the_attacher_stands_in_for_one_and_what_calls_drivers_for_none() {
+        let names =
+            |role| -> Vec<&str> { stands_in_for(&[role]).iter().map(|c| c.name()).collect() };
+        assert_eq!(
+            names(Role::Attacher),
+            ["persistentvolume-attach-detach-controller"]
+        );
+        assert!(names(Role::CsiAttacher).is_empty());
     }
 
     /// N1: exactly those that the binder replaces, no attach-detach and no expander.

@@ -41,9 +41,16 @@ async fn roles(mut args: Run) -> Result<ExitCode> {
             );
         }
     }
+    #[cfg(feature = "attacher")]
+    if args.roles.contains(&Role::CsiAttacher) && args.csi_attacher.csi_socket.is_none() {
+        anyhow::bail!(
+            "the csi-attacher must know its driver: set --csi-socket or BITTS_CSI_SOCKET to the socket \
+             of the driver's controller"
+        );
+    }
     let client = bitts_runtime::connect(args.kubeconfig.as_deref()).await?;
-    #[cfg(feature = "binder")]
-    if args.roles.contains(&Role::Binder) {
+    #[cfg(any(feature = "attacher", feature = "binder"))]
+    if !crate::rbac::stands_in_for(&args.roles).is_empty() {
         let (roles, namespace) = (&args.roles, lease_namespace(&args));
         let allow = args.allow_stock_controllers;
         crate::preflight::at_start(&client, roles, &namespace, allow).await?;
@@ -76,6 +83,23 @@ async fn roles(mut args: Run) -> Result<ExitCode> {
             Role::Agent => {
                 let config = agent(&args);
                 roles.spawn(async move { ("agent", bitts_agent::run(&host, config).await) });
+            }
+            #[cfg(feature = "attacher")]
+            Role::Attacher => {
+                let lease = lease(&args, crate::rbac::ATTACHER_LEASE);
+                let options = args.attacher.options();
+                roles.spawn(async move {
+                    let ended = bitts_attacher::run(&host, options, lease).await;
+                    ("attacher", ended)
+                });
+            }
+            #[cfg(feature = "attacher")]
+            Role::CsiAttacher => {
+                let namespace = args.leader_elect.then(|| lease_namespace(&args));
+                let config = args.csi_attacher.config(namespace);
+                roles.spawn(async move {
+                    ("csi-attacher", bitts_attacher::run_csi(&host, config).await)
+                });
             }
             #[cfg(feature = "provisioner")]
             Role::Provisioner => {
@@ -115,20 +139,20 @@ fn binder_lease(args: &Run) -> Option<bitts_runtime::LeaseOptions> {
     lease(args, crate::rbac::BINDER_LEASE)
 }
 
-#[cfg(any(feature = "binder", feature = "provisioner"))]
+#[cfg(any(feature = "attacher", feature = "binder", feature = "provisioner"))]
 fn lease(args: &Run, name: &str) -> Option<bitts_runtime::LeaseOptions> {
     args.leader_elect
         .then(|| bitts_runtime::LeaseOptions::new(&lease_namespace(args), name))
 }
 
-#[cfg(any(feature = "binder", feature = "provisioner"))]
+#[cfg(any(feature = "attacher", feature = "binder", feature = "provisioner"))]
 fn lease_namespace(args: &Run) -> String {
     let namespace = args.lease_namespace.clone().or_else(own_namespace);
     namespace.unwrap_or_else(|| "kube-system".to_owned())
 }
 
 /// The namespace of the pod this runs in, where it does.
-#[cfg(any(feature = "binder", feature = "provisioner"))]
+#[cfg(any(feature = "attacher", feature = "binder", feature = "provisioner"))]
 fn own_namespace() -> Option<String> {
     let file = "/var/run/secrets/kubernetes.io/serviceaccount/namespace";
     std::fs::read_to_string(file)

@@ -31,6 +31,8 @@ pub enum Fate {
     DoesAndFails(Code),
     /// It never answers.
     Hangs,
+    /// It says that it did, and does nothing.
+    OnlySays,
 }
 
 /// A driver that listens until it is dropped, on a thread of its own: those who call it need not be
@@ -193,6 +195,7 @@ impl Shared {
         match fate {
             Some(Fate::Refuses(code)) => return Err(Status::new(code, "told to refuse")),
             Some(Fate::Hangs) => std::future::pending().await,
+            Some(Fate::OnlySays) => {}
             Some(Fate::DoesAndFails(code)) => {
                 self.act(call, about);
                 self.with(effect);

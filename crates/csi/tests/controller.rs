@@ -78,7 +78,11 @@ async fn a_volume_is_attached_listed_and_detached() {
     let listed = driver.published().await.unwrap();
     assert_eq!(listed.keys().collect::<Vec<_>>(), ["a", "b", "c", "d"]);
     assert_eq!(listed["a"].iter().collect::<Vec<_>>(), ["n1", "n2"]);
-    assert!(!disks.attached().contains(&("e".to_owned(), "n1".to_owned())));
+    assert!(
+        !disks
+            .attached()
+            .contains(&("e".to_owned(), "n1".to_owned()))
+    );
 }
 
 /// A driver that lists volumes and not where they are is not asked to.

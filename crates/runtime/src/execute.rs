@@ -335,7 +335,8 @@ mod tests {
 
     #[test]
     fn a26_an_error_tells_when_it_was_written() {
-        let patch = json!({"status": {"attachError": {"message": NOW, "time": NOW}, "detachError": null}});
+        let patch =
+            json!({"status": {"attachError": {"message": NOW, "time": NOW}, "detachError": null}});
         let stamped = conditional(&patch, &target()).unwrap();
         let error = &stamped["status"]["attachError"];
         assert!(error["time"].as_str().unwrap().parse::<Timestamp>().is_ok());

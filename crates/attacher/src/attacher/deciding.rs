@@ -75,7 +75,7 @@ impl Attacher {
 
     /// All that the decision depends on; `None` where the node attaches by itself (A2): nothing of
     /// it is touched.
-    pub(super) fn view(&self, pair: &Pair) -> Option<View> {
+    pub(crate) fn view(&self, pair: &Pair) -> Option<View> {
         let unit = self.units.get(pair)?;
         let node = self.known.node(&pair.node);
         if node.is_some_and(|node| !node.is_attached_to()) {
@@ -110,7 +110,7 @@ impl Attacher {
     }
 
     /// Whether the kubelet uses it, by its last word; where the node went and came back, by both.
-    pub(super) fn in_use(&self, pair: &Pair) -> Use {
+    pub(crate) fn in_use(&self, pair: &Pair) -> Use {
         let name = pair.volume.as_str();
         let node = self.known.node(&pair.node);
         let earlier = self.nodes.get(&pair.node);
@@ -126,7 +126,7 @@ impl Attacher {
 
     /// Where else the volume may be attached. What is not known to be off a node counts as on it
     /// (section 13, weakness 31).
-    pub(super) fn holders<'a>(&'a self, pair: &'a Pair) -> impl Iterator<Item = &'a Pair> {
+    pub(crate) fn holders<'a>(&'a self, pair: &'a Pair) -> impl Iterator<Item = &'a Pair> {
         let first = Pair {
             volume: pair.volume.clone(),
             node: NodeName::from(""),
@@ -274,7 +274,7 @@ impl Attacher {
     }
 
     /// The pods that ask for a volume on a node.
-    pub(super) fn pods(&self, pair: &Pair) -> Vec<(Place, Name)> {
+    pub(crate) fn pods(&self, pair: &Pair) -> Vec<(Place, Name)> {
         let unit = self.units.get(pair);
         let pods = unit.into_iter().flat_map(|unit| &unit.pods);
         pods.map(|(pod, volume)| (pod.clone(), volume.clone()))

@@ -69,10 +69,16 @@ impl Attacher {
             .filter_map(|(place, _)| self.known.pods.get(&place).cloned())
             .collect();
         let users: Vec<&Pod> = users.iter().map(|pod| &**pod).collect();
-        let unit = self.units.get(holder)?;
-        let attachment = self.known.attachment(&unit.attachment);
+        let holder = self.hold_of(holder);
+        Some(reason::elsewhere(pod, volume, &users, &holder))
+    }
+
+    /// Why a volume is still on a node.
+    pub(crate) fn hold_of<'a>(&'a self, pair: &'a Pair) -> Holder<'a> {
+        let attachment = self.units.get(pair).map(|unit| &unit.attachment);
+        let attachment = attachment.and_then(|name| self.known.attachment(name));
         let error = attachment.and_then(|a| a.detach_error.as_ref());
-        let state = match self.view(holder).map(|view| (view, view.verdict().act)) {
+        let state = match self.view(pair).map(|view| (view, view.verdict().act)) {
             Some((view, _)) if view.attachment == Attachment::Deleting => {
                 Hold::Driver(error.map(|error| &*error.message))
             }
@@ -85,11 +91,7 @@ impl Attacher {
             None => Hold::Kubelet,
             Some(_) => Hold::Driver(None),
         };
-        let holder = Holder {
-            pair: holder,
-            state,
-        };
-        Some(reason::elsewhere(pod, volume, &users, &holder))
+        Holder { pair, state }
     }
 
     fn tell(&mut self, pair: &Pair, why: impl Fn(&Self, &Pod, &bitts_api::Name) -> Option<String>) {

@@ -204,7 +204,7 @@ impl Publisher {
             }
             Change::Removed(old) => old,
         };
-        let names = self.of_node.get(&*node.meta.name.as_str()).cloned();
+        let names = self.of_node.get(node.meta.name.as_str()).cloned();
         for name in names.unwrap_or_default() {
             if let Some(unit) = self.units.get_mut(&name) {
                 unit.wake();
@@ -272,7 +272,10 @@ impl Publisher {
                 self.out.push(Effect::Wake(after, alarm));
             }
         }
-        let attachments = self.shelves.get(name).map(|shelf| shelf.attachments.clone());
+        let attachments = self
+            .shelves
+            .get(name)
+            .map(|shelf| shelf.attachments.clone());
         self.dirty.extend(attachments.unwrap_or_default());
         self.dirty_volumes.insert(name.clone());
     }
@@ -347,7 +350,8 @@ impl Publisher {
         if let Some(call) = self.calls.remove(&ticket.handle) {
             let overload = trouble.is_some_and(|trouble| trouble.overload);
             self.limit.ended(call.began, now, overload, full);
-            self.calls_ended.add(method, trouble, now.0.saturating_sub(call.began.0));
+            self.calls_ended
+                .add(method, trouble, now.0.saturating_sub(call.began.0));
         }
         if let Some(unit) = self.unit_of(ticket) {
             unit.calls = false;
@@ -419,10 +423,17 @@ impl Publisher {
             if busy || !attachment.is_attached || attachment.meta.is_deleting() {
                 continue;
             }
-            let noted = attachment.meta.annotations.get(bitts_api::names::PUBLISHED_NODE_ID);
-            let there = unit.handle.as_ref().zip(noted).is_none_or(|(handle, node)| {
-                listed.get(handle).is_some_and(|nodes| nodes.contains(node))
-            });
+            let noted = attachment
+                .meta
+                .annotations
+                .get(bitts_api::names::PUBLISHED_NODE_ID);
+            let there = unit
+                .handle
+                .as_ref()
+                .zip(noted)
+                .is_none_or(|(handle, node)| {
+                    listed.get(handle).is_some_and(|nodes| nodes.contains(node))
+                });
             if !there {
                 missing.push(name.clone());
             }

@@ -56,7 +56,11 @@ impl Limit {
         if took > best * SLOW + NOISE {
             self.cut(began, now, 0.9);
         } else if full {
-            let more = if self.careful { 1.0 / self.allowed } else { 1.0 };
+            let more = if self.careful {
+                1.0 / self.allowed
+            } else {
+                1.0
+            };
             self.allowed = (self.allowed + more).min(self.most);
         }
     }

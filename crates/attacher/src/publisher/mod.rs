@@ -34,9 +34,7 @@ use std::time::Duration;
 use bitts_api::machine::{
     Cache, Effect, Input, Inventory, Machine, Measure, Moment, Scope, Watch, Write,
 };
-use bitts_api::{
-    Attachment, CsiNode, Kind, Name, NodeName, Volume, VolumeMode, names,
-};
+use bitts_api::{Attachment, CsiNode, Kind, Name, NodeName, Volume, VolumeMode, names};
 
 use crate::csi_volume::of_driver;
 use crate::wanted::is_single;
@@ -389,7 +387,7 @@ impl Publisher {
     }
 
     fn publish(&mut self, attachment: &Attachment, can: Can, node_id: Box<str>) {
-        let Some(volume) = self.to_call(attachment) else {
+        let Some(volume) = self.callable(attachment) else {
             return;
         };
         let Some(of) = of_driver(&volume) else {
@@ -416,7 +414,7 @@ impl Publisher {
     }
 
     fn unpublish(&mut self, attachment: &Attachment, node_id: Box<str>, because: Because) {
-        let Some(volume) = self.to_call(attachment) else {
+        let Some(volume) = self.callable(attachment) else {
             return;
         };
         let Some(of) = of_driver(&volume) else {
@@ -438,7 +436,7 @@ impl Publisher {
 
     /// The volume of an attachment, if the driver may be called for it now. Otherwise it waits for its
     /// turn, or for the volume's call that is under way.
-    fn to_call(&mut self, attachment: &Attachment) -> Option<Arc<Volume>> {
+    fn callable(&mut self, attachment: &Attachment) -> Option<Arc<Volume>> {
         let unit = self.units.get_mut(&attachment.meta.name)?;
         let handle = unit.handle.as_ref()?;
         if self.calls.contains_key(handle) {
@@ -476,10 +474,11 @@ impl Publisher {
         match volume {
             Some(volume) if volume.meta.finalizers.contains(&self.finalizer) => {
                 shelf.writes = true;
-                self.out.push(match writes::let_go_volume(&volume, &self.finalizer) {
-                    LettingGo::Harmless(write) => Effect::Write(write),
-                    LettingGo::Last(destroy) => Effect::Destroy(destroy),
-                });
+                self.out
+                    .push(match writes::let_go_volume(&volume, &self.finalizer) {
+                        LettingGo::Harmless(write) => Effect::Write(write),
+                        LettingGo::Last(destroy) => Effect::Destroy(destroy),
+                    });
             }
             _ => drop(self.shelves.remove(name)),
         }

@@ -107,7 +107,11 @@ impl<'a> View<'a> {
             && self.left != Some(before)
         {
             // Where it says that it is attached, somebody may use it there.
-            return if attached { Step::Rest } else { Step::Leave { before, now } };
+            return if attached {
+                Step::Rest
+            } else {
+                Step::Leave { before, now }
+            };
         }
         let noted = self.held && self.published_as == Some(now);
         if self.volume_held && noted {

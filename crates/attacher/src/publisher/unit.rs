@@ -15,7 +15,10 @@ pub(crate) enum Answer {
     Attached(Context),
     Detached,
     /// It failed, or something is in the way.
-    Failed { message: String, code: Option<i32> },
+    Failed {
+        message: String,
+        code: Option<i32>,
+    },
 }
 
 /// One VolumeAttachment.

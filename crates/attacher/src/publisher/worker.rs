@@ -213,10 +213,12 @@ impl CsiWorker {
         &self,
     ) -> Result<BTreeMap<Box<str>, std::collections::BTreeSet<Box<str>>>, Failure> {
         let listed = self.connection().await?.published().await?;
-        let nodes = |nodes: std::collections::BTreeSet<String>| {
-            nodes.into_iter().map(Into::into).collect()
-        };
-        Ok(listed.into_iter().map(|(v, n)| (v.into(), nodes(n))).collect())
+        let nodes =
+            |nodes: std::collections::BTreeSet<String>| nodes.into_iter().map(Into::into).collect();
+        Ok(listed
+            .into_iter()
+            .map(|(v, n)| (v.into(), nodes(n)))
+            .collect())
     }
 
     /// The contents of a secret, read live each time and kept nowhere.
@@ -245,9 +247,7 @@ impl CsiWorker {
         path: &str,
     ) -> Result<Option<T>, Failure> {
         match self.get(what, path).await {
-            Err(Failure::Read { source, .. })
-                if matches!(&*source, kube::Error::Api(status) if status.code == 404) =>
-            {
+            Err(Failure::Read { source, .. }) if matches!(&*source, kube::Error::Api(status) if status.code == 404) => {
                 Ok(None)
             }
             other => other.map(Some),
@@ -279,7 +279,11 @@ fn capability(publish: &Publish) -> v1::VolumeCapability {
         true => AccessType::Block(BlockVolume {}),
         false => AccessType::Mount(MountVolume {
             fs_type: publish.fs_type.to_string(),
-            mount_flags: publish.mount_options.iter().map(ToString::to_string).collect(),
+            mount_flags: publish
+                .mount_options
+                .iter()
+                .map(ToString::to_string)
+                .collect(),
             volume_mount_group: String::new(),
         }),
     };
@@ -326,11 +330,15 @@ mod tests {
     #[test]
     fn the_mode_is_the_widest() {
         use AccessMode::{ReadOnlyMany, ReadWriteMany, ReadWriteOnce, ReadWriteOncePod};
-        let of = |modes: &[AccessMode], one_writer| mode(modes.iter().copied().collect(), one_writer);
+        let of =
+            |modes: &[AccessMode], one_writer| mode(modes.iter().copied().collect(), one_writer);
         let all = [ReadOnlyMany, ReadWriteOnce, ReadWriteMany];
         assert_eq!(of(&all, true), Mode::MultiNodeMultiWriter);
         assert_eq!(of(&[ReadOnlyMany], true), Mode::MultiNodeReaderOnly);
-        assert_eq!(of(&[ReadOnlyMany, ReadWriteOnce], false), Mode::SingleNodeWriter);
+        assert_eq!(
+            of(&[ReadOnlyMany, ReadWriteOnce], false),
+            Mode::SingleNodeWriter
+        );
         assert_eq!(of(&[ReadWriteOnce], true), Mode::SingleNodeMultiWriter);
         assert_eq!(of(&[ReadWriteOncePod], true), Mode::SingleNodeSingleWriter);
         assert_eq!(of(&[ReadWriteOncePod], false), Mode::SingleNodeWriter);
@@ -346,9 +354,15 @@ mod tests {
             }))
         };
         let full = refused(Code::ResourceExhausted);
-        assert_eq!((full.code, full.overload, full.lost), (Some(8), true, false));
+        assert_eq!(
+            (full.code, full.overload, full.lost),
+            (Some(8), true, false)
+        );
         let unknown = refused(Code::NotFound);
-        assert_eq!((unknown.code, unknown.overload, unknown.lost), (Some(5), false, false));
+        assert_eq!(
+            (unknown.code, unknown.overload, unknown.lost),
+            (Some(5), false, false)
+        );
         let broken = Trouble::from(Failure::from(CsiError::Broken {
             call: "ControllerPublishVolume",
             message: "reset".to_owned(),

@@ -19,7 +19,10 @@ pub(crate) fn finalizer(driver: &str) -> Arc<str> {
 /// The name of the lease that the stock external-attacher of the driver competes for, too.
 #[cfg(feature = "run")]
 pub(crate) fn lease(driver: &str) -> String {
-    format!("external-attacher-leader-{}", sanitized(driver).to_ascii_lowercase())
+    format!(
+        "external-attacher-leader-{}",
+        sanitized(driver).to_ascii_lowercase()
+    )
 }
 
 fn sanitized(driver: &str) -> String {
@@ -74,10 +77,18 @@ pub(crate) fn attached(attachment: &Attachment, context: &Context) -> Option<Wri
     }
     let mut metadata = json!(context);
     // A merge patch takes away only what it names.
-    for stale in attachment.context.keys().filter(|key| !context.contains_key(*key)) {
+    for stale in attachment
+        .context
+        .keys()
+        .filter(|key| !context.contains_key(*key))
+    {
         metadata[&**stale] = Value::Null;
     }
-    let metadata = if context.is_empty() { Value::Null } else { metadata };
+    let metadata = if context.is_empty() {
+        Value::Null
+    } else {
+        metadata
+    };
     Some(Write {
         step: "confirm-attached",
         target: Target::of(Kind::Attachment, &attachment.meta),
@@ -96,11 +107,8 @@ pub(crate) fn failed(attachment: &Attachment, message: &str, code: Option<i32>) 
         true => &attachment.detach_error,
         false => &attachment.attach_error,
     };
-    let new = AttachError {
-        message: message.into(),
-        code,
-    };
-    if known.as_ref() == Some(&new) {
+    let says = |known: &AttachError| *known.message == *message && known.code == code;
+    if known.as_ref().is_some_and(says) {
         return None;
     }
     let error = json!({"message": message, "time": NOW, "errorCode": code});
@@ -187,7 +195,10 @@ mod tests {
 
     #[test]
     fn a25_finalizers_are_named_as_the_stock_sidecar_does() {
-        assert_eq!(&*finalizer("ebs.csi.aws.com"), "external-attacher/ebs-csi-aws-com");
+        assert_eq!(
+            &*finalizer("ebs.csi.aws.com"),
+            "external-attacher/ebs-csi-aws-com"
+        );
         assert_eq!(&*finalizer("odd."), "external-attacher/odd-X");
     }
 

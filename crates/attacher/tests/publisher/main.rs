@@ -110,7 +110,10 @@ fn happen(world: &mut World, event: Event) {
 }
 
 fn add_volume(world: &mut World, volume: usize) {
-    world.add_volume(VOLUMES[volume], &[["ReadWriteOnce", "ReadWriteMany"][volume]]);
+    world.add_volume(
+        VOLUMES[volume],
+        &[["ReadWriteOnce", "ReadWriteMany"][volume]],
+    );
 }
 
 fn begin(plant: Plant) -> World {
@@ -140,7 +143,10 @@ fn live(plant: Plant, events: &[Event]) -> Vec<String> {
 /// Everything goes.
 fn end(world: &mut World) {
     let attachments: Vec<ObjectKey> = world.objects.keys().cloned().collect();
-    for key in attachments.iter().filter(|key| key.kind == Kind::Attachment) {
+    for key in attachments
+        .iter()
+        .filter(|key| key.kind == Kind::Attachment)
+    {
         world.delete(key);
     }
     world.wait(Duration::from_secs(600));
@@ -151,7 +157,9 @@ fn end(world: &mut World) {
         }
     }
     if !world.attached.is_empty() {
-        world.broken.push(format!("still attached: {:?}", world.attached));
+        world
+            .broken
+            .push(format!("still attached: {:?}", world.attached));
     }
 }
 

@@ -18,7 +18,9 @@ pub(crate) fn world() -> World {
 }
 
 fn attached(world: &World, volume: &str, node: &str) -> bool {
-    world.attached.contains(&(format!("h-{volume}"), node.to_owned()))
+    world
+        .attached
+        .contains(&(format!("h-{volume}"), node.to_owned()))
 }
 
 #[test]
@@ -36,7 +38,10 @@ fn a26_held_then_published_then_told() {
     let a = world.get(&attachment("a")).unwrap();
     assert_eq!(a["metadata"]["finalizers"], json!([FINALIZER]));
     assert_eq!(a["metadata"]["annotations"][NODE_ID], "id-n1");
-    assert_eq!(a["status"], json!({"attached": true, "attachmentMetadata": {"device": "h-v"}}));
+    assert_eq!(
+        a["status"],
+        json!({"attached": true, "attachmentMetadata": {"device": "h-v"}})
+    );
     assert!(attached(&world, "v", "id-n1"));
 }
 
@@ -49,7 +54,10 @@ fn a25_unpublished_then_let_go_and_the_volume_after_its_last_attachment() {
     world.steps.clear();
     world.delete(&attachment("a"));
     world.rest();
-    assert_eq!(world.steps, ["unpublish h-shared id-n1", "let-go-attachment Done"]);
+    assert_eq!(
+        world.steps,
+        ["unpublish h-shared id-n1", "let-go-attachment Done"]
+    );
     let held = |world: &World| {
         world.get(&ObjectKey::volume("shared")).unwrap()["metadata"]["finalizers"].clone()
     };
@@ -65,7 +73,9 @@ fn a25_unpublished_then_let_go_and_the_volume_after_its_last_attachment() {
 fn a25_other_finalizers_stay_and_are_told() {
     let mut world = world();
     world.ask_for("a", "v", "n1");
-    world.change(&attachment("a"), |a| a["metadata"]["finalizers"] = json!(["example.com/other"]));
+    world.change(&attachment("a"), |a| {
+        a["metadata"]["finalizers"] = json!(["example.com/other"])
+    });
     world.rest();
     world.delete(&attachment("a"));
     world.rest();
@@ -98,7 +108,10 @@ fn a27_an_error_is_told_with_its_code_and_tried_again_later_and_later() {
     assert_eq!(status["attachError"]["errorCode"], 8);
     assert_eq!(status["attachError"]["message"], "told to fail with 8");
     // The same words are not written twice: the time there is since when.
-    let told = world.steps.iter().filter(|s| s.starts_with("tell-attach-error"));
+    let told = world
+        .steps
+        .iter()
+        .filter(|s| s.starts_with("tell-attach-error"));
     assert_eq!(told.count(), 1, "{:?}", world.steps);
     world.rest();
     let status = &world.get(&attachment("a")).unwrap()["status"];
@@ -166,7 +179,9 @@ fn a_driver_that_attaches_nothing_is_trusted() {
     assert!(world.get(&attachment("a")).is_none());
     // Held by a driver that could, before: nothing is there to be detached.
     world.ask_for("b", "v", "n1");
-    world.change(&attachment("b"), |b| b["metadata"]["finalizers"] = json!([FINALIZER]));
+    world.change(&attachment("b"), |b| {
+        b["metadata"]["finalizers"] = json!([FINALIZER])
+    });
     world.delete(&attachment("b"));
     world.rest();
     assert!(world.get(&attachment("b")).is_none());
@@ -194,10 +209,18 @@ fn what_is_missing_is_told_and_waited_for() {
         let error = &world.get(&attachment("a")).unwrap()["status"]["attachError"]["message"];
         error.as_str().unwrap_or_default().to_owned()
     };
-    assert!(error(&world).contains("persistentvolume \"v\" not found"), "{}", error(&world));
+    assert!(
+        error(&world).contains("persistentvolume \"v\" not found"),
+        "{}",
+        error(&world)
+    );
     world.add_volume("v", &["ReadWriteOnce"]);
     world.rest();
-    assert!(error(&world).contains("CSINode n1 does not contain driver"), "{}", error(&world));
+    assert!(
+        error(&world).contains("CSINode n1 does not contain driver"),
+        "{}",
+        error(&world)
+    );
     world.add_node("n1", "id-n1");
     world.rest();
     assert!(attached(&world, "v", "id-n1") && error(&world).is_empty());
@@ -223,7 +246,10 @@ fn a21_a_volume_for_one_node_waits_until_it_is_off_the_other() {
     world.ask_for("b", "v", "n2");
     world.until_calls();
     let b = &world.get(&attachment("b")).unwrap()["status"]["attachError"]["message"];
-    assert!(b.as_str().unwrap().contains("may still be on node n1"), "{b}");
+    assert!(
+        b.as_str().unwrap().contains("may still be on node n1"),
+        "{b}"
+    );
     world.delete(&attachment("a"));
     world.rest();
     assert!(attached(&world, "v", "id-n2") && world.attached.len() == 1);
@@ -345,14 +371,23 @@ fn a28_a_death_after_each_step_changes_nothing_in_the_end() {
         let mut left = deaths;
         while world.deliver() || step(&mut world, &mut left) {}
         world.wait(Duration::from_secs(5));
-        assert!(attached(&world, "v", "id-n1"), "{deaths}: {:?}", world.steps);
+        assert!(
+            attached(&world, "v", "id-n1"),
+            "{deaths}: {:?}",
+            world.steps
+        );
         world.delete(&attachment("a"));
         let mut left = deaths;
         while world.deliver() || step(&mut world, &mut left) {}
         world.wait(Duration::from_secs(5));
         assert!(world.attached.is_empty() && world.get(&attachment("a")).is_none());
         let v = world.get(&ObjectKey::volume("v")).unwrap();
-        assert_eq!(v["metadata"]["finalizers"], json!([]), "{deaths}: {:?}", world.steps);
+        assert_eq!(
+            v["metadata"]["finalizers"],
+            json!([]),
+            "{deaths}: {:?}",
+            world.steps
+        );
         assert_eq!(world.broken, Vec::<String>::new());
     }
 }

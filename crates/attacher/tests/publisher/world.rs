@@ -193,17 +193,23 @@ impl World {
                 text("/spec/source/persistentVolumeName"),
                 text("/metadata/annotations/csi.alpha.kubernetes.io~1node-id"),
             )
-            && self.attached.contains(&(format!("h-{volume}"), node.to_owned()))
+            && self
+                .attached
+                .contains(&(format!("h-{volume}"), node.to_owned()))
         {
             let name = &key.name;
             self.broken
                 .push(format!("{name} is gone, and {volume} is on {node}"));
         }
         if key.kind == Kind::Volume
-            && self.attached.iter().any(|(v, _)| **v == format!("h-{}", key.name))
+            && self
+                .attached
+                .iter()
+                .any(|(v, _)| **v == format!("h-{}", key.name))
         {
             let name = &key.name;
-            self.broken.push(format!("{name} is gone while it is attached"));
+            self.broken
+                .push(format!("{name} is gone while it is attached"));
         }
     }
 
@@ -372,19 +378,25 @@ impl World {
                 return self.input(Input::Report(Report::Listed(Ok(all))));
             }
             Task::Publish(publish) => {
-                self.steps.push(format!("publish {} {}", publish.ticket.handle, publish.node_id));
+                self.steps.push(format!(
+                    "publish {} {}",
+                    publish.ticket.handle, publish.node_id
+                ));
                 publish.ticket.clone()
             }
             Task::Unpublish(unpublish) => {
-                self.steps
-                    .push(format!("unpublish {} {}", unpublish.ticket.handle, unpublish.node_id));
+                self.steps.push(format!(
+                    "unpublish {} {}",
+                    unpublish.ticket.handle, unpublish.node_id
+                ));
                 unpublish.ticket.clone()
             }
         };
         let is_same = |call: &Task| ticket_of(call).is_some_and(|t| t.handle == ticket.handle);
         if self.calls.iter().any(is_same) {
             let handle = &ticket.handle;
-            self.broken.push(format!("two calls for {handle} at a time"));
+            self.broken
+                .push(format!("two calls for {handle} at a time"));
         }
         if let Task::Publish(publish) = &task {
             self.check_held(&publish.ticket, &publish.node_id);
@@ -408,7 +420,9 @@ impl World {
             let finalizers = value["metadata"]["finalizers"].as_array();
             finalizers.is_some_and(|f| f.contains(&json!(FINALIZER)))
         };
-        let volume_held = self.get(&ObjectKey::volume(volume.as_str())).is_some_and(held);
+        let volume_held = self
+            .get(&ObjectKey::volume(volume.as_str()))
+            .is_some_and(held);
         if !held(&value) || !volume_held || value["metadata"]["annotations"][NODE_ID] != *node_id {
             self.broken
                 .push(format!("{volume} is published and not held: {value}"));
@@ -442,7 +456,8 @@ impl World {
                 } else {
                     if !holds {
                         let handle = &unpublish.ticket.handle;
-                        self.broken.push(format!("{handle} is detached without reason"));
+                        self.broken
+                            .push(format!("{handle} is detached without reason"));
                     }
                     if done {
                         let pair = (
@@ -498,7 +513,11 @@ impl World {
                 return;
             }
         }
-        panic!("no rest: {:?} {:?}", self.steps.iter().rev().take(20).collect::<Vec<_>>(), self.queue);
+        panic!(
+            "no rest: {:?} {:?}",
+            self.steps.iter().rev().take(20).collect::<Vec<_>>(),
+            self.queue
+        );
     }
 
     /// Delivers and executes, and ends no call.

@@ -35,6 +35,62 @@ pub(super) async fn around(client: &Client, key: &ObjectKey) -> Result<Seen> {
     })
 }
 
+/// Objects that were read, and what could not be, in words.
+#[cfg(feature = "attacher")]
+pub(super) struct Read {
+    pub(super) objects: Vec<Object>,
+    pub(super) unread: Vec<String>,
+}
+
+/// Reads a pod or an attachment and everything that decides where its volumes are attached.
+#[cfg(feature = "attacher")]
+pub(super) async fn around_attaching(client: &Client, key: &ObjectKey) -> Result<Read> {
+    let mut read = Reader {
+        client,
+        objects: Vec::new(),
+        unread: Vec::new(),
+    };
+    match read.object(key).await? {
+        Some(Object::Pod(pod)) => {
+            for claim in pod.claims() {
+                let key = ObjectKey {
+                    kind: Kind::Claim,
+                    namespace: pod.meta.namespace.clone(),
+                    name: claim.clone(),
+                };
+                if let Some(Object::Claim(claim)) = read.object(&key).await?
+                    && let Some(volume) = claim.volume_name.clone()
+                {
+                    read.object(&ObjectKey::volume(volume)).await?;
+                }
+            }
+            read.around_attached(pod.meta.namespace.as_ref()).await?;
+        }
+        Some(Object::Attachment(attachment)) => {
+            let mut namespace = None;
+            if let Some(volume) = attachment.volume.clone()
+                && let Some(Object::Volume(volume)) =
+                    read.object(&ObjectKey::volume(volume)).await?
+                && let Some(owner) = &volume.claim_ref
+                && owner.lacks().is_none()
+            {
+                let claim = ObjectKey::claim(owner.namespace.clone(), owner.name.clone());
+                read.object(&claim).await?;
+                namespace = Some(owner.namespace.clone());
+            }
+            read.around_attached(namespace.as_ref()).await?;
+        }
+        _ => {}
+    }
+    // The one that was asked for is among those of its kind again.
+    let mut seen = std::collections::BTreeSet::new();
+    read.objects.retain(|object| seen.insert(object.key()));
+    Ok(Read {
+        objects: read.objects,
+        unread: read.unread,
+    })
+}
+
 struct Reader<'a> {
     client: &'a Client,
     objects: Vec<Object>,
@@ -68,6 +124,18 @@ impl Reader<'_> {
         }
         self.if_allowed(Kind::StorageClass, None).await?;
         self.if_allowed(Kind::Node, None).await
+    }
+
+    /// Without attachments and nodes nothing can be said; the rest is an addition.
+    #[cfg(feature = "attacher")]
+    async fn around_attached(&mut self, namespace: Option<&Namespace>) -> Result<()> {
+        self.list(Kind::Attachment, None).await?;
+        self.list(Kind::Node, None).await?;
+        self.if_allowed(Kind::CsiDriver, None).await?;
+        match namespace {
+            Some(namespace) => self.if_allowed(Kind::Pod, Some(namespace)).await,
+            None => Ok(()),
+        }
     }
 
     async fn object(&mut self, key: &ObjectKey) -> Result<Option<Object>> {

@@ -1,5 +1,8 @@
-//! `bitts explain`: why a claim or volume is where it is, and what would unblock it. Reads only.
+//! `bitts explain`: why a claim, a volume, a pod's volumes or an attachment are where they are, and what
+//! would unblock them. Reads only.
 
+#[cfg(feature = "attacher")]
+mod attach;
 mod fetch;
 mod json;
 #[cfg(test)]
@@ -32,6 +35,8 @@ pub(crate) fn run(args: &Explain) -> Result<ExitCode> {
 async fn tell(args: &Explain) -> Result<ExitCode> {
     let client = bitts_runtime::connect(args.kubeconfig.as_deref()).await?;
     let key = match args.kind {
+        #[cfg(feature = "attacher")]
+        ExplainKind::Pod | ExplainKind::Attachment => return attach::tell(&client, args).await,
         ExplainKind::Volume => ObjectKey::volume(&*args.name),
         ExplainKind::Claim => {
             let namespace = args.namespace.as_deref();

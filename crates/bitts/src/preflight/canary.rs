@@ -6,6 +6,7 @@
 
 use std::time::Duration;
 
+#[cfg(feature = "binder")]
 use bitts_api::grant::{Grant, Place, Verb};
 use kube::Client;
 use serde_json::{Value, json};
@@ -20,6 +21,7 @@ const PATIENCE: Duration = Duration::from_secs(6);
 const LOOK: Duration = Duration::from_millis(200);
 
 /// What a canary takes, beyond what the binder may do anyway.
+#[cfg(feature = "binder")]
 pub(super) fn grants() -> [Grant; 2] {
     let why = "at the start a claim of this namespace shows whether a stock binder runs";
     [

@@ -4,10 +4,11 @@
 //! no line for a volume controller that runs, so that its silence would look like a proof. Its other
 //! metrics are out of reach, too: by default it serves them on its own host's loopback alone.
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
-use bitts_api::Kind;
 use bitts_api::grant::{Grant, Place};
+use bitts_api::{Kind, StockController};
 use futures::future::{join_all, try_join_all};
 use jiff::Timestamp;
 use kube::Client;
@@ -210,10 +211,14 @@ async fn stock(client: &Client) -> StockFacts {
         Ok((lease, since)) => (Ok(lease), since),
         Err(why) => (Err(why), None),
     };
-    let wrote = match since {
-        Some(since) => phase_written(client, since).await,
-        None => None,
-    };
+    let mut wrote = BTreeMap::new();
+    if let Some(since) = since {
+        let (phase, attachment) =
+            tokio::join!(phase_written(client, since), attachment_made(client, since));
+        let proof = |stock, what: Option<String>| what.map(|what| (stock, what));
+        wrote.extend(proof(StockController::Binder, phase));
+        wrote.extend(proof(StockController::AttachDetach, attachment));
+    }
     StockFacts {
         pods,
         lease,
@@ -289,7 +294,7 @@ async fn phase_written(client: &Client, since: Timestamp) -> Option<String> {
         };
         let mut items = list["items"].as_array().into_iter().flatten();
         if let Some(found) = items.find(|item| phase_is_from(item, since)) {
-            return Some(format!("{what} {}", name(found)));
+            return Some(format!("it wrote the phase of {what} {}", name(found)));
         }
     }
     None
@@ -306,6 +311,31 @@ fn phase_is_from(object: &Value, since: Timestamp) -> bool {
             && !entry["fieldsV1"]["f:status"]["f:phase"].is_null()
             && time.is_some_and(|time| time.duration_since(since) > CLOCKS_APART)
     })
+}
+
+/// A VolumeAttachment that was made by the holder of a lease that was acquired then.
+async fn attachment_made(client: &Client, since: Timestamp) -> Option<String> {
+    let list = get(
+        client,
+        "/apis/storage.k8s.io/v1/volumeattachments?limit=500",
+    );
+    let list = list.await.ok()?;
+    let mut items = list["items"].as_array().into_iter().flatten();
+    let found = items.find(|item| attachment_is_from(item, since))?;
+    Some(format!("it made VolumeAttachment {}", name(found)))
+}
+
+fn attachment_is_from(object: &Value, since: Timestamp) -> bool {
+    let meta = &object["metadata"];
+    let made = meta["creationTimestamp"].as_str();
+    let made = made.and_then(|time| time.parse::<Timestamp>().ok());
+    let is_late = made.is_some_and(|time| time.duration_since(since) > CLOCKS_APART);
+    let entries = meta["managedFields"].as_array();
+    is_late
+        && entries.into_iter().flatten().any(|entry| {
+            let by = entry["manager"].as_str().unwrap_or_default();
+            SIGNATURES.contains(&by) && !entry["fieldsV1"]["f:spec"].is_null()
+        })
 }
 
 fn name(object: &Value) -> &str {
@@ -330,6 +360,25 @@ mod tests {
             stock_pod(&pod(json!({"command": ["kube-scheduler"]}))),
             None
         );
+    }
+
+    #[test]
+    fn only_an_attachment_made_well_after_the_lease_counts() {
+        let since: Timestamp = "2026-11-23T07:00:00Z".parse().unwrap();
+        let attachment = |manager: &str, made: &str| {
+            json!({"metadata": {"creationTimestamp": made, "managedFields":
+                [{"manager": manager, "fieldsV1": {"f:spec": {"f:attacher": {}}}}]}})
+        };
+        let stock = "kube-controller-manager";
+        let late = "2026-11-23T07:02:00Z";
+        assert!(attachment_is_from(&attachment(stock, late), since));
+        assert!(!attachment_is_from(
+            &attachment("bitts-attacher", late),
+            since
+        ));
+        // It may be what an earlier holder made.
+        let early = attachment(stock, "2026-11-23T07:00:30Z");
+        assert!(!attachment_is_from(&early, since));
     }
 
     #[test]

@@ -1,5 +1,7 @@
 //! What preflight finds out before it judges.
 
+use std::collections::BTreeMap;
+
 use bitts_api::StockController;
 
 /// What was asked, or why there is no answer.
@@ -29,8 +31,8 @@ pub(crate) struct StockFacts {
     pub(crate) pods: Asked<Vec<StockPod>>,
     /// Its lease.
     pub(crate) lease: Asked<StockLease>,
-    /// An object whose phase it wrote well after it got that lease.
-    pub(crate) wrote: Option<String>,
+    /// What a controller of it did well after it got that lease.
+    pub(crate) wrote: BTreeMap<StockController, String>,
     /// Whether a claim that was made to see it was taken care of; only where that was asked for.
     pub(crate) canary: Option<Asked<bool>>,
 }

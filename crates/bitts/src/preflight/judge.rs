@@ -8,6 +8,11 @@ use super::facts::{Asked, Controllers, Facts, StockFacts, StockLease};
 /// The oldest Kubernetes that bitts knows.
 const OLDEST: (u32, u32) = (1, 33);
 
+/// The check for controllers beside which bitts may run if it is told to.
+pub(super) const STOCK: &str = "stock-controllers";
+/// The check for the one beside which it may not: both would undo what the other has nodes list.
+pub(super) const ATTACH: &str = "stock-attach-detach";
+
 /// How a check ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
 #[serde(rename_all = "kebab-case")]
@@ -56,8 +61,15 @@ pub(crate) fn judge(facts: &Facts, replaced: &[StockController]) -> Vec<Finding>
     findings.extend(permissions(&facts.forbidden));
     findings.push(default_class(&facts.default_classes));
     findings.extend(facts.flow_schema.as_ref().map(flow_schema));
+    let (attach, others): (Vec<_>, Vec<_>) = replaced
+        .iter()
+        .partition(|stock| **stock == StockController::AttachDetach);
+    for (check, those) in [(STOCK, others), (ATTACH, attach)] {
+        if !those.is_empty() {
+            findings.push(stock(check, &facts.stock, &those, replaced));
+        }
+    }
     if !replaced.is_empty() {
-        findings.push(stock(&facts.stock, replaced));
         findings.extend(gap(&facts.stock, replaced));
     }
     findings
@@ -178,25 +190,35 @@ fn flow_schema(asked: &Asked<bool>) -> Finding {
     }
 }
 
-/// Whether kube-controller-manager does the same work (section 12).
-fn stock(facts: &StockFacts, replaced: &[StockController]) -> Finding {
-    let finding = |verdict, message: String| Finding::new("stock-controllers", verdict, message);
+/// Whether kube-controller-manager does the same work as this part of what is replaced (section 12).
+fn stock(
+    check: &'static str,
+    facts: &StockFacts,
+    part: &[StockController],
+    replaced: &[StockController],
+) -> Finding {
+    let finding = |verdict, message: String| Finding::new(check, verdict, message);
     let flag = current(facts).unwrap_or_default().without(replaced).flag();
     let on = |running: &[StockController], how: &str| {
+        let remedy = format!("start kube-controller-manager with {flag}");
+        let anyway = match check {
+            ATTACH => "",
+            _ => {
+                "; or give `bitts run` --allow-stock-controllers to let both run (safe, but everything \
+                 is written twice)"
+            }
+        };
         finding(
             Verdict::Refused,
             format!("kube-controller-manager runs {}: {how}", names(running)),
         )
-        .remedy(format!(
-            "start kube-controller-manager with {flag}; or give `bitts run` \
-             --allow-stock-controllers to let both run (safe, but everything is written twice)"
-        ))
+        .remedy(format!("{remedy}{anyway}"))
     };
     if let Ok(pods) = &facts.pods
         && !pods.is_empty()
     {
         for pod in pods {
-            let running: Vec<_> = replaced
+            let running: Vec<_> = part
                 .iter()
                 .copied()
                 .filter(|stock| pod.controllers.run(*stock))
@@ -210,16 +232,25 @@ fn stock(facts: &StockFacts, replaced: &[StockController]) -> Finding {
                 return on(&running, &how);
             }
         }
-        let off = "its pods in kube-system have all that is replaced switched off";
+        let off = match check {
+            ATTACH => "its pods in kube-system have the attach-detach controller switched off",
+            _ => "its pods in kube-system have all that is replaced switched off",
+        };
         return finding(Verdict::Ok, off.to_owned());
     }
-    if facts.lease == Ok(StockLease::Renewed)
-        && let Some(object) = &facts.wrote
-    {
-        let how = format!("since it got its lease, it wrote the phase of {object}");
-        return on(&[StockController::Binder], &how);
+    if facts.lease == Ok(StockLease::Renewed) {
+        let mut proofs = part
+            .iter()
+            .filter_map(|stock| facts.wrote.get_key_value(stock));
+        if let Some((stock, did)) = proofs.next() {
+            return on(&[*stock], &format!("since it got its lease, {did}"));
+        }
     }
-    match &facts.canary {
+    let canary = facts
+        .canary
+        .as_ref()
+        .filter(|_| part.contains(&StockController::Binder));
+    match canary {
         Some(Ok(true)) => {
             let how = "it answered to a claim that was made to find out";
             return on(&[StockController::Binder], how);
@@ -242,7 +273,7 @@ fn stock(facts: &StockFacts, replaced: &[StockController]) -> Finding {
         }
         Err(why) => format!("whether kube-controller-manager runs cannot be known: {why}"),
     };
-    if let Some(Err(why)) = &facts.canary {
+    if let Some(Err(why)) = canary {
         message.push_str(&format!("; a claim to find out could not be made: {why}"));
     }
     finding(Verdict::Unknown, message)
@@ -267,8 +298,10 @@ pub(crate) fn current(facts: &StockFacts) -> Option<Controllers> {
     Some(pod.controllers.clone())
 }
 
-#[cfg(test)]
+#[cfg(all(test, feature = "binder"))]
 mod tests {
+    use std::collections::BTreeMap;
+
     use super::super::facts::StockPod;
     use super::*;
 
@@ -282,7 +315,7 @@ mod tests {
             stock: StockFacts {
                 pods: Ok(Vec::new()),
                 lease: Ok(StockLease::Absent),
-                wrote: None,
+                wrote: BTreeMap::new(),
                 canary: None,
             },
         }
@@ -355,7 +388,8 @@ mod tests {
         let wrote = |lease| {
             move |stock: &mut StockFacts| {
                 stock.lease = Ok(lease);
-                stock.wrote = Some("claim a/b".to_owned());
+                let did = "it wrote the phase of claim a/b".to_owned();
+                stock.wrote.insert(StockController::Binder, did);
             }
         };
         assert_eq!(
@@ -366,6 +400,39 @@ mod tests {
             stock_finding(wrote(StockLease::Idle)).verdict,
             Verdict::Unknown
         );
+    }
+
+    /// A35: two that write what nodes list would undo each other's work, so no flag lets both run.
+    #[test]
+    fn the_stock_attach_controller_is_found_by_its_pod_or_by_what_it_made() {
+        let found = |change: &dyn Fn(&mut StockFacts)| {
+            let mut facts = quiet();
+            change(&mut facts.stock);
+            let findings = judge(&facts, &[StockController::AttachDetach]);
+            assert!(findings.iter().all(|finding| finding.check != STOCK));
+            of(&findings, ATTACH).clone()
+        };
+        let by_pod = found(&|stock| stock.pods = Ok(vec![pod("kcm", "*")]));
+        assert_eq!(by_pod.verdict, Verdict::Refused);
+        let remedy = by_pod.remedy.unwrap();
+        assert!(remedy.ends_with("--controllers=*,-persistentvolume-attach-detach-controller"));
+        let made = |stock: &mut StockFacts| {
+            stock.lease = Ok(StockLease::Renewed);
+            let did = "it made VolumeAttachment csi-1".to_owned();
+            stock.wrote.insert(StockController::AttachDetach, did);
+        };
+        assert_eq!(found(&made).verdict, Verdict::Refused);
+        // What the stock binder does proves nothing of this one.
+        let binder = |stock: &mut StockFacts| {
+            stock.lease = Ok(StockLease::Renewed);
+            stock
+                .wrote
+                .insert(StockController::Binder, "it wrote".to_owned());
+            stock.canary = Some(Ok(true));
+        };
+        assert_eq!(found(&binder).verdict, Verdict::Unknown);
+        let off = found(&|stock| stock.pods = Ok(vec![pod("kcm", "*,-attachdetach")]));
+        assert_eq!(off.verdict, Verdict::Ok);
     }
 
     #[test]

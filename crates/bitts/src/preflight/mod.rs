@@ -12,6 +12,7 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use anyhow::{Result, bail};
+use bitts_api::StockController;
 use bitts_api::grant::{Grant, Place, Verb};
 use clap::Args;
 use kube::Client;
@@ -64,16 +65,20 @@ pub(crate) struct Preflight {
     kubeconfig: Option<PathBuf>,
 }
 
-/// What the check at the start takes, beyond what the binder may do anyway.
+/// What the check at the start takes, beyond what the roles may do anyway.
 pub(crate) fn grants() -> Vec<Grant> {
     let why = "at the start it shows whether kube-controller-manager runs";
-    let mut grants = vec![
+    vec![
         Grant::new("coordination.k8s.io", "leases", &[Verb::Get], why)
             .at(Place::System)
             .named(collect::STOCK_LEASE),
-    ];
-    grants.extend(canary::grants());
-    grants
+    ]
+}
+
+/// What it takes where the role is the binder.
+#[cfg(feature = "binder")]
+pub(crate) fn canary_grants() -> [Grant; 2] {
+    canary::grants()
 }
 
 pub(crate) fn run(args: &Preflight) -> Result<ExitCode> {
@@ -189,10 +194,13 @@ pub(crate) async fn at_start(
     let stock = &facts.stock;
     let pods_show = stock.pods.as_ref().is_ok_and(|pods| !pods.is_empty());
     let runs = stock.lease == Ok(StockLease::Renewed);
-    if runs && !pods_show && stock.wrote.is_none() && !allow_stock {
+    let replaced = rbac::stands_in_for(roles);
+    // Only a binder answers to it.
+    let asks = replaced.contains(&StockController::Binder);
+    if asks && runs && !pods_show && stock.wrote.is_empty() && !allow_stock {
         facts.stock.canary = Some(canary::fly(client, namespace).await);
     }
-    for finding in judge::judge(&facts, &rbac::stands_in_for(roles)) {
+    for finding in judge::judge(&facts, &replaced) {
         let Finding {
             check,
             verdict,
@@ -203,7 +211,9 @@ pub(crate) async fn at_start(
         match verdict {
             Verdict::Ok => tracing::debug!(check, message, "start-up check"),
             Verdict::Unknown => tracing::info!(check, message, remedy, "start-up check"),
-            Verdict::Refused if check == "stock-controllers" && !allow_stock => {
+            Verdict::Refused
+                if check == judge::ATTACH || (check == judge::STOCK && !allow_stock) =>
+            {
                 bail!("{message}. To go on, {remedy}");
             }
             Verdict::Warning | Verdict::Refused => {

@@ -88,10 +88,7 @@ impl Disks {
     }
 
     /// Has this look at what is attached directly before a call takes effect.
-    pub fn watch(
-        &self,
-        watch: impl Fn(&DiskCall, &BTreeSet<(String, String)>) + Send + 'static,
-    ) {
+    pub fn watch(&self, watch: impl Fn(&DiskCall, &BTreeSet<(String, String)>) + Send + 'static) {
         self.with(|state| state.watch = Box::new(watch));
     }
 
@@ -139,6 +136,7 @@ impl Disks {
             None => None,
             Some(Fate::Refuses(code)) => return Err(Status::new(code, "told to refuse")),
             Some(Fate::Hangs) => std::future::pending().await,
+            Some(Fate::OnlySays) => return Ok(()),
             Some(Fate::DoesAndFails(code)) => Some(code),
         };
         self.with(|state| {

@@ -449,7 +449,10 @@ async fn an_attachment_spares_its_volume() {
         let effects = deletion(&fake, vec![Evidence::VolumeUnattached("disk".into())]);
         let spec = json!({"attacher": "d", "nodeName": "n",
             "source": {"persistentVolumeName": volume}});
-        fake.put(ATTACHMENT, json!({"metadata": {"name": "csi-1"}, "spec": spec}));
+        fake.put(
+            ATTACHMENT,
+            json!({"metadata": {"name": "csi-1"}, "spec": spec}),
+        );
         let role = Role::doing(&fake, effects);
         assert_eq!(role.outcome().await, outcome, "{volume}");
     }

@@ -75,3 +75,65 @@ spec:
   ports:
   - {name: metrics, port: 9590, targetPort: metrics}
 {{- end -}}
+
+{{- /* What a role may do that runs in the pods of drivers, with accounts that are there already. */ -}}
+{{- define "bitts.drivers" }}
+{{- $labels := include "bitts.labels" (dict "component" .role) | indent 4 }}
+{{- $name := printf "bitts-%s" .role }}
+---
+{{- range .rbac.places.cluster.why }}
+# {{ . }}
+{{- end }}
+apiVersion: rbac.authorization.k8s.io/v1
+kind: ClusterRole
+metadata:
+  name: {{ $name }}
+  labels:
+{{ $labels }}
+rules:
+{{- toYaml .rbac.places.cluster.rules | nindent 0 }}
+{{- $own := .rbac.places.own }}
+{{- range .root.Values.csiAttacher.accounts }}
+{{- $subject := dict "kind" "ServiceAccount" "name" .name "namespace" .namespace }}
+---
+apiVersion: rbac.authorization.k8s.io/v1
+kind: ClusterRoleBinding
+metadata:
+  name: {{ $name }}-{{ .namespace }}-{{ .name }}
+  labels:
+{{ $labels }}
+roleRef:
+  apiGroup: rbac.authorization.k8s.io
+  kind: ClusterRole
+  name: {{ $name }}
+subjects:
+{{- list $subject | toYaml | nindent 0 }}
+---
+{{- range $own.why }}
+# {{ . }}
+{{- end }}
+apiVersion: rbac.authorization.k8s.io/v1
+kind: Role
+metadata:
+  name: {{ $name }}-{{ .name }}
+  namespace: {{ .namespace }}
+  labels:
+{{ $labels }}
+rules:
+{{- toYaml $own.rules | nindent 0 }}
+---
+apiVersion: rbac.authorization.k8s.io/v1
+kind: RoleBinding
+metadata:
+  name: {{ $name }}-{{ .name }}
+  namespace: {{ .namespace }}
+  labels:
+{{ $labels }}
+roleRef:
+  apiGroup: rbac.authorization.k8s.io
+  kind: Role
+  name: {{ $name }}-{{ .name }}
+subjects:
+{{- list $subject | toYaml | nindent 0 }}
+{{- end }}
+{{- end -}}

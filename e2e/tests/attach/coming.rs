@@ -1,0 +1,106 @@
+//! 200 pods with volumes come to 10 nodes and go, beside a driver that fails, takes its time and dies:
+//! all run, and nothing is left over.
+
+use std::time::{Duration, Instant};
+
+use bitts_csi::Code;
+use bitts_csi::testing::{Fate, Turn};
+use bitts_e2e::cluster::Kind;
+use bitts_e2e::suite::Suite;
+
+use crate::kubelets::{Lie, beside};
+use crate::stage::{Chance, Stage};
+
+const PODS: usize = 200;
+const NODES: usize = 10;
+const PATIENCE: Duration = Duration::from_secs(240);
+
+pub(crate) fn add(suite: &mut Suite) {
+    suite.add_own(
+        "attach::pods_come_and_go",
+        &[Kind::Served, Kind::Real],
+        pods_come_and_go,
+    );
+}
+
+/// One call in five fails, hangs or takes long.
+pub(crate) fn faults(stage: &Stage, seed: u64) {
+    let mut chance = Chance(seed);
+    stage.disks.decide(move |_| {
+        let fate = match chance.below(100) {
+            0..6 => Some(Fate::Refuses(Code::Internal)),
+            6..8 => Some(Fate::Refuses(Code::ResourceExhausted)),
+            8..14 => Some(Fate::DoesAndFails(Code::Unavailable)),
+            14..16 => Some(Fate::Hangs),
+            _ => None,
+        };
+        let after = match chance.below(100) {
+            0..5 => 300,
+            _ => 10,
+        };
+        Turn {
+            after: Duration::from_millis(after),
+            fate,
+        }
+    });
+}
+
+async fn pods_come_and_go(kind: Kind) -> anyhow::Result<()> {
+    let stage = Stage::new(kind).await?;
+    let mut bitts = stage.bitts()?;
+    let scheduler = match kind {
+        Kind::Real => Some(stage.scheduler()?),
+        _ => None,
+    };
+    let story = come_and_go(&stage, kind);
+    let crashes = async {
+        loop {
+            tokio::time::sleep(Duration::from_millis(700)).await;
+            stage.crash_driver()?;
+        }
+    };
+    let both = async {
+        tokio::select! {
+            ended = story => ended,
+            failed = crashes => failed,
+        }
+    };
+    let ended = beside(&stage, Lie::None, both).await;
+    drop(scheduler);
+    ended
+        .and_then(|()| stage.check())
+        .map_err(|why| bitts.explain(why))
+}
+
+async fn come_and_go(stage: &Stage, kind: Kind) -> anyhow::Result<()> {
+    faults(stage, 7);
+    let mut nodes = Vec::new();
+    for n in 0..NODES {
+        nodes.push(stage.node(&format!("n{n}")).await?);
+    }
+    let start = Instant::now();
+    for n in 0..PODS {
+        let base = format!("v{n}");
+        stage.volume(&base).await?;
+        // Where there is no scheduler, somebody has to place them.
+        let node = (kind != Kind::Real).then(|| nodes[n % NODES].as_str());
+        stage.pod(&format!("p{n}"), &base, node).await?;
+    }
+    let all_run = async || stage.all_run(PODS).await;
+    stage.until("all pods run", PATIENCE, all_run).await?;
+    let ran = start.elapsed();
+    let start = Instant::now();
+    for n in 0..PODS {
+        stage.delete_pod(&format!("p{n}")).await?;
+    }
+    let left = async || stage.left().await;
+    stage.until("nothing is left over", PATIENCE, left).await?;
+    let calls = stage.disks.calls().len();
+    eprintln!(
+        "{PODS} pods run after {ran:?}, all is gone {:?} after they were deleted; {calls} calls, up \
+         to {} at a time",
+        start.elapsed(),
+        stage.disks.most_at_once()
+    );
+    Ok(())
+}
