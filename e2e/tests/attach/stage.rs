@@ -212,10 +212,8 @@ impl Stage {
 
     /// Asks for a pod to be deleted; one that is gone already is no matter.
     pub(crate) async fn delete_pod(&self, name: &str) -> anyhow::Result<()> {
-        let answer = self
-            .api
-            .delete(&self.pods(&format!("/{name}")), Value::Null);
-        let answer = answer.await?;
+        let path = self.pods(&format!("/{name}"));
+        let answer = self.api.delete(&path, Value::Null).await?;
         ensure!(matches!(answer.status, 200 | 202 | 404), "{answer}");
         Ok(())
     }
