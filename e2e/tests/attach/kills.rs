@@ -4,7 +4,7 @@
 
 use std::time::{Duration, Instant};
 
-use anyhow::Context as _;
+use anyhow::{Context as _, ensure};
 use bitts_csi::testing::Turn;
 use bitts_e2e::cluster::Kind;
 use bitts_e2e::control_plane::Component;
@@ -19,6 +19,8 @@ const KILLS: u64 = 5;
 const NODES: usize = 4;
 const VOLUMES: usize = 12;
 const PATIENCE: Duration = Duration::from_secs(240);
+/// A life without calls ends after this.
+const LIFE: Duration = Duration::from_secs(20);
 
 pub(crate) fn add(suite: &mut Suite) {
     suite.add_own(
@@ -57,7 +59,10 @@ async fn moves(stage: &Stage, bitts: &mut Component, kills: u64) -> anyhow::Resu
     faults(stage, 11);
     let mut chance = Chance(kills + 3);
     let (mut pods, mut killed) = (0, 0);
-    let mut until_kill = Instant::now() + Duration::from_secs(2);
+    // Each life calls the driver, or has nothing to lose: it dies a little after one of the first calls.
+    let mut calls_before = 0;
+    let mut lives_until = Instant::now() + LIFE;
+    let mut doomed = None;
     while killed < kills {
         // A pod goes, and the next one of its volume comes to another node before it is off the first.
         let at = usize::try_from(chance.below(u64::try_from(VOLUMES)?))?;
@@ -76,13 +81,24 @@ async fn moves(stage: &Stage, bitts: &mut Component, kills: u64) -> anyhow::Resu
         if chance.below(30) == 0 {
             stage.crash_driver()?;
         }
-        if Instant::now() > until_kill {
+        let now = Instant::now();
+        let calls = stage.disks.calls().len() - calls_before;
+        if doomed.is_none() && calls > usize::try_from(chance.below(8))? {
+            doomed = Some(now + Duration::from_millis(chance.below(400)));
+        }
+        if doomed.is_some_and(|at| now >= at) || now > lives_until {
             bitts.restart()?; // SIGKILL first
             killed += 1;
-            until_kill = Instant::now() + Duration::from_millis(200 + chance.below(1500));
+            calls_before = stage.disks.calls().len();
+            lives_until = Instant::now() + LIFE;
+            doomed = None;
         }
     }
     let calls = stage.disks.calls().len();
+    ensure!(
+        calls >= usize::try_from(kills)?,
+        "only {calls} calls in {kills} lives"
+    );
     stage.disks.decide(|_| Turn::default());
     for (_, user) in &mut users {
         if let Some(user) = user.take() {
