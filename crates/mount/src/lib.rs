@@ -10,7 +10,10 @@
 //! by a [`child`] with a deadline; what a program itself does on a mount that may hang, by an
 //! [`attendant`]. A device is formatted only when it is proven to be blank.
 //!
-//! It needs Linux 5.8 or newer and knows nothing of Kubernetes. There is no unsafe code.
+//! How much a directory may hold is the kernel's to say too ([`quota`]), where its file system can.
+//!
+//! It needs Linux 5.8 or newer ([`quota`] 5.14) and knows nothing of Kubernetes. There is no unsafe code
+//! but for the calls of [`quota`], which no crate has.
 //!
 //! ```
 //! use bitts_mount::dir::{Component, Dir};
@@ -46,6 +49,7 @@ mod namespace;
 pub mod nfs;
 pub mod path;
 pub mod probe;
+pub mod quota;
 pub mod sandbox;
 pub mod sweep;
 pub mod table;

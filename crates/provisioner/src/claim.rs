@@ -104,6 +104,8 @@ pub(crate) fn plan(
         access: template.access,
         on_delete: template.on_delete,
         bytes,
+        quota: template.quota,
+        project: None,
         confirmed: false,
     };
     Ok((template.site, record))

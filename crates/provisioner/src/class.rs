@@ -18,6 +18,8 @@ pub struct Template {
     pub access: Access,
     /// What becomes of the data of a volume that is deleted.
     pub on_delete: OnDelete,
+    /// What the size that a claim asks for means.
+    pub quota: Quota,
 }
 
 /// Mode and owner of a volume's directory.
@@ -42,6 +44,19 @@ pub enum OnDelete {
     Retain,
     /// It is moved aside, and stays there.
     Trash,
+}
+
+/// What the size that a claim asks for means to a node's disk.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Quota {
+    /// It has to be free when the volume is made.
+    #[default]
+    None,
+    /// It is kept for the volume: no other is promised it. Nothing holds a writer to it.
+    Soft,
+    /// It is kept for the volume, and its file system refuses a writer more.
+    Required,
 }
 
 /// Why no volumes are made for a class.
@@ -98,6 +113,8 @@ fn hint(nearest: Option<&'static str>, all: &[&'static str]) -> String {
 }
 
 const PARAMETERS: [&str; 5] = ["gid", "mode", "onDelete", "pathPattern", "uid"];
+/// Those that only nodes' disks have.
+const OF_DISKS: [&str; 1] = ["quota"];
 /// Those that say where volumes are made.
 const OF_SHARES: [&str; 2] = ["server", "share"];
 
@@ -118,7 +135,10 @@ impl Template {
     /// # Errors
     /// At the first thing that is wrong with it.
     pub fn of_local(class: &StorageClass) -> Result<Self, ClassError> {
-        let template = Self::with(class, Site::Disks, 0o770, &[])?;
+        let mut template = Self::with(class, Site::Disks, 0o770, &OF_DISKS)?;
+        if let Some(value) = class.parameters.get("quota") {
+            template.quota = quota(value)?;
+        }
         if class.binding_mode == BindingMode::Immediate {
             return Err(ClassError::Immediate);
         }
@@ -184,6 +204,7 @@ impl Template {
                 gid: None,
             },
             on_delete: OnDelete::default(),
+            quota: Quota::default(),
         };
         for (name, value) in &class.parameters {
             match &**name {
@@ -245,6 +266,21 @@ fn on_delete(value: &str) -> Result<OnDelete, ClassError> {
                 name: "onDelete",
                 value: other.to_owned(),
                 what: "none of delete, retain and trash",
+            });
+        }
+    })
+}
+
+fn quota(value: &str) -> Result<Quota, ClassError> {
+    Ok(match value {
+        "none" => Quota::None,
+        "soft" => Quota::Soft,
+        "required" => Quota::Required,
+        other => {
+            return Err(ClassError::Value {
+                name: "quota",
+                value: other.to_owned(),
+                what: "none of none, soft and required",
             });
         }
     })

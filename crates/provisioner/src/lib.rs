@@ -16,8 +16,7 @@
 //!   volume, only after a live look at its claim and the pods, and only where its record names that
 //!   claim (D10).
 //!
-//! Not here yet: limits on what a volume may hold (its size is only compared with the free
-//! space), expansion, clones, CSIStorageCapacity.
+//! Not here yet: expansion, clones, CSIStorageCapacity.
 //!
 //! ```
 //! use bitts_api::Kind;
@@ -49,7 +48,7 @@ mod task;
 mod unit;
 mod volume;
 
-pub use class::{Access, ClassError, OnDelete, Template};
+pub use class::{Access, ClassError, OnDelete, Quota, Template};
 pub use grants::grants;
 pub use machine::Provisioner;
 pub use options::{Ground, LOCAL, NFS, Options};

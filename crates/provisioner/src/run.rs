@@ -104,7 +104,7 @@ impl LocalWorker {
                     Err(error) => Report::NotMade(
                         volume,
                         Trouble {
-                            elsewhere: matches!(error, DiskError::Full { .. }),
+                            elsewhere: error.is_of_this_node(),
                             message: error.to_string(),
                         },
                     ),
@@ -162,18 +162,27 @@ impl LocalWorker {
             return disk.make(record);
         }
         let mut disks: Vec<(u64, &Disk)> = Vec::new();
+        let mut refused = DiskError::Full {
+            root: "no disk".to_owned(),
+            free: 0,
+            asked: record.bytes,
+        };
         for disk in self.all() {
-            disks.push((disk.free()?, disk));
+            match disk.room(record.quota) {
+                Ok(room) => disks.push((room, disk)),
+                Err(error) if error.is_of_this_node() => refused = error,
+                Err(error) => return Err(error),
+            }
         }
-        let roomiest = disks.into_iter().max_by_key(|(free, _)| *free);
-        match roomiest {
-            Some((_, disk)) => disk.make(record),
-            None => Err(DiskError::Full {
-                root: "no disk".to_owned(),
-                free: 0,
-                asked: record.bytes,
-            }),
+        disks.sort_by_key(|(room, _)| std::cmp::Reverse(*room));
+        for (_, disk) in disks {
+            match disk.make(record) {
+                // Somebody else had what was left; the next has less, but perhaps enough.
+                Err(error @ DiskError::Full { .. }) => refused = error,
+                done => return done,
+            }
         }
+        Err(refused)
     }
 
     fn remove(&self, volume: &Name, uid: &bitts_api::Uid, path: &Path) -> Result<(), DiskError> {

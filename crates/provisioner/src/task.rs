@@ -3,7 +3,7 @@
 use bitts_api::{Name, ObjectKey, Uid};
 use serde::{Deserialize, Serialize};
 
-use crate::class::{Access, OnDelete};
+use crate::class::{Access, OnDelete, Quota};
 use crate::pattern::Subpath;
 use crate::site::Site;
 
@@ -24,6 +24,12 @@ pub struct Record {
     pub on_delete: OnDelete,
     /// How many bytes were asked for.
     pub bytes: i64,
+    /// What that means.
+    #[serde(default)]
+    pub quota: Quota,
+    /// The number of the project that holds the volume to its size, chosen where it is made.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub project: Option<u32>,
     /// Whether the API is known to have had the volume. Until then nobody can have used it, and only
     /// its empty directory may be removed without being asked.
     #[serde(default)]

@@ -304,6 +304,11 @@ fn what_is_wrong_is_told_once() {
             "none of delete, retain and trash",
         ),
         (
+            with(json!({"quota": "hard"})),
+            json!({}),
+            "none of none, soft and required",
+        ),
+        (
             with(json!({"pathPattern": "${pvc.name}"})),
             json!({}),
             "no two claims may share",
@@ -488,4 +493,36 @@ fn merge(into: &mut Value, patch: &Value) {
             _ => into[key] = value.clone(),
         }
     }
+}
+
+/// A claim that no file system of the node holds to its size is told what would help, and another node
+/// may have one that does. What the class says is in the record.
+#[test]
+fn a_size_that_nothing_holds_is_refused() {
+    let mut world = World::new();
+    let held = json!({"parameters": {"quota": "required"}});
+    let soft = json!({"parameters": {"quota": "soft"}});
+    world.put(Kind::StorageClass, class("held", held));
+    world.put(Kind::StorageClass, class("soft", soft));
+    world.start();
+    world.run();
+    if bitts_mount::quota::check(&bitts_mount::dir::Dir::open(&world.root()).unwrap()).is_ok() {
+        return; // The tests in user-mode Linux show the rest.
+    }
+    world.put(Kind::Claim, claim("c", "u1", "held"));
+    world.run();
+    let told = world.told().join("\n");
+    assert!(
+        told.contains("Warning ProvisioningFailed") && told.contains("prjquota"),
+        "{told}"
+    );
+    let steps = ["scan", "reschedule-claim default/c", "discard pvc-u1"];
+    assert_eq!(world.steps, steps);
+    assert!(world.directories().is_empty() && world.records().is_empty());
+    world.put(Kind::Claim, claim("s", "u2", "soft"));
+    world.settle();
+    assert_eq!(world.directories(), ["default-s-pvc-u2"]);
+    let record = world.root().join(".bitts/volumes/pvc-u2.json");
+    let record: Value = serde_json::from_slice(&std::fs::read(record).unwrap()).unwrap();
+    assert_eq!(record["quota"], "soft");
 }

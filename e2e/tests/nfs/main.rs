@@ -9,6 +9,7 @@ mod healing;
 mod kills;
 mod mounts;
 mod provisioning;
+mod quotas;
 mod speed;
 
 use std::process::ExitCode;
@@ -110,6 +111,22 @@ const CASES: &[Case] = &[
     (
         "a_dead_server_is_told_to_who_waits",
         provisioning::a_dead_server_is_told_to_who_waits,
+    ),
+    (
+        "ext4_holds_a_writer_to_the_claims_size",
+        quotas::ext4_holds_a_writer_to_the_claims_size,
+    ),
+    (
+        "xfs_holds_a_writer_to_the_claims_size",
+        quotas::xfs_holds_a_writer_to_the_claims_size,
+    ),
+    (
+        "a_disk_without_quota_is_told",
+        quotas::a_disk_without_quota_is_told,
+    ),
+    (
+        "a_death_leaves_no_volume_without_its_limit",
+        quotas::a_death_leaves_no_volume_without_its_limit,
     ),
 ];
 

@@ -55,7 +55,7 @@ async fn claim(world: &World, name: &str, class: &str) -> anyhow::Result<()> {
 }
 
 /// Waits until an object is so; null where there is none.
-async fn until(
+pub(crate) async fn until(
     world: &World,
     path: &str,
     what: &str,
@@ -82,7 +82,7 @@ async fn until(
 }
 
 /// The volume of a claim, once it is Bound.
-async fn volume(world: &World, claim: &str) -> anyhow::Result<Value> {
+pub(crate) async fn volume(world: &World, claim: &str) -> anyhow::Result<Value> {
     let path = world.api.claims(&format!("/{claim}"));
     let bound = |claim: &Value| text(claim, "/status/phase") == "Bound";
     let claim = until(world, &path, "Bound", bound).await?;
@@ -93,13 +93,13 @@ async fn volume(world: &World, claim: &str) -> anyhow::Result<Value> {
     world.api.get(&path).await?.expect(200)
 }
 
-async fn delete(world: &World, claim: &str) -> anyhow::Result<()> {
+pub(crate) async fn delete(world: &World, claim: &str) -> anyhow::Result<()> {
     let path = world.api.claims(&format!("/{claim}"));
     let deleted = world.api.delete(&path, Value::Null).await?;
     deleted.expect(200).map(drop)
 }
 
-async fn gone(world: &World, volume: &Value) -> anyhow::Result<()> {
+pub(crate) async fn gone(world: &World, volume: &Value) -> anyhow::Result<()> {
     let path = format!(
         "/api/v1/persistentvolumes/{}",
         text(volume, "/metadata/name")

@@ -15,6 +15,11 @@ const LONGEST: usize = 900;
 const EMPTY_NAMES: [&str; 4] = ["common", "helpers", "manager", "utils"];
 /// The crate that asks the kernel, and with it may start programs; tests may too.
 const STARTS_PROGRAMS: [&str; 2] = ["crates/mount/", "xtask/"];
+/// The one crate with unsafe code, the one file of it, and what that crate's own lints say instead.
+const UNSAFE: (&str, &str) = (
+    "crates/mount/Cargo.toml",
+    "crates/mount/src/quota/kernel.rs",
+);
 /// Where users live: a path below one of these means nothing on another machine.
 const HOMES: [&str; 2] = ["root", "home"];
 
@@ -24,6 +29,7 @@ pub(super) fn check(workspace: &Workspace) -> Result<Report> {
         &["rs", "md", "toml", "yaml", "yml", "json"],
     )?;
     let mut found: Vec<String> = files.iter().flat_map(complaints).collect();
+    found.extend(other_lints(&files));
     found.extend(
         files
             .iter()
@@ -53,8 +59,8 @@ fn complaints(file: &File) -> Vec<String> {
             }
         }
     }
-    if file.path.ends_with("Cargo.toml") && file.path != "Cargo.toml" && !inherits_lints(&file.text)
-    {
+    let is_member = file.path.ends_with("Cargo.toml") && file.path != "Cargo.toml";
+    if is_member && file.path != UNSAFE.0 && !inherits_lints(&file.text) {
         complain(
             0,
             "does not inherit the lints of the workspace: [lints] workspace = true",
@@ -62,6 +68,12 @@ fn complaints(file: &File) -> Vec<String> {
     }
     if !file.path.ends_with(".rs") {
         return found;
+    }
+    if file.text.contains("unsafe_code") && ![UNSAFE.1, file!()].contains(&&*file.path) {
+        complain(
+            0,
+            &format!("lets unsafe code in: it stands in {} only", UNSAFE.1),
+        );
     }
     let lines = file.text.lines().count();
     if lines > LONGEST {
@@ -112,6 +124,33 @@ fn dead_links(root: &Path, file: &File) -> Vec<String> {
         .collect()
 }
 
+/// The crate with unsafe code cannot inherit the lints, and has them all the same.
+fn other_lints(files: &[File]) -> Option<String> {
+    let text = |path: &str| {
+        files
+            .iter()
+            .find(|file| file.path == path)
+            .map(|f| &*f.text)
+    };
+    let (whole, own) = (text("Cargo.toml")?, text(UNSAFE.0)?);
+    let lints = |text: &str, from: &str| -> Vec<String> {
+        let lines = text.lines().skip_while(|line| !line.starts_with(from));
+        let lines = lines.take_while(|line| !line.starts_with("[profile"));
+        let lines = lines.map(|line| line.replace("workspace.lints", "lints"));
+        lines.filter(|line| !line.is_empty()).collect()
+    };
+    let mut expected = lints(whole, "[workspace.lints.rust]");
+    for line in &mut expected {
+        *line = line.replace("unsafe_code = \"forbid\"", "unsafe_code = \"deny\"");
+    }
+    (lints(own, "[lints.rust]") != expected).then(|| {
+        format!(
+            "{}: its lints are not those of the workspace with unsafe_code = \"deny\"",
+            UNSAFE.0
+        )
+    })
+}
+
 fn inherits_lints(manifest: &str) -> bool {
     manifest.contains("[lints]\nworkspace = true")
 }
@@ -142,6 +181,31 @@ mod tests {
             complaints_of("crates/x/src/lib.rs", &"//\n".repeat(LONGEST + 1)).len(),
             1
         );
+    }
+
+    #[test]
+    fn unsafe_code_stands_in_one_file() {
+        let relaxed = "#![expect(unsafe_code, reason = \"speed\")]\n";
+        assert_eq!(complaints_of("crates/mount/src/dir.rs", relaxed).len(), 1);
+        assert!(complaints_of(UNSAFE.1, relaxed).is_empty());
+        let files = |own: &str| {
+            [
+                (
+                    "Cargo.toml",
+                    "[workspace.lints.rust]\nunsafe_code = \"forbid\"\nx = 1\n\n[profile.dev]\n",
+                ),
+                (UNSAFE.0, own),
+            ]
+            .map(|(path, text)| File {
+                path: path.to_owned(),
+                text: text.to_owned(),
+            })
+        };
+        let own = "[package]\n[lints.rust]\nunsafe_code = \"deny\"\nx = 1\n";
+        assert_eq!(other_lints(&files(own)), None);
+        for other in [own.replace("deny", "allow"), own.replace("x = 1\n", "")] {
+            assert!(other_lints(&files(&other)).is_some(), "{other}");
+        }
     }
 
     #[test]

@@ -22,9 +22,9 @@
 //! Only an empty directory is removed where the record is not confirmed: nobody can have used it.
 
 mod records;
+mod size;
 mod trash;
 
-use std::collections::BTreeMap;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
@@ -32,12 +32,14 @@ use std::sync::{Mutex, PoisonError};
 use bitts_api::{Name, Uid};
 use bitts_mount::SystemError;
 use bitts_mount::dir::{Component, Dir, NameError, Removal};
+use bitts_mount::quota::QuotaError;
 use rustix::fs::{AtFlags, Gid, Mode, OFlags, Uid as Owner};
 
 use crate::class::{Access, OnDelete};
 use crate::pattern::Subpath;
 use crate::task::Record;
 use records::Records;
+use size::{Entry, Index};
 
 /// A file of this name in a volume's directory: its data is not taken away.
 pub const PROTECTED: &str = ".bitts-protected";
@@ -46,7 +48,7 @@ pub const PROTECTED: &str = ".bitts-protected";
 #[derive(Debug, thiserror::Error)]
 pub enum DiskError {
     /// The disk has less free space than the claim asks for.
-    #[error("{root} has {free} bytes free, and {asked} are asked for")]
+    #[error("{root} has {free} bytes free for new volumes, and {asked} are asked for")]
     Full {
         /// Which.
         root: String,
@@ -105,6 +107,12 @@ pub enum DiskError {
     /// The API had it.
     #[error("{0} was a volume: its data stays")]
     Used(String),
+    /// The file system does not hold a volume to its size.
+    #[error(transparent)]
+    Quota(#[from] QuotaError),
+    /// Each number of a project is taken.
+    #[error("there is no project left that nothing on the disk has")]
+    NoProject,
     /// Something is mounted there.
     #[error("something is mounted at {0}: unmount it first")]
     Mounted(String),
@@ -125,6 +133,16 @@ pub enum DiskError {
 }
 
 impl DiskError {
+    /// Whether another node may have what this one lacks.
+    #[must_use]
+    pub fn is_of_this_node(&self) -> bool {
+        use QuotaError::{Ext4, None, Xfs};
+        matches!(
+            self,
+            Self::Full { .. } | Self::Quota(Ext4 { .. } | Xfs(_) | None(_))
+        )
+    }
+
     fn io(doing: impl Into<String>) -> impl FnOnce(rustix::io::Errno) -> Self {
         move |errno| Self::Io {
             doing: doing.into(),
@@ -137,8 +155,8 @@ impl DiskError {
 #[derive(Debug)]
 pub struct Disk {
     root: Root,
-    /// Where volumes lie, so that none comes to lie within another.
-    index: Mutex<BTreeMap<Subpath, Name>>,
+    /// Where volumes lie, so that none comes to lie within another, and what they were promised.
+    index: Mutex<Index>,
 }
 
 /// The directory that volumes lie in.
@@ -186,13 +204,13 @@ impl Disk {
         }
     }
 
-    /// How many bytes are free, for those who are not root too.
+    /// Whether it can be reached.
     ///
     /// # Errors
     /// When the kernel does not say.
-    pub fn free(&self) -> Result<u64, DiskError> {
-        let stat = rustix::fs::fstatvfs(self.top()?).map_err(DiskError::io(self.name()))?;
-        Ok(stat.f_bavail.saturating_mul(stat.f_frsize))
+    pub fn probe(&self) -> Result<(), DiskError> {
+        let stat = rustix::fs::fstatvfs(self.top()?);
+        stat.map(drop).map_err(DiskError::io(self.name()))
     }
 
     /// All records of volumes. One that cannot be read is left out: it keeps its volume from being
@@ -201,12 +219,15 @@ impl Disk {
     /// # Errors
     /// When the directory of records cannot be read.
     pub fn scan(&self) -> Result<Vec<Record>, DiskError> {
-        let own = Records::open(&self.top()?)?;
+        let root = self.top()?;
+        let own = Records::open(&root)?;
         let volumes = own.all(records::VOLUMES)?;
         let retained = own.all(records::RETAINED)?;
-        let all = volumes.iter().chain(&retained);
-        let index = all.map(|r| (r.path.clone(), r.volume.clone())).collect();
-        *self.lock() = index;
+        Self::hold_all(&root, &volumes);
+        let here = volumes.iter().map(|r| (r.path.clone(), Entry::of(r)));
+        let stays = retained.iter();
+        let stays = stays.map(|r| (r.path.clone(), Entry::of_retained(r)));
+        *self.lock() = stays.chain(here).collect();
         Ok(volumes)
     }
 
@@ -226,20 +247,15 @@ impl Disk {
     pub fn make(&self, asked: &Record) -> Result<PathBuf, DiskError> {
         let root = self.top()?;
         let records = Records::open(&root)?;
-        let known = records.read(records::VOLUMES, &asked.volume)?;
-        let record = match &known {
-            Some(known) => self.same(known, &asked.claim.uid)?,
-            None => asked,
-        };
-        self.reserve(record)?;
-        let path = self.path(&record.path);
-        if known.is_none() {
-            let begun = self.begin(&root, &records, record);
-            if begun.is_err() {
-                self.lock().remove(&record.path);
+        let record = match records.read(records::VOLUMES, &asked.volume)? {
+            Some(known) => {
+                self.same(&known, &asked.claim.uid)?;
+                self.reserve(&mut self.lock(), &known)?;
+                known
             }
-            begun?;
-        }
+            None => self.begin(&root, &records, asked)?,
+        };
+        let path = self.path(&record.path);
         let (parent, last) = self.parent(&root, &record.path, true)?;
         let new = match rustix::fs::mkdirat(&parent, last.as_str(), Mode::RWXU) {
             Ok(()) => true,
@@ -255,22 +271,28 @@ impl Disk {
             }
             give(&dir, record.access)?;
         }
+        Self::hold(&root, &dir, &record)?;
         sync(&parent)?;
         Ok(path)
     }
 
     /// Writes the record of a volume whose directory is not there yet.
-    fn begin(&self, root: &Dir, records: &Records, record: &Record) -> Result<(), DiskError> {
-        if let Root::At(_) = self.root {
-            let free = self.free()?;
-            if u64::try_from(record.bytes).is_ok_and(|asked| asked > free) {
-                return Err(DiskError::Full {
-                    root: self.name(),
-                    free,
-                    asked: record.bytes,
-                });
-            }
+    fn begin(&self, root: &Dir, records: &Records, asked: &Record) -> Result<Record, DiskError> {
+        let record = {
+            let mut index = self.lock();
+            self.has_room(root, &index, asked.bytes)?;
+            let record = Self::with_project(root, &index, asked)?;
+            self.reserve(&mut index, &record)?;
+            record
+        };
+        let begun = self.write_first(root, records, &record);
+        if begun.is_err() {
+            self.lock().remove(&record.path);
         }
+        begun.map(|()| record)
+    }
+
+    fn write_first(&self, root: &Dir, records: &Records, record: &Record) -> Result<(), DiskError> {
         if let Ok((parent, last)) = self.parent(root, &record.path, false)
             && is_there(&parent, &last)?
         {
@@ -322,6 +344,7 @@ impl Disk {
                 Removal::MountPoint => return Err(DiskError::Mounted(path)),
             }
         }
+        Self::lift(&root, &record)?;
         records.forget(volume)?;
         self.released(&root, &record.path);
         Ok(())
@@ -367,8 +390,13 @@ impl Disk {
                 trash::take_data(&records, volume, &parent, &last)?;
             }
         }
+        Self::lift(&root, &record)?;
         match record.on_delete {
-            OnDelete::Retain => records.retain(volume)?,
+            OnDelete::Retain => {
+                records.retain(volume)?;
+                let stays = Entry::of_retained(&record);
+                self.lock().insert(record.path.clone(), stays);
+            }
             OnDelete::Delete | OnDelete::Trash => {
                 trash::take_record(&records, volume)?;
                 self.released(&root, &record.path);
@@ -440,18 +468,17 @@ impl Disk {
     }
 
     /// Keeps the path for the volume, where no other has one on the way to it or below it.
-    fn reserve(&self, record: &Record) -> Result<(), DiskError> {
-        let mut index = self.lock();
+    fn reserve(&self, index: &mut Index, record: &Record) -> Result<(), DiskError> {
         let other = index
             .iter()
-            .find(|(path, volume)| **volume != record.volume && path.overlaps(&record.path));
+            .find(|(path, entry)| entry.volume != record.volume && path.overlaps(&record.path));
         if let Some((_, other)) = other {
             return Err(DiskError::Overlaps {
                 path: record.path.clone(),
-                other: other.clone(),
+                other: other.volume.clone(),
             });
         }
-        index.insert(record.path.clone(), record.volume.clone());
+        index.insert(record.path.clone(), Entry::of(record));
         Ok(())
     }
 
@@ -472,7 +499,7 @@ impl Disk {
         }
     }
 
-    fn lock(&self) -> std::sync::MutexGuard<'_, BTreeMap<Subpath, Name>> {
+    fn lock(&self) -> std::sync::MutexGuard<'_, Index> {
         self.index.lock().unwrap_or_else(PoisonError::into_inner)
     }
 

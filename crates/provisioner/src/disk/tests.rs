@@ -1,4 +1,5 @@
 use super::*;
+use crate::class::Quota;
 use crate::task;
 use std::fs;
 use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _, symlink};
@@ -20,6 +21,8 @@ fn record(volume: &str, path: &str) -> Record {
         },
         on_delete: OnDelete::Delete,
         bytes: 1,
+        quota: Quota::None,
+        project: None,
         confirmed: false,
     }
 }
@@ -389,4 +392,111 @@ fn a_marker_protects() {
         let _ = fs::remove_file(&marker).or_else(|_| fs::remove_dir(&marker));
     }
     disk.remove(&asked.volume, &asked.claim.uid, &path).unwrap();
+}
+
+fn sized(volume: &str, quota: Quota, bytes: u64) -> Record {
+    Record {
+        quota,
+        bytes: i64::try_from(bytes).unwrap(),
+        ..record(volume, &format!("d-{volume}"))
+    }
+}
+
+/// Promises a disk away in pieces of half of what is free; returns how many.
+fn promise_all(disk: &Disk, piece: u64) -> usize {
+    let made = |n: &usize| {
+        let asked = sized(&format!("pvc-{n}"), Quota::Soft, piece);
+        match disk.make(&asked) {
+            Ok(_) => true,
+            Err(DiskError::Full { .. }) => false,
+            Err(error) => panic!("{error}"),
+        }
+    };
+    (0..10_000).take_while(made).count()
+}
+
+/// A size that was promised is not promised again, across a restart too.
+#[test]
+fn what_is_promised_is_kept_free() {
+    let (_temp, disk) = disk();
+    let piece = disk.room(Quota::Soft).unwrap() / 2;
+    let stat = rustix::fs::statvfs(disk.root()).unwrap();
+    let most = stat.f_blocks * stat.f_frsize / piece;
+    let made = promise_all(&disk, piece);
+    assert!(made > 0 && made as u64 <= most, "{made} of {most}");
+    for disk in [&disk, &Disk::open(disk.root()).unwrap()] {
+        // What was promised is not for those who were promised nothing, either.
+        for quota in [Quota::Soft, Quota::None] {
+            let error = disk.make(&sized("pvc-b", quota, piece)).unwrap_err();
+            assert!(matches!(error, DiskError::Full { .. }), "{error}");
+        }
+    }
+    // What goes gives it back, also where its data stays.
+    for (n, on_delete) in [OnDelete::Delete, OnDelete::Retain].into_iter().enumerate() {
+        let gone = sized(&format!("pvc-{n}"), Quota::Soft, piece);
+        let kept = Record { on_delete, ..gone };
+        let disk = Disk::open(disk.root()).unwrap();
+        Records::open(&disk.top().unwrap())
+            .unwrap()
+            .write(&kept, true)
+            .unwrap();
+        let path = disk.root().join(kept.path.as_str());
+        disk.remove(&kept.volume, &kept.claim.uid, &path).unwrap();
+        let next = sized(&format!("pvc-next-{n}"), Quota::Soft, piece);
+        disk.make(&next).unwrap();
+        let error = disk.make(&sized("pvc-b", Quota::Soft, piece)).unwrap_err();
+        assert!(matches!(error, DiskError::Full { .. }), "{error}");
+    }
+}
+
+/// Without `quota` a size is compared with what is free, and with nothing else.
+#[test]
+fn what_is_not_promised_is_not_counted() {
+    let (_temp, disk) = disk();
+    let piece = disk.room(Quota::None).unwrap() / 2;
+    for n in 0..64 {
+        disk.make(&sized(&format!("pvc-{n}"), Quota::None, piece))
+            .unwrap();
+    }
+}
+
+/// Growing is counted like making.
+#[test]
+fn more_than_is_left_is_not_grown_to() {
+    let (_temp, disk) = disk();
+    let soft = sized("pvc-a", Quota::Soft, 1 << 20);
+    disk.make(&soft).unwrap();
+    let uid = &soft.claim.uid;
+    disk.grow(&soft.volume, uid, 2 << 20).unwrap();
+    disk.grow(&soft.volume, uid, 1).unwrap();
+    assert_eq!(disk.scan().unwrap()[0].bytes, 2 << 20, "never less");
+    let error = disk.grow(&soft.volume, uid, i64::MAX).unwrap_err();
+    assert!(matches!(error, DiskError::Full { .. }), "{error}");
+    let error = disk.grow(&soft.volume, &Uid::from("other"), i64::MAX);
+    assert!(matches!(error, Err(DiskError::Foreign { .. })), "{error:?}");
+    // What it grew to is promised.
+    let piece = disk.room(Quota::Soft).unwrap() / 2;
+    promise_all(&disk, piece);
+    let more = i64::try_from(piece).unwrap() + (2 << 20);
+    let error = disk.grow(&soft.volume, uid, more).unwrap_err();
+    assert!(matches!(error, DiskError::Full { .. }), "{error}");
+}
+
+/// A file system without project quota makes nothing that needs it, and says what would help.
+#[test]
+fn where_nothing_can_hold_it_nothing_is_made() {
+    let (_temp, disk) = disk();
+    let Err(error) = disk.room(Quota::Required) else {
+        return; // This machine's has it: the tests in user-mode Linux show the rest.
+    };
+    assert!(error.to_string().contains("prjquota"), "{error}");
+    assert!(error.is_of_this_node());
+    let held = Record {
+        quota: Quota::Required,
+        ..record("pvc-a", "d-pvc-a")
+    };
+    let error = disk.make(&held).unwrap_err();
+    assert!(matches!(error, DiskError::Quota(_)), "{error}");
+    assert!(disk.scan().unwrap().is_empty() && !own(&disk, "volumes/pvc-a.json").exists());
+    disk.make(&record("pvc-a", "d-pvc-a")).unwrap();
 }

@@ -85,7 +85,7 @@ fn answer(worker: &LocalWorker, words: &Words, sweeps: &Sender<()>, call: Call) 
     );
     // Nobody hears it when the caller is gone, and this process goes too.
     let _ = say(words, &Answer::Done(call.id, report));
-    if is_failure && worker.all().any(|disk| disk.free().is_err()) {
+    if is_failure && worker.all().any(|disk| disk.probe().is_err()) {
         // The server forgot what is mounted: it is mounted anew for the next call.
         std::process::exit(1);
     }
