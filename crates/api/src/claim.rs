@@ -1,8 +1,9 @@
 //! PersistentVolumeClaim: what a developer asks for.
 
+use jiff::Timestamp;
 use serde::de::IgnoredAny;
 use serde::{Deserialize, Serialize};
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use crate::names;
 use crate::volume::{class, non_empty};
@@ -42,8 +43,12 @@ pub struct Claim {
     pub status_access_modes: AccessModes,
     /// What the status says about attributes classes; apart, since most claims have none.
     pub status_attributes: Option<Box<StatusAttributes>>,
+    /// What the status says about a change of its size; apart, since most claims have none.
+    pub resize: Option<Box<Resize>>,
     /// What the condition `Unused` says (X5).
     pub unused: Unused,
+    /// Since when it says so.
+    pub unused_since: Option<Timestamp>,
     /// All other conditions, as they are; a list in a merge patch replaces the whole list.
     pub other_conditions: Box<[Value]>,
 }
@@ -55,6 +60,15 @@ pub struct StatusAttributes {
     pub current: Option<ClassName>,
     /// The one that its driver is changing it to; by now another one may be wanted.
     pub target: Option<ClassName>,
+}
+
+/// What a claim's status says about a change of its size (R4).
+#[derive(Clone, Debug, PartialEq)]
+pub struct Resize {
+    /// How far it is, one of N7, e.g. `ControllerResizeInProgress`; empty when it is over.
+    pub state: Box<str>,
+    /// The largest size that was ever asked of who keeps the volume (R6).
+    pub allocated: Option<Quantity>,
 }
 
 /// What a claim's condition `Unused` says (X5).
@@ -69,6 +83,26 @@ pub enum Unused {
     False,
 }
 
+impl Unused {
+    /// The condition that says so, without a time; `None` where there is none.
+    #[must_use]
+    pub fn condition(self) -> Option<Value> {
+        let (status, reason, message) = match self {
+            Self::Unknown => return None,
+            Self::False => (
+                "False",
+                "PodUsingPVC",
+                "A pod is currently referencing this PVC",
+            ),
+            Self::True => {
+                let message = "No pods are currently referencing this PVC";
+                ("True", "NoPodsUsingPVC", message)
+            }
+        };
+        Some(json!({"type": names::UNUSED, "status": status, "reason": reason, "message": message}))
+    }
+}
+
 impl Claim {
     /// Whether binding was completed once (B8): then a missing volume is a loss, not a wait.
     #[must_use]
@@ -81,6 +115,16 @@ impl Claim {
     #[must_use]
     pub fn never_bound(&self) -> bool {
         !self.bind_completed() && self.phase == ClaimPhase::Pending
+    }
+
+    /// The condition `Unused` (X5), as the API has it. A list in a merge patch replaces the whole list.
+    #[must_use]
+    pub fn unused_condition(&self) -> Option<Value> {
+        let mut condition = self.unused.condition()?;
+        if let Some(since) = self.unused_since {
+            condition["lastTransitionTime"] = json!(since);
+        }
+        Some(condition)
     }
 
     /// The attributes classes that it names: the one that is wanted, the one in force, and the one
@@ -176,7 +220,17 @@ struct Status {
     #[serde(default, deserialize_with = "or_default")]
     modify_volume_status: ModifyVolumeStatus,
     #[serde(default, deserialize_with = "or_default")]
+    allocated_resources: Storage,
+    #[serde(default, deserialize_with = "or_default")]
+    allocated_resource_statuses: States,
+    #[serde(default, deserialize_with = "or_default")]
     conditions: Vec<Value>,
+}
+
+#[derive(Default, Deserialize)]
+struct States {
+    #[serde(default, deserialize_with = "or_default")]
+    storage: Box<str>,
 }
 
 #[derive(Default, Deserialize)]
@@ -193,18 +247,26 @@ impl From<Wire> for Claim {
             status,
         }: Wire,
     ) -> Self {
-        let (unused, other_conditions): (Vec<_>, Vec<_>) = (status.conditions.into_iter())
-            .partition(|condition| condition["type"] == names::UNUSED);
-        let unused = match unused.first().and_then(|c| c["status"].as_str()) {
+        let (unused_conditions, other_conditions): (Vec<_>, Vec<_>) =
+            (status.conditions.into_iter())
+                .partition(|condition| condition["type"] == names::UNUSED);
+        let unused = match unused_conditions.first().and_then(|c| c["status"].as_str()) {
             Some("True") => Unused::True,
             Some("False") => Unused::False,
             _ => Unused::Unknown,
         };
+        let since = unused_conditions.first();
+        let since = since.and_then(|c| c["lastTransitionTime"].as_str()?.parse().ok());
+        let state = status.allocated_resource_statuses.storage;
+        let allocated = status.allocated_resources.storage;
         let current = non_empty(status.current_volume_attributes_class_name.as_deref());
         let modify = status.modify_volume_status;
         let target = non_empty(modify.target_volume_attributes_class_name.as_deref());
         Self {
+            resize: (!state.is_empty() || allocated.is_some())
+                .then(|| Box::new(Resize { state, allocated })),
             unused,
+            unused_since: since,
             other_conditions: other_conditions.into(),
             class: class(&meta, spec.storage_class_name.as_deref()),
             class_is_set: spec.storage_class_name.is_some()

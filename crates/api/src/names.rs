@@ -70,6 +70,19 @@ pub const EXTERNAL_ATTACHER: &str = "external-attacher/";
 /// The condition of a claim that tells since when no pod refers to it (X5).
 pub const UNUSED: &str = "Unused";
 
+/// Who grows the claim's volume.
+pub const STORAGE_RESIZER: &str = "volume.kubernetes.io/storage-resizer";
+/// The conditions of a claim that tell of a change of its size (N7).
+pub const RESIZE_CONDITIONS: [&str; 3] = [
+    "Resizing",
+    "FileSystemResizePending",
+    "ControllerResizeError",
+];
+/// The state of a claim whose size is being changed (N7).
+pub const RESIZE_IN_PROGRESS: &str = "ControllerResizeInProgress";
+/// The state of a claim whose size cannot be changed so (N7).
+pub const RESIZE_INFEASIBLE: &str = "ControllerResizeInfeasible";
+
 /// The provisioner of a class whose volumes are made by hand (N8).
 pub const NO_PROVISIONER: &str = "kubernetes.io/no-provisioner";
 /// The value of the annotations that only say yes.
@@ -129,6 +142,12 @@ pub mod reason {
     pub const VOLUME_UNKNOWN_RECLAIM_POLICY: &str = "VolumeUnknownReclaimPolicy";
     /// Another program was asked to grow the volume.
     pub const EXTERNAL_EXPANDING: &str = "ExternalExpanding";
+    /// The volume is being grown.
+    pub const RESIZING: &str = "Resizing";
+    /// The volume could not be grown.
+    pub const VOLUME_RESIZE_FAILED: &str = "VolumeResizeFailed";
+    /// The volume was grown.
+    pub const VOLUME_RESIZE_SUCCESSFUL: &str = "VolumeResizeSuccessful";
     /// The volume could not be attached to the node.
     pub const FAILED_ATTACH_VOLUME: &str = "FailedAttachVolume";
     /// The volume was attached to the node.

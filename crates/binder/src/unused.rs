@@ -5,7 +5,7 @@
 //! costs nothing; only a change of that is a write of its own.
 
 use bitts_api::machine::{NOW, Part, Target, Write};
-use bitts_api::{Claim, ClaimPhase, Kind, Unused, names};
+use bitts_api::{Claim, ClaimPhase, Kind, Unused};
 use serde_json::{Value, json};
 
 /// Adds to a write of the claim's status what its pods are to it, where that is news.
@@ -32,23 +32,13 @@ pub(crate) fn note(claim: &Claim, used: bool) -> Option<Write> {
 
 /// All conditions of the claim, this one renewed; `None` where it says so already.
 fn conditions(claim: &Claim, used: bool) -> Option<Value> {
-    let (now, status, reason, message) = if used {
-        let message = "A pod is currently referencing this PVC";
-        (Unused::False, "False", "PodUsingPVC", message)
-    } else {
-        let message = "No pods are currently referencing this PVC";
-        (Unused::True, "True", "NoPodsUsingPVC", message)
-    };
+    let now = if used { Unused::False } else { Unused::True };
     if claim.unused == now || claim.meta.is_deleting() {
         return None;
     }
+    let mut condition = now.condition()?;
+    condition["lastTransitionTime"] = json!(NOW);
     let mut all = claim.other_conditions.to_vec();
-    all.push(json!({
-        "type": names::UNUSED,
-        "status": status,
-        "reason": reason,
-        "message": message,
-        "lastTransitionTime": NOW,
-    }));
+    all.push(condition);
     Some(all.into())
 }

@@ -37,6 +37,12 @@ pub fn grants(options: &Options) -> Vec<Grant> {
                 "looked at live before data goes (D10)",
             ),
         },
+        Grant::new(
+            Kind::Claim.group(),
+            "persistentvolumeclaims/status",
+            &[Verb::Patch],
+            "tells how far the growth of a claim is (R5)",
+        ),
         on(
             Kind::Pod,
             &[Verb::List],

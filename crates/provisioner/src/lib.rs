@@ -16,7 +16,9 @@
 //!   volume, only after a live look at its claim and the pods, and only where its record names that
 //!   claim (D10).
 //!
-//! Not here yet: expansion, clones, CSIStorageCapacity.
+//! - A claim that asks for more has it on the disk first, then in the volume, then itself (R5).
+//!
+//! Not here yet: clones, CSIStorageCapacity.
 //!
 //! ```
 //! use bitts_api::Kind;
@@ -39,6 +41,7 @@ mod machine;
 mod options;
 mod pattern;
 mod reason;
+mod resize;
 #[cfg(feature = "run")]
 mod run;
 #[cfg(feature = "run")]

@@ -1,5 +1,6 @@
 //! Inputs in, effects out.
 
+mod growing;
 mod sites;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -12,7 +13,7 @@ use bitts_api::machine::{
 };
 use bitts_api::{
     Claim, Kind, Name, Node, Object, ObjectKey, Recent, ResourceVersion, Source, StorageClass, Uid,
-    Volume,
+    Volume, VolumePhase,
 };
 
 use crate::claim::{is_served, plan, waits_for_its_pod, wants};
@@ -353,6 +354,12 @@ impl Provisioner {
                 self.owners.remove(&volume);
                 self.removed += 1;
             }
+            Report::Grown {
+                volume,
+                bytes,
+                held,
+            } => self.grown(&volume, bytes, held),
+            Report::NotGrown(volume, bytes, trouble) => self.not_grown(&volume, bytes, trouble),
             Report::Failed(volume, message) => {
                 self.landed(&volume);
                 self.fail(&volume);
@@ -463,6 +470,9 @@ impl Provisioner {
     fn tell_either(&mut self, name: &Name, message: &str) {
         match self.volume(name).cloned() {
             None => self.tell_claim(name, message),
+            Some(volume) if volume.phase == VolumePhase::Bound => {
+                self.tell_not_grown(name, message)
+            }
             Some(volume) => {
                 let news = self.units.entry(name.clone()).or_default().tells(message);
                 if news {
@@ -596,7 +606,7 @@ impl Provisioner {
             };
         }
         match volume::wish(volume, replaced) {
-            Wish::Rest => {}
+            Wish::Rest => self.decide_size(name, volume),
             Wish::Hold(write) => self.write(name, write),
             Wish::Mark(destroy) => self.destroy(name, destroy),
             Wish::Remove if !removed => self.remove(name, volume),
@@ -724,6 +734,7 @@ impl Machine for Provisioner {
             Input::Alarm(Alarm::Retry(volume, attempt)) => {
                 if let Some(unit) = self.units.get_mut(&volume) {
                     unit.retry(Some(attempt));
+                    unit.forget_refusal();
                 }
                 self.dirty.insert(volume);
             }

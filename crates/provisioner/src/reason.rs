@@ -83,3 +83,27 @@ pub(crate) fn not_deleted(volume: &Volume, why: &str) -> Event {
         why.to_owned(),
     )
 }
+
+pub(crate) fn grown(claim: &Claim, held: bool) -> Event {
+    let message = match held {
+        true => "Resize volume succeeded",
+        false => "Resize volume succeeded: the size is recorded, and nothing holds a writer to it",
+    };
+    event(
+        about(claim),
+        &claim.meta.uid,
+        Severity::Normal,
+        reason::VOLUME_RESIZE_SUCCESSFUL,
+        message.to_owned(),
+    )
+}
+
+pub(crate) fn not_grown(claim: &Claim, why: &str) -> Event {
+    event(
+        about(claim),
+        &claim.meta.uid,
+        Severity::Warning,
+        reason::VOLUME_RESIZE_FAILED,
+        format!("the volume cannot be grown: {why}"),
+    )
+}

@@ -101,13 +101,7 @@ impl LocalWorker {
                 let volume = record.volume.clone();
                 match self.make(&record) {
                     Ok(path) => Report::Made(volume, path.to_string_lossy().into()),
-                    Err(error) => Report::NotMade(
-                        volume,
-                        Trouble {
-                            elsewhere: error.is_of_this_node(),
-                            message: error.to_string(),
-                        },
-                    ),
+                    Err(error) => Report::NotMade(volume, trouble(&error)),
                 }
             }
             Task::Confirm(volume, uid) => {
@@ -123,6 +117,20 @@ impl LocalWorker {
                     None => Ok(()),
                 });
                 told(volume, done, Report::Discarded)
+            }
+            Task::Grow { volume, uid, bytes } => {
+                let grown = self.of(&volume).and_then(|disk| match disk {
+                    Some(disk) => disk.grow(&volume, &uid, bytes),
+                    None => Err(DiskError::NoRecord(volume.to_string())),
+                });
+                match grown {
+                    Ok(held) => Report::Grown {
+                        volume,
+                        bytes,
+                        held,
+                    },
+                    Err(error) => Report::NotGrown(volume, bytes, trouble(&error)),
+                }
             }
             Task::Remove { volume, uid, path } => {
                 let done = self.remove(&volume, &uid, Path::new(&*path));
@@ -245,6 +253,13 @@ impl LocalWorker {
     }
 }
 
+fn trouble(error: &DiskError) -> Trouble {
+    Trouble {
+        elsewhere: error.is_of_this_node(),
+        message: error.to_string(),
+    }
+}
+
 fn told(volume: Name, done: Result<(), DiskError>, well: fn(Name) -> Report) -> Report {
     match done {
         Ok(()) => well(volume),
@@ -280,9 +295,10 @@ pub(crate) fn failed(task: Task, message: String) -> Report {
                 elsewhere: false,
             },
         ),
-        Task::Confirm(volume, _) | Task::Discard(volume, _) | Task::Remove { volume, .. } => {
-            Report::Failed(volume, message)
-        }
+        Task::Confirm(volume, _)
+        | Task::Discard(volume, _)
+        | Task::Grow { volume, .. }
+        | Task::Remove { volume, .. } => Report::Failed(volume, message),
     }
 }
 
@@ -297,6 +313,10 @@ pub(crate) fn log(site: &crate::Site, report: &Report) {
         Report::Confirmed(volume) => tracing::debug!(%volume, "confirmed"),
         Report::Discarded(volume) => tracing::info!(%volume, "undone"),
         Report::Removed(volume) => tracing::info!(%volume, "taken away"),
+        Report::Grown { volume, bytes, .. } => tracing::info!(%volume, bytes, "grown"),
+        Report::NotGrown(volume, bytes, trouble) => {
+            tracing::warn!(%volume, bytes, error = trouble.message, "not grown");
+        }
         Report::Failed(volume, error) => tracing::warn!(%volume, error, "stays"),
         Report::Unreachable(volume, error) => tracing::warn!(%volume, error, "out of reach"),
     }

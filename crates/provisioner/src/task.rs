@@ -85,6 +85,15 @@ pub enum Task {
     Confirm(Name, Uid),
     /// Undo the making of a volume that the API never had; what is in use stays.
     Discard(Name, Uid),
+    /// Let a volume have more.
+    Grow {
+        /// Which.
+        volume: Name,
+        /// For which claim it was made.
+        uid: Uid,
+        /// How much in all.
+        bytes: i64,
+    },
     /// Do to the data of a volume what its record says.
     Remove {
         /// Which.
@@ -113,13 +122,24 @@ pub enum Report {
     Discarded(Name),
     /// Nothing is left of the volume's data where it was.
     Removed(Name),
+    /// The volume may have so much.
+    Grown {
+        /// Which.
+        volume: Name,
+        /// How much in all.
+        bytes: i64,
+        /// Whether its file system holds a writer to it.
+        held: bool,
+    },
+    /// The volume may not have so much.
+    NotGrown(Name, i64, Trouble),
     /// What was asked for was not done.
     Failed(Name, String),
     /// The site cannot be reached: what was asked for a volume there may have been done.
     Unreachable(Name, String),
 }
 
-/// Why a volume was not made.
+/// Why a volume was not made, or not grown.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Trouble {
     /// Why, and what to do.

@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use bitts_api::{Name, ObjectKey, ResourceVersion};
 
+use crate::resize::Growth;
 use crate::site::Site;
 use crate::task::{Alarm, Record};
 
@@ -70,6 +71,8 @@ pub(crate) struct Unit {
     pub(crate) flight: Option<Flight>,
     /// Why this node cannot have the volume.
     pub(crate) misplaced: Option<String>,
+    /// What is known of its growth.
+    pub(crate) growth: Growth,
     /// The user was told that it is being made.
     pub(crate) announced: bool,
     told: Option<String>,
@@ -106,6 +109,13 @@ impl Unit {
     pub(crate) fn retry(&mut self, attempt: Option<u32>) {
         if attempt.is_none_or(|attempt| attempt == self.attempt) {
             self.resting = false;
+        }
+    }
+
+    /// What could not be had before is asked for again.
+    pub(crate) fn forget_refusal(&mut self) {
+        if let (Growth::Refused(..), false) = (&self.growth, self.resting) {
+            self.growth = Growth::Unknown;
         }
     }
 

@@ -162,6 +162,26 @@ fn a_writer_is_held(fs: Fs, refusal: &str) -> anyhow::Result<()> {
             fs::remove_file(target.join("root"))?;
         }
 
+        // R5: the claim asks for more, and the writer goes on.
+        let grown = json!({"spec": {"resources": {"requests": {"storage": "24Mi"}}}});
+        let path = world.api.claims("/data");
+        world.api.merge(&path, grown).await?.expect(200)?;
+        let start = Instant::now();
+        let has = |claim: &Value| text(claim, "/status/capacity/storage") == "24Mi";
+        let seen = until(world, &path, "grown", has).await?;
+        println!("grown after {:?}: {}", start.elapsed(), seen["status"]);
+        ensure!(
+            seen["status"]["allocatedResourceStatuses"].is_null(),
+            "{seen}"
+        );
+        let said = append(&file, 6 * MIB)?;
+        ensure!(!said.contains(refusal), "{said}");
+        ensure!(append(&file, 6 * MIB)?.contains(refusal));
+        let written = file.metadata()?.len();
+        ensure!((23 * MIB..=24 * MIB).contains(&written), "{written}");
+        let told = world.event("VolumeResizeSuccessful").await?;
+        ensure!(told == "Resize volume succeeded", "{told}");
+
         // Another volume has its own.
         claim(world, "other", "4Mi").await?;
         let other = volume(world, "other").await?;

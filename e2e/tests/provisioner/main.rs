@@ -20,6 +20,7 @@ fn main() {
     suite.add_own("provisioner::a_claim_and_its_directory", kinds, a_life);
     suite.add_own("provisioner::what_is_wrong_is_told", kinds, what_is_wrong);
     suite.add_own("provisioner::killed_again_and_again", kinds, killed);
+    suite.add_own("provisioner::a_claim_that_asks_for_more", kinds, grown);
     suite.run()
 }
 
@@ -91,7 +92,8 @@ impl Stage {
     async fn class(&self, base: &str, parameters: Value) -> anyhow::Result<()> {
         let body = json!({"apiVersion": "storage.k8s.io/v1", "kind": "StorageClass",
             "metadata": {"name": self.api.name(base)}, "provisioner": PROVISIONER,
-            "volumeBindingMode": "WaitForFirstConsumer", "parameters": parameters});
+            "volumeBindingMode": "WaitForFirstConsumer", "parameters": parameters,
+            "allowVolumeExpansion": true});
         let path = "/apis/storage.k8s.io/v1/storageclasses";
         self.api.post(path, body).await?.expect(201).map(drop)
     }
@@ -327,6 +329,62 @@ async fn killed(kind: Kind) -> anyhow::Result<()> {
         }
         expected.sort();
         stage.holds(&expected).await
+    })
+    .await
+}
+
+/// R5, R7: beside the stock controllers, which leave it to us, a claim gets the more that it asks for,
+/// and what is not there is said in it.
+async fn grown(kind: Kind) -> anyhow::Result<()> {
+    Stage::play(kind, async |stage| {
+        stage.class("soft", json!({"quota": "soft"})).await?;
+        stage.claim("c", "soft").await?;
+        stage.volume("c").await?;
+        let path = stage.api.claims("/c");
+        let ask = async |size: &str| {
+            let more = json!({"spec": {"resources": {"requests": {"storage": size}}}});
+            stage.api.merge(&path, more).await?.expect(200)
+        };
+        ask("2Mi").await?;
+        let status = |claim: &Value, at: &str| text(claim, &format!("/status/{at}")).to_owned();
+        let has = |size: &'static str| {
+            move |claim: &Value| {
+                let settled = claim
+                    .pointer("/status/allocatedResourceStatuses/storage")
+                    .is_none();
+                settled && status(claim, "capacity/storage") == size
+            }
+        };
+        let claim = stage.until(&path, "it has 2Mi", has("2Mi")).await?;
+        let resizer = "/metadata/annotations/volume.kubernetes.io~1storage-resizer";
+        ensure!(text(&claim, resizer) == PROVISIONER, "{claim}");
+        ensure!(
+            !claim["status"]["conditions"]
+                .to_string()
+                .contains("Resizing"),
+            "{claim}"
+        );
+        let volume = stage.volume("c").await?;
+        ensure!(text(&volume, "/spec/capacity/storage") == "2Mi", "{volume}");
+        ask("4Ei").await?;
+        let state = "allocatedResourceStatuses/storage";
+        let refused = |claim: &Value| status(claim, state) == "ControllerResizeInfeasible";
+        let claim = stage
+            .until(&path, "it says that this is too much", refused)
+            .await?;
+        let conditions = claim["status"]["conditions"].to_string();
+        ensure!(
+            conditions.contains("bytes free for new volumes"),
+            "{conditions}"
+        );
+        ask("3Mi").await?;
+        stage.until(&path, "it has 3Mi", has("3Mi")).await?;
+        let told = stage.told("c").await?;
+        let reasons = ["VolumeResizeSuccessful: ", "VolumeResizeFailed: "];
+        for reason in reasons {
+            ensure!(told.iter().any(|t| t.starts_with(reason)), "{told:?}");
+        }
+        Ok(())
     })
     .await
 }

@@ -172,11 +172,12 @@ impl Disk {
         project(record).map_or(Ok(()), |project| set_limit(root, project, None))
     }
 
-    /// Raises a volume to so many bytes. What the record says holds, whenever this is cut off.
+    /// Raises a volume to so many bytes; whether its file system holds a writer to them. What the
+    /// record says holds, whenever this is cut off.
     ///
     /// # Errors
     /// When there is no room for that, or the record names another claim.
-    pub fn grow(&self, volume: &Name, uid: &Uid, to: i64) -> Result<(), DiskError> {
+    pub fn grow(&self, volume: &Name, uid: &Uid, to: i64) -> Result<bool, DiskError> {
         let root = self.top()?;
         let records = Records::open(&root)?;
         let known = records.read(records::VOLUMES, volume)?;
@@ -191,10 +192,11 @@ impl Disk {
             records.write(&record, true)?;
             index.insert(record.path.clone(), Entry::of(&record));
         }
-        if let Some(project) = project(&record) {
+        let project = project(&record);
+        if let Some(project) = project {
             set_limit(&root, project, Some(bytes(&record)))?;
         }
-        Ok(())
+        Ok(project.is_some())
     }
 }
 

@@ -70,8 +70,9 @@ pub(super) fn out_of_reach(task: Task, why: String) -> Report {
     match task {
         Task::Scan => Report::ScanFailed(why),
         Task::Make(record) => Report::Unreachable(record.volume, why),
-        Task::Confirm(volume, _) | Task::Discard(volume, _) | Task::Remove { volume, .. } => {
-            Report::Unreachable(volume, why)
-        }
+        Task::Confirm(volume, _)
+        | Task::Discard(volume, _)
+        | Task::Grow { volume, .. }
+        | Task::Remove { volume, .. } => Report::Unreachable(volume, why),
     }
 }

@@ -81,7 +81,7 @@ fn answer(worker: &LocalWorker, words: &Words, sweeps: &Sender<()>, call: Call) 
     let to_sweep = matches!(report, Report::Removed(_) | Report::Scanned(_));
     let is_failure = matches!(
         report,
-        Report::ScanFailed(_) | Report::NotMade(..) | Report::Failed(..)
+        Report::ScanFailed(_) | Report::NotMade(..) | Report::NotGrown(..) | Report::Failed(..)
     );
     // Nobody hears it when the caller is gone, and this process goes too.
     let _ = say(words, &Answer::Done(call.id, report));

@@ -283,9 +283,10 @@ impl World {
                         elsewhere: false,
                     },
                 ),
-                Task::Confirm(v, _) | Task::Discard(v, _) | Task::Remove { volume: v, .. } => {
-                    Report::Failed(v, "input/output error".into())
-                }
+                Task::Confirm(v, _)
+                | Task::Discard(v, _)
+                | Task::Grow { volume: v, .. }
+                | Task::Remove { volume: v, .. } => Report::Failed(v, "input/output error".into()),
                 Task::Scan => unreachable!(),
             };
             return self.feed(Input::Report(Reply { site, report }));
@@ -301,6 +302,7 @@ impl World {
             Task::Make(record) => format!("make {}", record.volume),
             Task::Confirm(volume, _) => format!("confirm {volume}"),
             Task::Discard(volume, _) => format!("discard {volume}"),
+            Task::Grow { volume, bytes, .. } => format!("grow {volume} to {bytes}"),
             Task::Remove { volume, .. } => format!("remove {volume}"),
         };
         let report = match &site {
@@ -311,6 +313,7 @@ impl World {
             report,
             Report::NotMade(..)
                 | Report::Failed(..)
+                | Report::NotGrown(..)
                 | Report::ScanFailed(_)
                 | Report::Unreachable(..)
         ) {
@@ -330,9 +333,10 @@ impl World {
             return match task {
                 Task::Scan => Report::ScanFailed(why),
                 Task::Make(record) => Report::Unreachable(record.volume, why),
-                Task::Confirm(v, _) | Task::Discard(v, _) | Task::Remove { volume: v, .. } => {
-                    Report::Unreachable(v, why)
-                }
+                Task::Confirm(v, _)
+                | Task::Discard(v, _)
+                | Task::Grow { volume: v, .. }
+                | Task::Remove { volume: v, .. } => Report::Unreachable(v, why),
             };
         }
         let root = self.share(&share.server, &share.path);
@@ -478,7 +482,9 @@ impl World {
                 self.edit(&key, &json!({"status": {"phase": "Bound"}}));
             }
             if there && self.objects[&claim]["spec"]["volumeName"].is_null() {
-                self.edit(&claim, &json!({"spec": {"volumeName": key.name}}));
+                let bound = json!({"spec": {"volumeName": key.name}, "status": {"phase": "Bound",
+                    "capacity": volume["spec"]["capacity"]}});
+                self.edit(&claim, &bound);
             }
             if !there && owner["uid"].is_string() && phase != "Released" {
                 self.edit(&key, &json!({"status": {"phase": "Released"}}));
@@ -528,9 +534,10 @@ fn subject(effect: &Step) -> String {
         Effect::Task(Errand { task, .. }) => match task {
             Task::Scan => String::new(),
             Task::Make(record) => record.volume.to_string(),
-            Task::Confirm(v, _) | Task::Discard(v, _) | Task::Remove { volume: v, .. } => {
-                v.to_string()
-            }
+            Task::Confirm(v, _)
+            | Task::Discard(v, _)
+            | Task::Grow { volume: v, .. }
+            | Task::Remove { volume: v, .. } => v.to_string(),
         },
         _ => String::new(),
     }
