@@ -1,9 +1,10 @@
-//! CSIDriver and CSINode: what a driver wants, and on which nodes it is.
+//! CSIDriver, CSINode and CSIStorageCapacity: what a driver wants, on which nodes it is, and how much
+//! room it has there.
 
 use serde::Deserialize;
 
-use crate::Meta;
 use crate::wire::or_default;
+use crate::{Meta, Quantity};
 
 /// A CSIDriver: what the driver of that name asks of those who call it. Where there is none, what
 /// [`DriverWants::default`] says holds.
@@ -139,4 +140,18 @@ impl From<NodeWire> for CsiNode {
             drivers: wire.spec.drivers,
         }
     }
+}
+
+/// A CSIStorageCapacity: how large a volume of a class may be that is made on some nodes (S7).
+#[derive(Clone, Debug, PartialEq, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct StorageCapacity {
+    /// Its name says nothing.
+    #[serde(rename = "metadata")]
+    pub meta: Meta,
+    /// The class.
+    #[serde(default, deserialize_with = "or_default")]
+    pub storage_class_name: Box<str>,
+    /// How much there is; `None` where that is not known.
+    pub capacity: Option<Quantity>,
 }

@@ -349,7 +349,8 @@ cached!(
     Pod,
     Attachment,
     CsiDriver,
-    CsiNode
+    CsiNode,
+    StorageCapacity
 );
 
 /// A namespaced (or not) name, as a key.

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use crate::NodeName;
 use crate::{
     Attachment, AttributesClass, Claim, ClassName, CsiDriver, CsiNode, Meta, Name, Namespace, Node,
-    Pod, ResourceVersion, StorageClass, Uid, Volume,
+    Pod, ResourceVersion, StorageCapacity, StorageClass, Uid, Volume,
 };
 
 /// A kind of object that a role can watch.
@@ -30,6 +30,8 @@ pub enum Kind {
     CsiDriver,
     /// `storage.k8s.io/v1` CSINode.
     CsiNode,
+    /// `storage.k8s.io/v1` CSIStorageCapacity.
+    StorageCapacity,
 }
 
 impl Kind {
@@ -46,6 +48,7 @@ impl Kind {
             Self::Attachment => "VolumeAttachment",
             Self::CsiDriver => "CSIDriver",
             Self::CsiNode => "CSINode",
+            Self::StorageCapacity => "CSIStorageCapacity",
         }
     }
 
@@ -62,6 +65,7 @@ impl Kind {
             Self::Attachment => "volumeattachments",
             Self::CsiDriver => "csidrivers",
             Self::CsiNode => "csinodes",
+            Self::StorageCapacity => "csistoragecapacities",
         }
     }
 
@@ -73,7 +77,8 @@ impl Kind {
             | Self::AttributesClass
             | Self::Attachment
             | Self::CsiDriver
-            | Self::CsiNode => "storage.k8s.io",
+            | Self::CsiNode
+            | Self::StorageCapacity => "storage.k8s.io",
             Self::Volume | Self::Claim | Self::Node | Self::Pod => "",
         }
     }
@@ -87,7 +92,7 @@ impl Kind {
     /// Whether objects of this kind live in a namespace.
     #[must_use]
     pub const fn namespaced(self) -> bool {
-        matches!(self, Self::Claim | Self::Pod)
+        matches!(self, Self::Claim | Self::Pod | Self::StorageCapacity)
     }
 
     /// Reads one object of this kind as the API writes it.
@@ -105,6 +110,7 @@ impl Kind {
             Self::Attachment => Object::Attachment(serde_json::from_slice(json)?),
             Self::CsiDriver => Object::CsiDriver(serde_json::from_slice(json)?),
             Self::CsiNode => Object::CsiNode(serde_json::from_slice(json)?),
+            Self::StorageCapacity => Object::StorageCapacity(serde_json::from_slice(json)?),
         })
     }
 }
@@ -130,6 +136,8 @@ pub enum Object {
     CsiDriver(Arc<CsiDriver>),
     /// A CSINode.
     CsiNode(Arc<CsiNode>),
+    /// A CSIStorageCapacity.
+    StorageCapacity(Arc<StorageCapacity>),
 }
 
 impl Object {
@@ -146,6 +154,7 @@ impl Object {
             Self::Attachment(_) => Kind::Attachment,
             Self::CsiDriver(_) => Kind::CsiDriver,
             Self::CsiNode(_) => Kind::CsiNode,
+            Self::StorageCapacity(_) => Kind::StorageCapacity,
         }
     }
 
@@ -162,6 +171,7 @@ impl Object {
             Self::Attachment(o) => &o.meta,
             Self::CsiDriver(o) => &o.meta,
             Self::CsiNode(o) => &o.meta,
+            Self::StorageCapacity(o) => &o.meta,
         }
     }
 
@@ -207,7 +217,8 @@ from!(
     Pod,
     Attachment,
     CsiDriver,
-    CsiNode
+    CsiNode,
+    StorageCapacity
 );
 
 /// The place of an object: kind, namespace and name. Says nothing about which object is there:

@@ -111,7 +111,7 @@ impl Known {
             }
             Kind::CsiDriver => rare(!list!(drivers, CsiDriver).is_empty()),
             Kind::StorageClass => rare(!list!(classes, StorageClass).is_empty()),
-            Kind::AttributesClass | Kind::CsiNode => Vec::new(),
+            Kind::AttributesClass | Kind::CsiNode | Kind::StorageCapacity => Vec::new(),
         }
     }
 
@@ -133,7 +133,10 @@ impl Known {
             }
             Object::CsiDriver(driver) => rare(!self.drivers.see(driver).is_empty()),
             Object::StorageClass(class) => rare(!self.classes.see(class).is_empty()),
-            Object::Pod(_) | Object::AttributesClass(_) | Object::CsiNode(_) => Vec::new(),
+            Object::Pod(_)
+            | Object::AttributesClass(_)
+            | Object::CsiNode(_)
+            | Object::StorageCapacity(_) => Vec::new(),
         }
     }
 
@@ -159,7 +162,7 @@ impl Known {
             }
             Kind::CsiDriver => rare(self.drivers.remove(&place, uid).is_some()),
             Kind::StorageClass => rare(self.classes.remove(&place, uid).is_some()),
-            Kind::AttributesClass | Kind::CsiNode => Vec::new(),
+            Kind::AttributesClass | Kind::CsiNode | Kind::StorageCapacity => Vec::new(),
         }
     }
 
@@ -191,7 +194,7 @@ impl Known {
             Kind::Attachment => self.attachments.inventory(),
             Kind::CsiDriver => self.drivers.inventory(),
             Kind::StorageClass => self.classes.inventory(),
-            Kind::Pod | Kind::AttributesClass | Kind::CsiNode => None,
+            Kind::Pod | Kind::AttributesClass | Kind::CsiNode | Kind::StorageCapacity => None,
         }
     }
 }

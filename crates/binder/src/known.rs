@@ -277,7 +277,7 @@ impl Known {
             }
             Kind::Pod => replace!(Pod, pods, pod_changed),
             Kind::Node => replace!(Node, nodes, node_changed),
-            Kind::Attachment | Kind::CsiDriver | Kind::CsiNode => {}
+            Kind::Attachment | Kind::CsiDriver | Kind::CsiNode | Kind::StorageCapacity => {}
         }
     }
 
@@ -290,7 +290,7 @@ impl Known {
             Kind::AttributesClass => self.attributes_classes.inventory(),
             Kind::Pod => self.pods.inventory(),
             Kind::Node => self.nodes.inventory(),
-            Kind::Attachment | Kind::CsiDriver | Kind::CsiNode => None,
+            Kind::Attachment | Kind::CsiDriver | Kind::CsiNode | Kind::StorageCapacity => None,
         }
     }
 
@@ -312,7 +312,10 @@ impl Known {
             }
             Object::Pod(pod) => see!(pods, pod, pod_changed),
             Object::Node(node) => see!(nodes, node, node_changed),
-            Object::Attachment(_) | Object::CsiDriver(_) | Object::CsiNode(_) => {}
+            Object::Attachment(_)
+            | Object::CsiDriver(_)
+            | Object::CsiNode(_)
+            | Object::StorageCapacity(_) => {}
         }
     }
 
@@ -333,7 +336,7 @@ impl Known {
             Kind::AttributesClass => remove!(attributes_classes, attributes_class_changed),
             Kind::Pod => remove!(pods, pod_changed),
             Kind::Node => remove!(nodes, node_changed),
-            Kind::Attachment | Kind::CsiDriver | Kind::CsiNode => {}
+            Kind::Attachment | Kind::CsiDriver | Kind::CsiNode | Kind::StorageCapacity => {}
         }
     }
 

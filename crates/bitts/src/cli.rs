@@ -212,7 +212,8 @@ pub(crate) struct Run {
     )]
     pub(crate) leader_elect: bool,
 
-    /// The namespace of the leases [default: the pod's own, else `kube-system`].
+    /// The namespace of the leases, and of what the scheduler is told of nodes' room [default: the pod's
+    /// own, else `kube-system`].
     #[cfg(any(feature = "attacher", feature = "binder", feature = "provisioner"))]
     #[arg(long, value_name = "NAMESPACE", env = "BITTS_LEASE_NAMESPACE")]
     pub(crate) lease_namespace: Option<String>,

@@ -179,11 +179,13 @@ fn agent(args: &Run) -> bitts_agent::AgentConfig {
 #[cfg(feature = "provisioner")]
 fn provisioner(args: &Run) -> bitts_provisioner::LocalConfig {
     let node = args.node_name.as_deref().unwrap_or_default();
+    let namespace = lease_namespace(args);
     let args = &args.provisioner;
     bitts_provisioner::LocalConfig {
         options: bitts_provisioner::Options {
             ground: bitts_provisioner::Ground::Node(node.into()),
             names: [args.provisioner_name.as_str().into()].into(),
+            capacity: Some(namespace.as_str().into()),
         },
         disks: args.disks.clone(),
     }

@@ -49,5 +49,24 @@ pub fn grants(options: &Options) -> Vec<Grant> {
             "looked at live before data goes: none may still use the claim (D10)",
         ),
     ]);
+    if let Ground::Node(_) = options.ground {
+        let told = on(
+            Kind::StorageCapacity,
+            &[
+                Verb::Get,
+                Verb::Watch,
+                Verb::Create,
+                Verb::Patch,
+                Verb::Delete,
+            ],
+            "tell the scheduler what the node has room for (S7)",
+        );
+        let class = on(
+            Kind::StorageClass,
+            &[Verb::Get],
+            "looked at live before what was told of a class goes",
+        );
+        grants.extend([told.at(bitts_api::grant::Place::Own), class]);
+    }
     grants
 }

@@ -18,7 +18,7 @@
 //!
 //! - A claim that asks for more has it on the disk first, then in the volume, then itself (R5).
 //!
-//! Not here yet: clones, CSIStorageCapacity.
+//! Not here yet: clones.
 //!
 //! ```
 //! use bitts_api::Kind;
@@ -61,4 +61,4 @@ pub use run::{LocalConfig, LocalWorker, run};
 #[cfg(feature = "run")]
 pub use share::{SERVICE, ShareConfig, run_shares};
 pub use site::{Share, Site};
-pub use task::{Alarm, Errand, Owner, Record, Reply, Report, Task, Trouble};
+pub use task::{Alarm, Errand, Owner, Record, Reply, Report, Survey, Task, Trouble};

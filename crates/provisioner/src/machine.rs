@@ -1,5 +1,6 @@
 //! Inputs in, effects out.
 
+mod capacity;
 mod growing;
 mod sites;
 
@@ -23,6 +24,7 @@ use crate::site::Site;
 use crate::task::{Alarm, Errand, Owner, Record, Reply, Report, Task};
 use crate::unit::{Disk, Flight, Unit};
 use crate::volume::{self, Wish, name_for};
+use capacity::Room;
 use sites::Sites;
 
 /// What is watched: of nodes, the own one only, if there is one.
@@ -58,6 +60,7 @@ pub struct Provisioner {
     present: BTreeMap<Place, Uid>,
     units: BTreeMap<Name, Unit>,
     sites: Sites,
+    room: Room,
     /// For whom there is something on the disk.
     owners: BTreeMap<Name, Owner>,
     /// Volumes that were taken away: their claims were seen to be gone, whatever the watch still says.
@@ -82,6 +85,7 @@ impl Provisioner {
             present: BTreeMap::new(),
             units: BTreeMap::new(),
             sites: Sites::default(),
+            room: Room::default(),
             owners: BTreeMap::new(),
             gone: Recent::default(),
             dirty: BTreeSet::new(),
@@ -130,7 +134,7 @@ impl Provisioner {
                     || self.units.contains_key(&volume.meta.name)
                     || self.volume(&volume.meta.name).is_some()
             }
-            Object::StorageClass(_) => true,
+            Object::StorageClass(_) | Object::StorageCapacity(_) => true,
             Object::Node(node) => {
                 matches!(&self.options.ground, Ground::Node(own) if node.meta.name == *own.as_str())
             }
@@ -174,7 +178,8 @@ impl Provisioner {
             | Kind::AttributesClass
             | Kind::Attachment
             | Kind::CsiDriver
-            | Kind::CsiNode => {}
+            | Kind::CsiNode
+            | Kind::StorageCapacity => {}
         }
     }
 
@@ -203,6 +208,9 @@ impl Provisioner {
             Object::Node(node) => {
                 let changes = self.nodes.see(node);
                 changes.into_iter().for_each(|c| self.node_changed(c));
+            }
+            Object::StorageCapacity(told) => {
+                self.capacity_is(&told.meta.name.clone(), Some(told));
             }
             Object::Pod(_)
             | Object::AttributesClass(_)
@@ -236,6 +244,7 @@ impl Provisioner {
                 let change = self.nodes.remove(&place, uid);
                 change.into_iter().for_each(|c| self.node_changed(c));
             }
+            Kind::StorageCapacity => self.capacity_is(&place.1, None),
             Kind::Pod
             | Kind::AttributesClass
             | Kind::Attachment
@@ -297,7 +306,11 @@ impl Provisioner {
     }
 
     fn report(&mut self, Reply { site, report }: Reply) {
+        if changes_room(&report) {
+            self.survey();
+        }
         match report {
+            Report::Surveyed(survey) => self.surveyed(survey),
             Report::Scanned(records) => {
                 self.sites.found(&site);
                 for record in records {
@@ -394,6 +407,9 @@ impl Provisioner {
     }
 
     fn finished(&mut self, key: &ObjectKey, outcome: Outcome) {
+        if key.kind == Kind::StorageCapacity {
+            return self.capacity_finished(&key.name, &outcome);
+        }
         let name = match key.kind {
             Kind::Volume => Some(key.name.clone()),
             _ => {
@@ -726,11 +742,12 @@ impl Machine for Provisioner {
         match input {
             Input::Listed(kind, objects) => self.list(kind, objects),
             Input::Found(_, Some(object)) | Input::Seen(object) => self.see(object),
-            Input::Found(_, None) => {} // it follows nothing
+            Input::Found(key, None) => self.capacity_is(&key.name, None), // it follows nothing else
             Input::Deleted(key, uid) => self.delete(key, &uid),
             Input::Finished(key, outcome) => self.finished(&key, outcome),
             Input::Report(report) => self.report(report),
             Input::Alarm(Alarm::Scan(site)) => self.scan_again(site),
+            Input::Alarm(Alarm::Survey) => self.survey_for_ever(),
             Input::Alarm(Alarm::Retry(volume, attempt)) => {
                 if let Some(unit) = self.units.get_mut(&volume) {
                     unit.retry(Some(attempt));
@@ -741,6 +758,7 @@ impl Machine for Provisioner {
         }
         if self.is_ready() {
             self.settle();
+            self.settle_room();
         }
         std::mem::take(&mut self.out)
     }
@@ -752,7 +770,7 @@ impl Machine for Provisioner {
             labels: Vec::new(),
             reading,
         };
-        vec![
+        let mut all = vec![
             measure(
                 "bitts_provisioner_made_total",
                 "Volumes made for claims",
@@ -763,8 +781,22 @@ impl Machine for Provisioner {
                 "Volumes whose data was taken away after their claims",
                 Reading::Counter(self.removed),
             ),
-        ]
+        ];
+        all.extend(self.room.measures());
+        all
     }
+}
+
+/// Whether a report is of something that leaves the disks more or less room.
+fn changes_room(report: &Report) -> bool {
+    matches!(
+        report,
+        Report::Scanned(_)
+            | Report::Made(..)
+            | Report::Discarded(_)
+            | Report::Removed(_)
+            | Report::Grown { .. }
+    )
 }
 
 fn flight(target: &Target) -> Flight {

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use bitts_api::{Claim, Kind, NodeName, Volume, names};
+use bitts_api::{Claim, Kind, Namespace, NodeName, Volume, names};
 
 use crate::site::{Share, Site};
 
@@ -13,6 +13,8 @@ pub struct Options {
     pub ground: Ground,
     /// The names that classes know it by.
     pub names: BTreeSet<Box<str>>,
+    /// In which namespace the scheduler is told of a node's room, if it is.
+    pub capacity: Option<Namespace>,
 }
 
 /// Where a provisioner makes volumes.
@@ -36,6 +38,7 @@ impl Options {
         Self {
             ground: Ground::Node(node),
             names: [LOCAL.into()].into(),
+            capacity: None,
         }
     }
 
@@ -45,6 +48,7 @@ impl Options {
         Self {
             ground: Ground::Shares,
             names: [NFS.into()].into(),
+            capacity: None,
         }
     }
 

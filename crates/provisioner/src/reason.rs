@@ -2,7 +2,7 @@
 
 use bitts_api::machine::{Event, Severity};
 use bitts_api::names::reason;
-use bitts_api::{Claim, ClassName, Kind, ObjectKey, Uid, Volume};
+use bitts_api::{Claim, ClassName, Kind, ObjectKey, StorageClass, Uid, Volume};
 
 use crate::task::Owner;
 
@@ -105,5 +105,16 @@ pub(crate) fn not_grown(claim: &Claim, why: &str) -> Event {
         Severity::Warning,
         reason::VOLUME_RESIZE_FAILED,
         format!("the volume cannot be grown: {why}"),
+    )
+}
+
+/// The scheduler keeps pods away from the node, so no claim is ever told.
+pub(crate) fn no_room(class: &StorageClass, node: &str, why: &str) -> Event {
+    event(
+        ObjectKey::storage_class(&class.meta.name.as_str().into()),
+        &class.meta.uid,
+        Severity::Warning,
+        reason::PROVISIONING_FAILED,
+        format!("node {node} can have no volume of this class: {why}"),
     )
 }

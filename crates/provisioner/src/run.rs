@@ -8,8 +8,9 @@ use bitts_api::Name;
 use bitts_mount::sweep;
 use bitts_runtime::{Host, RoleOptions, RuntimeError, Worker, run_role};
 
+use crate::class::Quota;
 use crate::disk::{Disk, DiskError};
-use crate::task::{Errand, Record, Reply, Report, Task, Trouble};
+use crate::task::{Errand, Record, Reply, Report, Survey, Task, Trouble};
 use crate::{Options, Provisioner};
 
 /// How many writes are under way at a time.
@@ -97,6 +98,7 @@ impl LocalWorker {
                 Ok(records) => Report::Scanned(records),
                 Err(error) => Report::ScanFailed(error.to_string()),
             },
+            Task::Survey => Report::Surveyed(self.survey()),
             Task::Make(record) => {
                 let volume = record.volume.clone();
                 match self.make(&record) {
@@ -136,6 +138,25 @@ impl LocalWorker {
                 let done = self.remove(&volume, &uid, Path::new(&*path));
                 told(volume, done, Report::Removed)
             }
+        }
+    }
+
+    /// What there is room for, on the disk that has most.
+    fn survey(&self) -> Survey {
+        let room = |quota| {
+            let rooms = self.all().map(|disk| disk.room(quota));
+            rooms.fold(Err("there is no disk".to_owned()), |most, room| {
+                match (most, room) {
+                    (Ok(most), Ok(room)) => Ok(room.max(most)),
+                    (Ok(most), Err(_)) => Ok(most),
+                    (Err(_), room) => room.map_err(|error| error.to_string()),
+                }
+            })
+        };
+        Survey {
+            free: room(Quota::None).unwrap_or(0),
+            held: room(Quota::Required),
+            used: self.all().flat_map(Disk::used).collect(),
         }
     }
 
@@ -288,6 +309,11 @@ impl Worker for LocalWorker {
 pub(crate) fn failed(task: Task, message: String) -> Report {
     match task {
         Task::Scan => Report::ScanFailed(message),
+        Task::Survey => Report::Surveyed(Survey {
+            free: 0,
+            held: Err(message),
+            used: Vec::new(),
+        }),
         Task::Make(record) => Report::NotMade(
             record.volume,
             Trouble {
@@ -305,6 +331,7 @@ pub(crate) fn failed(task: Task, message: String) -> Report {
 pub(crate) fn log(site: &crate::Site, report: &Report) {
     match report {
         Report::Scanned(records) => tracing::info!(%site, volumes = records.len(), "scanned"),
+        Report::Surveyed(survey) => tracing::debug!(%site, free = survey.free, "surveyed"),
         Report::ScanFailed(error) => tracing::error!(%site, error, "cannot scan"),
         Report::Made(volume, path) => tracing::info!(%volume, %path, "made"),
         Report::NotMade(volume, trouble) => {

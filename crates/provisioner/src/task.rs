@@ -79,6 +79,8 @@ pub struct Reply {
 pub enum Task {
     /// Tell which volumes there are.
     Scan,
+    /// Tell what there is room for.
+    Survey,
     /// Make a volume.
     Make(Record),
     /// Note that the API has the volume.
@@ -112,6 +114,8 @@ pub enum Report {
     Scanned(Vec<Record>),
     /// The records cannot be read.
     ScanFailed(String),
+    /// What there is room for.
+    Surveyed(Survey),
     /// The volume is there, at this path.
     Made(Name, Box<str>),
     /// The volume is not there, or not whole.
@@ -139,6 +143,17 @@ pub enum Report {
     Unreachable(Name, String),
 }
 
+/// What a node's disks have room for.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Survey {
+    /// How large a volume may be.
+    pub free: u64,
+    /// The same of one that is held to its size; else why none is.
+    pub held: Result<u64, String>,
+    /// How many bytes the volumes take, of which that is known.
+    pub used: Vec<(Name, u64)>,
+}
+
 /// Why a volume was not made, or not grown.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Trouble {
@@ -153,6 +168,8 @@ pub struct Trouble {
 pub enum Alarm {
     /// Scan a site again.
     Scan(Site),
+    /// Ask for the disks' room again.
+    Survey,
     /// Look at a volume again; stale unless it is the volume's latest try.
     Retry(Name, u32),
 }

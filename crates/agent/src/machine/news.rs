@@ -152,7 +152,8 @@ impl Agent {
             | Kind::AttributesClass
             | Kind::Attachment
             | Kind::CsiDriver
-            | Kind::CsiNode => {}
+            | Kind::CsiNode
+            | Kind::StorageCapacity => {}
         }
     }
 

@@ -66,7 +66,8 @@ impl Cluster {
                 Object::AttributesClass(_)
                 | Object::Attachment(_)
                 | Object::CsiDriver(_)
-                | Object::CsiNode(_) => {}
+                | Object::CsiNode(_)
+                | Object::StorageCapacity(_) => {}
             }
         }
         let claims = cluster.claims.iter().cloned().map(Object::Claim).collect();

@@ -95,6 +95,20 @@ impl Disk {
         self.left(&root, &self.lock())
     }
 
+    /// How many bytes the volumes take, of which the file system counts that.
+    #[must_use]
+    pub fn used(&self) -> Vec<(Name, u64)> {
+        let Ok(root) = self.top() else {
+            return Vec::new();
+        };
+        let index = self.lock().clone();
+        let counted = index.into_values().filter_map(|entry| {
+            let usage = quota::usage(&root, entry.promise?.project?).ok()?;
+            Some((entry.volume, usage.bytes))
+        });
+        counted.collect()
+    }
+
     fn left(&self, root: &Dir, index: &Index) -> Result<u64, DiskError> {
         let stat = rustix::fs::fstatvfs(root).map_err(DiskError::io(self.name()))?;
         let of = |blocks: u64| blocks.saturating_mul(stat.f_frsize);

@@ -68,7 +68,7 @@ fn server(share: &Share) -> String {
 /// What is told when nothing is known of a task.
 pub(super) fn out_of_reach(task: Task, why: String) -> Report {
     match task {
-        Task::Scan => Report::ScanFailed(why),
+        Task::Scan | Task::Survey => Report::ScanFailed(why),
         Task::Make(record) => Report::Unreachable(record.volume, why),
         Task::Confirm(volume, _)
         | Task::Discard(volume, _)

@@ -63,6 +63,8 @@ pub struct World {
     pub options: Options,
     /// Servers that do not answer.
     pub down: BTreeSet<String>,
+    /// Objects that the machine asked to be told about.
+    pub followed: BTreeSet<ObjectKey>,
     shares: BTreeMap<PathBuf, LocalWorker>,
     made_anew: u32,
 }
@@ -87,6 +89,7 @@ impl World {
             plant: Plant::Nothing,
             options: Options::new(NODE.into()),
             down: BTreeSet::new(),
+            followed: BTreeSet::new(),
             shares: BTreeMap::new(),
             made_anew: 0,
         };
@@ -134,6 +137,7 @@ impl World {
         self.machine = Provisioner::new(self.options.clone());
         self.worker = LocalWorker::new(&[self.root()]);
         self.shares.clear();
+        self.followed.clear();
         self.queue.clear();
         self.timers.clear();
         self.news.clear();
@@ -160,10 +164,18 @@ impl World {
     }
 
     pub fn feed(&mut self, input: Input<Reply, Alarm>) {
+        let mut found = Vec::new();
         for effect in self.machine.handle(Moment::default(), input) {
             match effect {
                 Effect::Event(event) => self.events.push(event),
                 Effect::Wake(after, alarm) => self.timers.push((after, alarm)),
+                Effect::Follow(key) => {
+                    self.followed.insert(key.clone());
+                    found.push(key);
+                }
+                Effect::Unfollow(key) => {
+                    self.followed.remove(&key);
+                }
                 other => {
                     let of = subject(&other);
                     assert!(
@@ -173,6 +185,10 @@ impl World {
                     self.queue.push_back(other);
                 }
             }
+        }
+        for key in found {
+            let object = self.get(&key);
+            self.feed(Input::Found(key, object));
         }
     }
 
@@ -227,6 +243,9 @@ impl World {
         let Some((key, uid)) = self.news.pop_front() else {
             return false;
         };
+        if key.kind == Kind::StorageCapacity && !self.followed.contains(&key) {
+            return true;
+        }
         match self.get(&key) {
             Some(object) if *object.uid() == uid => self.feed(Input::Seen(object)),
             Some(_) | None => self.feed(Input::Deleted(key, uid)),
@@ -274,7 +293,7 @@ impl World {
     }
 
     fn perform(&mut self, Errand { site, task }: Errand, fate: Fate) {
-        if fate == Fate::Lost && !matches!(task, Task::Scan) {
+        if fate == Fate::Lost && !matches!(task, Task::Scan | Task::Survey) {
             let report = match task {
                 Task::Make(record) => Report::NotMade(
                     record.volume,
@@ -287,7 +306,7 @@ impl World {
                 | Task::Discard(v, _)
                 | Task::Grow { volume: v, .. }
                 | Task::Remove { volume: v, .. } => Report::Failed(v, "input/output error".into()),
-                Task::Scan => unreachable!(),
+                Task::Scan | Task::Survey => unreachable!(),
             };
             return self.feed(Input::Report(Reply { site, report }));
         }
@@ -299,6 +318,7 @@ impl World {
         let name = match &task {
             Task::Scan if site != Site::Disks => format!("scan {site}"),
             Task::Scan => "scan".to_owned(),
+            Task::Survey => "survey".to_owned(),
             Task::Make(record) => format!("make {}", record.volume),
             Task::Confirm(volume, _) => format!("confirm {volume}"),
             Task::Discard(volume, _) => format!("discard {volume}"),
@@ -331,7 +351,7 @@ impl World {
         let why = format!("{share}: it does not answer");
         if self.down.contains(&*share.server) {
             return match task {
-                Task::Scan => Report::ScanFailed(why),
+                Task::Scan | Task::Survey => Report::ScanFailed(why),
                 Task::Make(record) => Report::Unreachable(record.volume, why),
                 Task::Confirm(v, _)
                 | Task::Discard(v, _)
@@ -409,6 +429,9 @@ impl World {
         }
         let mut object = create.body.clone();
         object["metadata"]["name"] = json!(create.key.name);
+        if let Some(namespace) = &create.key.namespace {
+            object["metadata"]["namespace"] = json!(namespace);
+        }
         object["metadata"]["uid"] = format!("uid-{}", self.version).into();
         object["status"] = json!({"phase": "Pending"});
         self.put(create.key.kind, object);
@@ -437,6 +460,10 @@ impl World {
                 let found = self.get(key).filter(|o| o.uid() == uid)?;
                 Some(vec![found])
             }
+            Evidence::ClassAbsent(class) => {
+                let found = self.get(&ObjectKey::storage_class(class))?;
+                Some(vec![found])
+            }
             // There are no pods here.
             Evidence::ClaimAtRest(_) => None,
             other => panic!("the provisioner needs no such evidence: {other:?}"),
@@ -452,6 +479,7 @@ impl World {
                 return;
             }
         }
+        self.steps.truncate(20);
         panic!("does not come to rest: {:?}", self.steps);
     }
 
@@ -532,7 +560,7 @@ fn subject(effect: &Step) -> String {
         Effect::Write(write) => write.target.key.to_string(),
         Effect::Destroy(destroy) => destroy.target.key.to_string(),
         Effect::Task(Errand { task, .. }) => match task {
-            Task::Scan => String::new(),
+            Task::Scan | Task::Survey => String::new(),
             Task::Make(record) => record.volume.to_string(),
             Task::Confirm(v, _)
             | Task::Discard(v, _)
