@@ -54,6 +54,7 @@ pub fn grants(options: &Options) -> Vec<Grant> {
             Kind::StorageCapacity,
             &[
                 Verb::Get,
+                Verb::List,
                 Verb::Watch,
                 Verb::Create,
                 Verb::Patch,

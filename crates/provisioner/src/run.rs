@@ -144,14 +144,15 @@ impl LocalWorker {
     /// What there is room for, on the disk that has most.
     fn survey(&self) -> Survey {
         let room = |quota| {
-            let rooms = self.all().map(|disk| disk.room(quota));
-            rooms.fold(Err("there is no disk".to_owned()), |most, room| {
-                match (most, room) {
+            let mut most = Err("there is no disk".to_owned());
+            for disk in self.all() {
+                most = match (most, disk.room(quota)) {
                     (Ok(most), Ok(room)) => Ok(room.max(most)),
                     (Ok(most), Err(_)) => Ok(most),
                     (Err(_), room) => room.map_err(|error| error.to_string()),
-                }
-            })
+                };
+            }
+            most
         };
         Survey {
             free: room(Quota::None).unwrap_or(0),
