@@ -325,7 +325,7 @@ mod tests {
         findings
             .iter()
             .find(|finding| finding.check == check)
-            .unwrap()
+            .expect("each test asks for a check that is made")
     }
 
     fn stock_finding(change: impl FnOnce(&mut StockFacts)) -> Finding {
