@@ -16,8 +16,11 @@
 //!   `out-of-service`, by an operator's word on the attachment, or by time where that is set; that its
 //!   object was deleted is no proof that it is off.
 //!
-//! Not here yet: calling CSI drivers itself, volumes that pods name without a claim, types that are
-//! not CSI, VolumeAttachments whose volume is gone.
+//! [`Publisher`] is the other half: it has one CSI driver attach and detach what VolumeAttachments ask
+//! for, as the external-attacher does. Either works with the stock other half. [`AttachCluster`] tells
+//! why a pod's volume is not where it is wanted.
+//!
+//! Not here: volumes that pods name without a claim, types that no CSI driver attaches.
 //!
 //! ```
 //! use bitts_api::Kind;

@@ -747,6 +747,20 @@ async fn the_flags_of_a_static_pod_are_read() {
         OFF.trim_start_matches("*,")
     );
     assert_eq!(String::from_utf8_lossy(&printed.stdout).trim(), flag);
+    // Beside the stock attach-detach controller no flag has the attacher run (A35).
+    let anyway = ["run", "--roles=attacher", "--allow-stock-controllers"];
+    let refused = site.bitts(&anyway);
+    assert_eq!(refused.status.code(), Some(1), "{}", said(&refused));
+    let attach = "-persistentvolume-attach-detach-controller";
+    let flag = format!("--controllers=*,bootstrapsigner,{attach}");
+    assert!(said(&refused).contains(&flag), "{}", said(&refused));
+    let both = ["preflight", "--roles=binder,attacher", "--print-kcm-flags"];
+    let printed = site.bitts(&both);
+    let flags = String::from_utf8_lossy(&printed.stdout).into_owned();
+    assert!(flags.contains(attach), "{}", said(&printed));
+    // What only calls a driver replaces nothing of kube-controller-manager.
+    let alone = site.bitts(&["preflight", "--roles=csi-attacher"]);
+    assert_eq!(alone.status.code(), Some(0), "{}", said(&alone));
     site.call(
         "DELETE",
         &format!("{pods}/kcm?gracePeriodSeconds=0"),

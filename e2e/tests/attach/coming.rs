@@ -3,10 +3,12 @@
 
 use std::time::{Duration, Instant};
 
+use anyhow::ensure;
 use bitts_csi::Code;
 use bitts_csi::testing::{Fate, Turn};
 use bitts_e2e::cluster::Kind;
 use bitts_e2e::suite::Suite;
+use serde_json::json;
 
 use crate::kubelets::{Lie, beside};
 use crate::stage::{Chance, Stage};
@@ -21,6 +23,9 @@ pub(crate) fn add(suite: &mut Suite) {
         &[Kind::Served, Kind::Real],
         pods_come_and_go,
     );
+    suite.add_own("attach::beside_the_stock_controller", &[Kind::Real], |_| {
+        beside_the_stock_controller()
+    });
 }
 
 /// One call in five fails, hangs or takes long.
@@ -103,4 +108,44 @@ async fn come_and_go(stage: &Stage, kind: Kind) -> anyhow::Result<()> {
         stage.disks.most_at_once()
     );
     Ok(())
+}
+
+/// The stock attach-detach controller decides, and bitts has the driver do it (A23 to A26); the driver is
+/// given the secret that a volume names.
+async fn beside_the_stock_controller() -> anyhow::Result<()> {
+    const FEW: usize = 6;
+    let stage = Stage::new(Kind::Real).await?;
+    let mut bitts = stage.roles("binder,csi-attacher")?;
+    let mut stock = stage.stock()?;
+    let story = async {
+        let secret = json!({"apiVersion": "v1", "kind": "Secret", "metadata": {"name": "key"},
+            "stringData": {"token": "sesame"}});
+        let path = format!("/api/v1/namespaces/{}/secrets", stage.api.namespace());
+        stage.create(&path, secret).await?;
+        let nodes = [stage.node("n0").await?, stage.node("n1").await?];
+        for n in 0..FEW {
+            let base = format!("v{n}");
+            stage.volume_with(&base, (n == 0).then_some("key")).await?;
+            stage
+                .pod(&format!("p{n}"), &base, Some(&nodes[n % 2]))
+                .await?;
+        }
+        let all_run = async || stage.all_run(FEW).await;
+        stage.until("all pods run", PATIENCE, all_run).await?;
+        let first = stage.api.name("v0");
+        for call in stage.disks.calls() {
+            let token = call.secrets.get("token").map(String::as_str);
+            let expected = (call.volume == first).then_some("sesame");
+            ensure!(token == expected, "{call:?}");
+        }
+        for n in 0..FEW {
+            stage.delete_pod(&format!("p{n}")).await?;
+        }
+        let left = async || stage.left().await;
+        stage.until("nothing is left over", PATIENCE, left).await
+    };
+    let ended = beside(&stage, Lie::None, story).await;
+    ended
+        .and_then(|()| stage.check())
+        .map_err(|why| stock.explain(bitts.explain(why)))
 }

@@ -121,9 +121,20 @@ impl Stage {
 
     /// Starts bitts with all that this takes.
     pub(crate) fn bitts(&self) -> anyhow::Result<Component> {
+        self.roles("binder,attacher,csi-attacher")
+    }
+
+    /// Starts bitts with these roles.
+    pub(crate) fn roles(&self, roles: &str) -> anyhow::Result<Component> {
         let socket = format!("--csi-socket={}", self.socket.display());
         let flags = [socket.as_str(), TIMEOUT];
-        Component::roles(&self.kubeconfig, "binder,attacher,csi-attacher", &flags)
+        Component::roles(&self.kubeconfig, roles, &flags)
+    }
+
+    /// Starts the stock attach-detach controller.
+    pub(crate) fn stock(&self) -> anyhow::Result<Component> {
+        let controllers = ["persistentvolume-attach-detach-controller"];
+        Component::controller_manager(&self.kubeconfig, &controllers, &[])
     }
 
     pub(crate) fn scheduler(&self) -> anyhow::Result<Component> {
@@ -168,6 +179,15 @@ impl Stage {
     /// A volume for one node and the claim of the same base that it is for; returns the volume's name,
     /// which is its handle too.
     pub(crate) async fn volume(&self, base: &str) -> anyhow::Result<String> {
+        self.volume_with(base, None).await
+    }
+
+    /// The same, and the driver is given this secret of the test's namespace when it attaches.
+    pub(crate) async fn volume_with(
+        &self,
+        base: &str,
+        secret: Option<&str>,
+    ) -> anyhow::Result<String> {
         let name = self.api.name(base);
         let class = self.api.name("disk");
         let common = json!({"accessModes": ["ReadWriteOnce"], "storageClassName": class});
@@ -175,6 +195,10 @@ impl Stage {
         spec["capacity"] = json!({"storage": "1Gi"});
         spec["persistentVolumeReclaimPolicy"] = json!("Retain");
         spec["csi"] = json!({"driver": self.driver(), "volumeHandle": name});
+        if let Some(secret) = secret {
+            spec["csi"]["controllerPublishSecretRef"] =
+                json!({"namespace": self.api.namespace(), "name": secret});
+        }
         spec["claimRef"] = json!({"namespace": self.api.namespace(), "name": base});
         let volume = json!({"apiVersion": "v1", "kind": "PersistentVolume",
             "metadata": {"name": name}, "spec": spec});

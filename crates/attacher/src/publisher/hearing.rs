@@ -227,6 +227,14 @@ impl Publisher {
         self.dirty_volumes.extend(self.shelves.keys().cloned());
     }
 
+    /// A volume, and what waits for it to be held.
+    pub(super) fn look_at_volume(&mut self, name: Name) {
+        if let Some(shelf) = self.shelves.get(&name) {
+            self.dirty.extend(shelf.attachments.iter().cloned());
+        }
+        self.dirty_volumes.insert(name);
+    }
+
     pub(super) fn finished(&mut self, key: &ObjectKey, outcome: &Outcome) {
         match key.kind {
             Kind::Attachment => self.attachment_written(&key.name, outcome),
@@ -272,12 +280,7 @@ impl Publisher {
                 self.out.push(Effect::Wake(after, alarm));
             }
         }
-        let attachments = self
-            .shelves
-            .get(name)
-            .map(|shelf| shelf.attachments.clone());
-        self.dirty.extend(attachments.unwrap_or_default());
-        self.dirty_volumes.insert(name.clone());
+        self.look_at_volume(name.clone());
     }
 
     pub(super) fn ask(&mut self) {

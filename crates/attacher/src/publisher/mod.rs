@@ -527,7 +527,7 @@ impl Machine for Publisher {
             Input::Finished(key, outcome) => self.finished(&key, &outcome),
             Input::Report(report) => self.reported(report),
             Input::Alarm(PublisherAlarm::Attachment(name)) => drop(self.dirty.insert(name)),
-            Input::Alarm(PublisherAlarm::Volume(name)) => drop(self.dirty_volumes.insert(name)),
+            Input::Alarm(PublisherAlarm::Volume(name)) => self.look_at_volume(name),
             Input::Alarm(PublisherAlarm::Ask) => self.ask(),
             Input::Alarm(PublisherAlarm::Compare) => self.compare(),
         }
