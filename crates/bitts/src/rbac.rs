@@ -172,7 +172,8 @@ pub(crate) fn rules(grants: &[Grant], place: Place) -> Vec<Value> {
     merged.into_iter().map(rule).collect()
 }
 
-#[cfg(all(test, feature = "binder"))]
+#[cfg(test)]
+#[cfg(feature = "binder")]
 mod tests {
     use super::*;
 

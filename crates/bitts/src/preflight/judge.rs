@@ -298,7 +298,8 @@ pub(crate) fn current(facts: &StockFacts) -> Option<Controllers> {
     Some(pod.controllers.clone())
 }
 
-#[cfg(all(test, feature = "binder"))]
+#[cfg(test)]
+#[cfg(feature = "binder")]
 mod tests {
     use std::collections::BTreeMap;
 
