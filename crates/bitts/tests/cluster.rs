@@ -480,6 +480,14 @@ async fn a_stolen_token_is_of_no_use_against_other_nodes() {
     let taken = json!({"metadata": {"annotations": {"bitts.dev/provisioned-on": "n1"}}});
     let given = json!({"metadata": {"annotations": {"bitts.dev/provisioned-on": "n2"}}});
     let back = json!({"metadata": {"annotations": {"volume.kubernetes.io/selected-node": null}}});
+    let grown = json!({"status": {"allocatedResources": {"storage": "1Gi"}}});
+    let room = |name: &str, node: &str| {
+        json!({"apiVersion": "storage.k8s.io/v1", "kind": "CSIStorageCapacity",
+            "metadata": {"name": name}, "storageClassName": "bitts-local", "capacity": "1Gi",
+            "nodeTopology": {"matchLabels": {"kubernetes.io/hostname": node}}})
+    };
+    let rooms = "/apis/storage.k8s.io/v1/namespaces/bitts-nodes/csistoragecapacities";
+    site.post(rooms, room("theirs", "n2")).await;
     let (made, changed, done) = (201, 200, 200);
     let refused = 422;
     for (client, method, path, body, expected, words) in [
@@ -564,6 +572,39 @@ async fn a_stolen_token_is_of_no_use_against_other_nodes() {
             "not one of node n1",
         ),
         (&stolen, "PATCH", &ours, &note, changed, ""),
+        (
+            &stolen,
+            "POST",
+            rooms,
+            &room("a", "n2"),
+            refused,
+            "not what node n1 has room for",
+        ),
+        (&stolen, "POST", rooms, &room("ours", "n1"), made, ""),
+        (
+            &stolen,
+            "PATCH",
+            &format!("{rooms}/theirs"),
+            &json!({"capacity": "0"}),
+            refused,
+            "not what node n1 has room for",
+        ),
+        (
+            &stolen,
+            "PATCH",
+            &format!("{CLAIMS}/theirs/status"),
+            &grown,
+            refused,
+            "not given to node n1",
+        ),
+        (
+            &stolen,
+            "PATCH",
+            &format!("{CLAIMS}/ours/status"),
+            &grown,
+            changed,
+            "",
+        ),
         (
             &stolen,
             "PATCH",
