@@ -21,6 +21,7 @@ fn main() {
     suite.add_own("provisioner::what_is_wrong_is_told", kinds, what_is_wrong);
     suite.add_own("provisioner::killed_again_and_again", kinds, killed);
     suite.add_own("provisioner::a_claim_that_asks_for_more", kinds, grown);
+    suite.add_own("provisioner::a_node_that_is_full", kinds, full);
     suite.run()
 }
 
@@ -100,10 +101,14 @@ impl Stage {
 
     /// A claim and a pod that uses it. Where there is no scheduler, the claim is placed by hand.
     async fn claim(&self, name: &str, base: &str) -> anyhow::Result<()> {
+        self.claim_of(name, base, "1Mi").await
+    }
+
+    async fn claim_of(&self, name: &str, base: &str, size: &str) -> anyhow::Result<()> {
         let mut claim = json!({"apiVersion": "v1", "kind": "PersistentVolumeClaim",
             "metadata": {"name": name}, "spec": {"accessModes": ["ReadWriteOnce"],
                 "storageClassName": self.api.name(base),
-                "resources": {"requests": {"storage": "1Mi"}}}});
+                "resources": {"requests": {"storage": size}}}});
         if self.api.kind() != Kind::Real {
             claim["metadata"]["annotations"] = json!({SELECTED: self.node});
         }
@@ -384,6 +389,57 @@ async fn grown(kind: Kind) -> anyhow::Result<()> {
         for reason in reasons {
             ensure!(told.iter().any(|t| t.starts_with(reason)), "{told:?}");
         }
+        Ok(())
+    })
+    .await
+}
+
+/// S7: a node says what it has room for, and the scheduler keeps pods away whose claims ask for more,
+/// where a CSIDriver says that it is to look.
+async fn full(kind: Kind) -> anyhow::Result<()> {
+    Stage::play(kind, async |stage| {
+        let class = stage.api.name("class");
+        let path = "/apis/storage.k8s.io/v1/namespaces/kube-system/csistoragecapacities";
+        let of_class = |all: &Value| {
+            let all = all["items"].as_array().into_iter().flatten();
+            all.filter(|one| text(one, "/storageClassName") == class)
+                .cloned()
+                .collect::<Vec<_>>()
+        };
+        let is_told = |all: &Value| !of_class(all).is_empty();
+        let told = stage.until(path, "the room is told", is_told).await?;
+        let told = of_class(&told);
+        ensure!(told.len() == 1, "{told:?}");
+        let node = "/nodeTopology/matchLabels/kubernetes.io~1hostname";
+        ensure!(text(&told[0], node) == stage.node, "{told:?}");
+        ensure!(text(&told[0], "/metadata/ownerReferences/0/name") == stage.node);
+        if kind == Kind::Real {
+            let driver = json!({"apiVersion": "storage.k8s.io/v1", "kind": "CSIDriver",
+                "metadata": {"name": PROVISIONER},
+                "spec": {"attachRequired": false, "storageCapacity": true}});
+            let path = "/apis/storage.k8s.io/v1/csidrivers";
+            stage.api.post(path, driver).await?.expect(201)?;
+            // The scheduler hears of it a moment later.
+            tokio::time::sleep(Duration::from_secs(2)).await;
+            stage.claim_of("large", "class", "4Ei").await?;
+            let path = stage.pod("/large");
+            let is_kept_away = |pod: &Value| {
+                let said = pod["status"]["conditions"].to_string();
+                said.contains("did not have enough free storage")
+            };
+            stage.until(&path, "it is kept away", is_kept_away).await?;
+            ensure!(stage.told("large").await?.is_empty());
+        }
+        // What fits is placed and made.
+        stage.claim("small", "class").await?;
+        stage.volume("small").await?;
+        let class_path = format!("/apis/storage.k8s.io/v1/storageclasses/{class}");
+        let deleted = stage.api.delete(&class_path, Value::Null).await?;
+        deleted.expect(200)?;
+        let is_untold = |all: &Value| of_class(all).is_empty();
+        stage
+            .until(path, "it goes with its class", is_untold)
+            .await?;
         Ok(())
     })
     .await
