@@ -3,41 +3,50 @@
 mod evidence;
 mod install;
 mod kind;
+mod local;
+mod needs;
 mod nfs;
+mod pods;
 mod progress;
+mod provider;
 mod stock;
 
-use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use anyhow::{Context as _, Result, bail, ensure};
+use anyhow::{Context as _, Result, anyhow, ensure};
 use clap::ValueEnum;
-use xshell::{Shell, cmd};
+use xshell::Shell;
 
 use crate::workspace::Workspace;
 use install::Role;
 use kind::Kind;
-use progress::{Interrupted, Progress};
+use local::Local;
+use progress::Progress;
+use provider::{Power, Provider};
 
 /// Everything of a run is here: the kubeconfig, images, what was collected of failures.
 const FOLDER: &str = "target/e2e";
 
 /// What is done, and with what.
 #[derive(clap::Args)]
+#[command(args_conflicts_with_subcommands = false)]
 pub(crate) struct Args {
+    #[command(subcommand)]
+    change: Option<Change>,
     /// The steps [default: up, install, test, down].
     #[arg(value_enum, value_name = "STEP")]
     steps: Vec<Step>,
     /// What the cluster is made of.
-    #[arg(long, value_enum, default_value_t)]
-    provider: Provider,
+    #[arg(long, value_enum, default_value_t, global = true)]
+    provider: Make,
     /// Leave the cluster up at the end.
     #[arg(long)]
     keep: bool,
     /// Run only the tests whose names contain this.
     #[arg(long, value_name = "TEXT")]
     filter: Option<String>,
-    /// The roles to install [default: provisioner, with --replace-stock binder and provisioner].
+    /// The roles to install [default: all that run beside the stock controllers, with --replace-stock
+    /// all; nfs-provisioner only where the nodes' kernel mounts NFS].
     #[arg(long, value_enum, value_delimiter = ',', value_name = "LIST")]
     roles: Vec<Role>,
     /// Switch off the controllers of kube-controller-manager that the roles stand in for; without it
@@ -47,6 +56,21 @@ pub(crate) struct Args {
     /// A node image of your own, where kind's cannot be pulled.
     #[arg(long, value_name = "IMAGE")]
     node_image: Option<String>,
+    /// Install what is missing of Debian packages, as root.
+    #[arg(long)]
+    install_packages: bool,
+}
+
+/// What is done to a cluster that is there.
+#[derive(clap::Subcommand)]
+enum Change {
+    /// Cut a node's power, or give it back, and wait until the cluster knows.
+    Power {
+        #[arg(value_enum)]
+        power: Power,
+        /// The node's name in the cluster.
+        node: String,
+    },
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
@@ -62,45 +86,52 @@ enum Step {
 }
 
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
-enum Provider {
+enum Make {
     /// Containers as nodes, by kind.
     #[default]
     Kind,
+    /// Processes, and machines in user-mode Linux as nodes: no images, no network; as root on Debian.
+    Local,
 }
 
-/// What tests are told of a cluster, whatever made it.
-struct Cluster {
-    kubeconfig: PathBuf,
-    /// The address of an NFS server that exports /export to all nodes.
-    nfs_server: String,
-    /// An image with a shell that the nodes have.
-    pod_image: String,
+impl Make {
+    fn name(self) -> &'static str {
+        match self {
+            Self::Kind => "kind",
+            Self::Local => "local",
+        }
+    }
 }
 
 pub(crate) fn run(_: &Workspace, mut args: Args) -> Result<()> {
-    let Provider::Kind = args.provider;
+    let sh = Shell::new()?;
+    sh.create_dir(FOLDER)?;
+    let provider: Box<dyn Provider> = match args.provider {
+        Make::Kind => Box::new(Kind::find(&sh, args.node_image.clone())?),
+        Make::Local => Box::new(Local::find(&sh, args.install_packages)?),
+    };
+    let provider = &*provider;
+    if let Some(Change::Power { power, node }) = &args.change {
+        return provider.power(&sh, node, *power);
+    }
     if args.steps.is_empty() {
         args.steps = vec![Step::Up, Step::Install, Step::Test];
         if !args.keep {
             args.steps.push(Step::Down);
         }
     }
-    let roles = install::chosen(&args.roles, args.replace_stock)?;
-    let interrupted = Interrupted::watch()?;
+    let roles = install::chosen(&args.roles, args.replace_stock, provider.mounts_nfs())?;
+    progress::survive_interrupts()?;
     let mut progress = Progress::start();
-    let sh = Shell::new()?;
-    sh.create_dir(FOLDER)?;
-    let kind = Kind::find(&sh, args.node_image.clone())?;
     let wants = |step| args.steps.contains(&step);
 
     let mut done = Ok(());
     if args.steps.iter().any(|step| *step != Step::Down) {
-        done = forward(&args, &sh, &kind, &roles, &mut progress);
-        if interrupted.clear() {
-            done = Err(anyhow::anyhow!("interrupted"));
+        done = forward(&args, &sh, provider, &roles, &mut progress);
+        if progress::clear_interrupt() {
+            done = Err(anyhow!("interrupted"));
         } else if done.is_err() {
-            let folder = evidence::collect(&sh, &kind);
-            match folder {
+            match evidence::collect(&sh, provider) {
                 Ok(folder) => eprintln!("logs, events and objects are in {}", folder.display()),
                 Err(error) => eprintln!("cannot collect what happened: {error:#}"),
             }
@@ -109,7 +140,7 @@ pub(crate) fn run(_: &Workspace, mut args: Args) -> Result<()> {
     // What this run made goes with it, unless it is to stay for another look.
     let half_made = done.is_err() && wants(Step::Up);
     let down = if wants(Step::Down) || (half_made && !args.keep) {
-        progress.during("down", || kind.down(&sh))
+        progress.during("down", || provider.down(&sh))
     } else {
         Ok(())
     };
@@ -120,66 +151,46 @@ pub(crate) fn run(_: &Workspace, mut args: Args) -> Result<()> {
 fn forward(
     args: &Args,
     sh: &Shell,
-    kind: &Kind,
+    provider: &dyn Provider,
     roles: &[Role],
     progress: &mut Progress,
 ) -> Result<()> {
     let wants = |step| args.steps.contains(&step);
     if wants(Step::Up) {
-        kind.up(sh, progress)?;
+        provider.up(sh, progress)?;
     }
     if wants(Step::Install) {
-        install::install(sh, kind, roles, args.replace_stock, progress)?;
+        install::install(sh, provider, roles, args.replace_stock, progress)?;
     }
     if wants(Step::Test) {
-        let cluster = kind.cluster(sh)?;
-        progress.during("test", || test(args, roles, &cluster))?;
+        progress.during("test", || test(args, sh, roles, provider))?;
     }
     Ok(())
 }
 
 /// The tests are a program of their own: they know the cluster by these variables only.
-fn test(args: &Args, roles: &[Role], cluster: &Cluster) -> Result<()> {
+fn test(args: &Args, sh: &Shell, roles: &[Role], provider: &dyn Provider) -> Result<()> {
+    let cluster = provider.cluster(sh)?;
+    let kubectl = provider.kubectl();
     let roles: Vec<&str> = roles.iter().map(|role| role.name()).collect();
+    let program = std::env::current_exe()?;
+    let change = format!(
+        "{} e2e --provider {}",
+        program.display(),
+        args.provider.name()
+    );
     let status = Command::new("cargo")
         .args(["test", "--package", "bitts-e2e", "--test", "cluster", "--"])
         .args(&args.filter)
-        .env("KUBECONFIG", &cluster.kubeconfig)
+        .env("KUBECONFIG", std::path::absolute(&kubectl.kubeconfig)?)
+        .env("BITTS_E2E_KUBECTL", &kubectl.program)
         .env("BITTS_E2E_NFS_SERVER", &cluster.nfs_server)
         .env("BITTS_E2E_POD_IMAGE", &cluster.pod_image)
         .env("BITTS_E2E_ROLES", roles.join(","))
+        .env("BITTS_E2E_ABILITIES", cluster.abilities.join(","))
+        .env("BITTS_E2E_CHANGE", change)
         .status()
         .context("cannot start cargo")?;
     ensure!(status.success(), "tests failed ({status})");
     Ok(())
-}
-
-/// A program that is there, or how to get it.
-fn needed(sh: &Shell, program: &str, look: &[&str], get: &str) -> Result<()> {
-    let found = cmd!(sh, "{program} {look...}")
-        .quiet()
-        .ignore_stderr()
-        .read();
-    if found.is_err() {
-        bail!("{program} is missing or does not answer. {get}");
-    }
-    Ok(())
-}
-
-/// kubectl on the cluster.
-fn kubectl(sh: &Shell, kubeconfig: &Path, arguments: &[&str]) -> Result<String> {
-    let program = kubectl_program();
-    progress::output(cmd!(
-        sh,
-        "{program} --kubeconfig {kubeconfig} {arguments...}"
-    ))
-}
-
-/// From the folder of Kubernetes programs, else from PATH.
-fn kubectl_program() -> PathBuf {
-    let folder = std::env::var_os("KUBEBUILDER_ASSETS").map(PathBuf::from);
-    let there = folder.map(|folder| folder.join("kubectl"));
-    there
-        .filter(|program| program.exists())
-        .unwrap_or_else(|| "kubectl".into())
 }

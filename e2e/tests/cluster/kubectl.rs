@@ -19,6 +19,9 @@ pub(crate) struct Cluster {
     pub(crate) nfs_server: String,
     pub(crate) pod_image: String,
     roles: Vec<String>,
+    abilities: Vec<String>,
+    /// The command that changes the cluster.
+    change: Vec<String>,
 }
 
 impl Cluster {
@@ -28,21 +31,51 @@ impl Cluster {
             std::env::var(name).with_context(|| format!("{name} is not set: `cargo xtask e2e`"))
         };
         variable("KUBECONFIG")?;
-        let folder = std::env::var_os("KUBEBUILDER_ASSETS").map(PathBuf::from);
-        let kubectl = folder.map(|folder| folder.join("kubectl"));
-        let kubectl = kubectl.filter(|program| program.exists());
-        let roles = variable("BITTS_E2E_ROLES")?;
+        let list = |name: &str| -> Vec<String> {
+            let words = std::env::var(name).unwrap_or_default();
+            let words = words.split([',', ' ']).filter(|word| !word.is_empty());
+            words.map(str::to_owned).collect()
+        };
+        variable("BITTS_E2E_ROLES")?;
+        let kubectl = std::env::var_os("BITTS_E2E_KUBECTL");
         Ok(Self {
-            kubectl: kubectl.unwrap_or_else(|| "kubectl".into()),
+            kubectl: kubectl.unwrap_or_else(|| "kubectl".into()).into(),
             nfs_server: variable("BITTS_E2E_NFS_SERVER")?,
             pod_image: variable("BITTS_E2E_POD_IMAGE")?,
-            roles: roles.split(',').map(str::to_owned).collect(),
+            roles: list("BITTS_E2E_ROLES"),
+            abilities: list("BITTS_E2E_ABILITIES"),
+            change: list("BITTS_E2E_CHANGE"),
         })
     }
 
     /// Whether the role is installed.
-    pub(crate) fn has(&self, role: Option<&str>) -> bool {
-        role.is_none_or(|role| self.roles.iter().any(|installed| installed == role))
+    pub(crate) fn has(&self, role: &str) -> bool {
+        self.roles.iter().any(|installed| installed == role)
+    }
+
+    /// Whether the cluster can do what not every one can.
+    pub(crate) fn can(&self, ability: &str) -> bool {
+        self.abilities.iter().any(|known| known == ability)
+    }
+
+    /// Whether it can be changed by who made it.
+    pub(crate) fn can_change(&self) -> bool {
+        !self.change.is_empty()
+    }
+
+    /// Has who made the cluster change it.
+    pub(crate) fn change(&self, arguments: &[&str]) -> Result<()> {
+        let (program, first) = self.change.split_first().context("BITTS_E2E_CHANGE")?;
+        let output = Command::new(program)
+            .args(first)
+            .args(arguments)
+            // It belongs to the workspace, not to this package.
+            .current_dir(concat!(env!("CARGO_MANIFEST_DIR"), "/.."))
+            .output()
+            .with_context(|| format!("cannot start {program}"))?;
+        let said = String::from_utf8_lossy(&output.stderr);
+        ensure!(output.status.success(), "{arguments:?}: {said}");
+        Ok(())
     }
 
     /// What kubectl prints, or its error.
@@ -66,6 +99,12 @@ impl Cluster {
         let arguments = arguments.join(" ");
         ensure!(output.status.success(), "kubectl {arguments}: {errors}");
         Ok(String::from_utf8(output.stdout)?)
+    }
+
+    /// The same, as JSON.
+    pub(crate) fn read(&self, arguments: &[&str]) -> Result<Value> {
+        let text = self.kubectl(&[arguments, &["-o", "json"]].concat())?;
+        Ok(serde_json::from_str(&text)?)
     }
 
     pub(crate) fn apply(&self, namespace: &str, object: &Value) -> Result<()> {
@@ -126,8 +165,15 @@ impl Cluster {
         name: &str,
         phase: &str,
     ) -> Result<Value> {
-        let is = |object: &Value| object["status"]["phase"] == phase;
-        self.until(namespace, kind, name, phase, is)
+        // A pod that failed never does anything else.
+        let ends = |object: &Value| object["status"]["phase"] == "Failed" && phase == "Succeeded";
+        let is = |object: &Value| object["status"]["phase"] == phase || ends(object);
+        let object = self.until(namespace, kind, name, phase, is)?;
+        if ends(&object) {
+            let said = self.kubectl(&["-n", namespace, "logs", name]);
+            bail!("{kind} {name} failed: {}", said.unwrap_or_default());
+        }
+        Ok(object)
     }
 
     pub(crate) fn until_gone(&self, namespace: &str, kind: &str, name: &str) -> Result<()> {
@@ -152,10 +198,21 @@ impl Cluster {
         self.kubectl(&["-n", namespace, "exec", pod, "--", "sh", "-euc", script])
     }
 
+    /// The same, again and again until it succeeds.
+    pub(crate) fn until_sh(&self, namespace: &str, pod: &str, script: &str) -> Result<()> {
+        let start = Instant::now();
+        while let Err(error) = self.sh(namespace, pod, script) {
+            if start.elapsed() > PATIENCE {
+                return Err(error.context(format!("not so after {PATIENCE:?}: {script}")));
+            }
+            sleep(Duration::from_millis(500));
+        }
+        Ok(())
+    }
+
     /// The nodes that take pods, in the order of their names.
     pub(crate) fn workers(&self) -> Result<Vec<String>> {
-        let nodes = self.kubectl(&["get", "nodes", "-o", "json"])?;
-        let nodes: Value = serde_json::from_str(&nodes)?;
+        let nodes = self.read(&["get", "nodes"])?;
         let takes = |node: &&Value| node["spec"]["taints"].as_array().is_none_or(Vec::is_empty);
         let nodes = nodes["items"].as_array().into_iter().flatten();
         let names = nodes.filter(takes).map(|node| &node["metadata"]["name"]);
@@ -165,13 +222,33 @@ impl Cluster {
 
     /// Runs a shell script on a node, with its root directory as /node.
     pub(crate) fn on_node(&self, node: &str, script: &str) -> Result<()> {
-        let name = "on-node";
+        let root = json!({"hostPath": {"path": "/"}});
+        self.look("on-node", Some(node), ("/node", root), script)
+    }
+
+    /// Runs a shell script with what the NFS server exports as /share.
+    pub(crate) fn on_share(&self, script: &str) -> Result<()> {
+        let share = json!({"nfs": {"server": self.nfs_server, "path": "/export"}});
+        self.look("on-share", None, ("/share", share), script)
+    }
+
+    fn look(
+        &self,
+        name: &str,
+        node: Option<&str>,
+        (path, source): (&str, Value),
+        script: &str,
+    ) -> Result<()> {
         self.delete("default", "pod", name)?;
         let mut pod = self.pod(name, script, &[]);
-        pod["spec"]["nodeName"] = json!(node);
-        pod["spec"]["volumes"] = json!([{"name": "node", "hostPath": {"path": "/"}}]);
+        if let Some(node) = node {
+            pod["spec"]["nodeName"] = json!(node);
+        }
+        let mut volume = source;
+        volume["name"] = json!("looked-at");
+        pod["spec"]["volumes"] = json!([volume]);
         pod["spec"]["containers"][0]["volumeMounts"] =
-            json!([{"name": "node", "mountPath": "/node"}]);
+            json!([{"name": "looked-at", "mountPath": path}]);
         self.apply("default", &pod)?;
         self.until_phase("default", "pod", name, "Succeeded")?;
         self.delete("default", "pod", name)
@@ -212,9 +289,14 @@ impl<'a> Namespace<'a> {
 impl Drop for Namespace<'_> {
     fn drop(&mut self) {
         let delete = ["delete", "namespace", &self.name, "--wait=false"];
-        if let Err(error) = self.cluster.kubectl(&delete) {
-            let _ = writeln!(std::io::stderr(), "{error:#}");
-        }
+        undo(self.cluster, &delete);
+    }
+}
+
+/// What is done at the end of a test, whatever came of it.
+pub(crate) fn undo(cluster: &Cluster, arguments: &[&str]) {
+    if let Err(error) = cluster.kubectl(arguments) {
+        let _ = writeln!(std::io::stderr(), "{error:#}");
     }
 }
 

@@ -1,18 +1,13 @@
 //! A class of the provisioner: a directory on the disk of the node that the scheduler chose.
 
 use anyhow::{Context as _, Result, ensure};
-use serde_json::{Value, json};
+use serde_json::json;
 
+use crate::class::{claim, volume_of};
 use crate::kubectl::{Cluster, Namespace};
 
 /// The class that comes with the manifests of deploy/.
-pub(crate) const CLASS: &str = "bitts-local";
-
-pub(crate) fn claim(name: &str, class: &str) -> Value {
-    json!({"apiVersion": "v1", "kind": "PersistentVolumeClaim", "metadata": {"name": name},
-        "spec": {"storageClassName": class, "accessModes": ["ReadWriteOnce"],
-            "resources": {"requests": {"storage": "10Mi"}}}})
-}
+const CLASS: &str = "bitts-local";
 
 /// The claim waits for a pod; on each node, pod and volume come together there, and the next pod of
 /// the claim comes to the same node with the data.
@@ -62,11 +57,4 @@ pub(crate) fn delayed(cluster: &Cluster) -> Result<()> {
         cluster.on_node(&node, &format!("test ! -e '/node{path}'"))?;
     }
     Ok(())
-}
-
-/// The volume that a claim is bound to.
-pub(crate) fn volume_of(cluster: &Cluster, namespace: &str, claim: &str) -> Result<String> {
-    let claim = cluster.until_phase(namespace, "pvc", claim, "Bound")?;
-    let volume = claim["spec"]["volumeName"].as_str();
-    Ok(volume.context("a bound claim names its volume")?.to_owned())
 }

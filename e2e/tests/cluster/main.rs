@@ -7,12 +7,23 @@
 //! | `BITTS_E2E_NFS_SERVER` | the address of an NFS server that exports `/export` to all nodes |
 //! | `BITTS_E2E_POD_IMAGE` | an image with a shell that the nodes have |
 //! | `BITTS_E2E_ROLES` | the roles that are installed, separated by commas |
+//! | `BITTS_E2E_KUBECTL` | the kubectl to use; the one in PATH where it is not set |
+//! | `BITTS_E2E_ABILITIES` | what not every cluster can: `kernel-nfs`, `power`, separated by commas |
+//! | `BITTS_E2E_CHANGE` | a command that takes `install`, `install --replace-stock` and `power off NODE` |
 
+mod class;
+mod handover;
 mod kubectl;
+mod leader;
 mod local;
+mod many;
+mod moved;
 mod nfs;
+mod power;
+mod reclaim;
 mod restart;
 mod seed;
+mod stateful;
 
 use std::io::Write as _;
 use std::process::ExitCode;
@@ -22,31 +33,86 @@ use libtest_mimic::{Arguments, Trial};
 
 type Test = fn(&Cluster) -> anyhow::Result<()>;
 
-/// The tests, and the role without which each would show nothing.
-const TESTS: &[(&str, Option<&str>, Test)] = &[
-    ("seed", None, seed::word_for_word),
-    ("nfs_by_hand", None, nfs::by_hand),
-    ("local_delayed", Some("provisioner"), local::delayed),
-    ("role_restarted", Some("provisioner"), restart::provisioner),
-    ("binder_restarted", Some("binder"), restart::binder),
+/// What must be there for a test to show something.
+#[derive(Clone, Copy)]
+enum Need {
+    Role(&'static str),
+    Ability(&'static str),
+    Change,
+}
+
+use Need::{Ability, Change, Role};
+
+impl Need {
+    /// What keeps a test from running, if anything.
+    fn lacks(self, cluster: &Cluster) -> Option<String> {
+        let (is_there, what) = match self {
+            Role(role) => (cluster.has(role), format!("the role {role}")),
+            Ability(ability) => (cluster.can(ability), ability.to_owned()),
+            Change => (cluster.can_change(), "a command to change it".to_owned()),
+        };
+        (!is_there).then_some(what)
+    }
+}
+
+const NODES: &[Need] = &[Role("provisioner")];
+const NFS: &[Need] = &[Role("nfs-provisioner"), Ability("kernel-nfs")];
+const BINDER: &[Need] = &[Role("binder")];
+const POWER: &[Need] = &[
+    Role("provisioner"),
+    Role("nfs-provisioner"),
+    Ability("power"),
+    Change,
+];
+const HANDOVER: &[Need] = &[Role("provisioner"), Change];
+
+const TESTS: &[(&str, &[Need], Test)] = &[
+    ("seed", &[], seed::word_for_word),
+    ("nfs_by_hand", &[], nfs::by_hand),
+    ("nfs_claims_at_once", NFS, many::at_once),
+    ("local_delayed", NODES, local::delayed),
+    ("stateful_set_on_nodes", NODES, stateful::on_nodes),
+    ("stateful_set_on_nfs", NFS, stateful::on_nfs),
+    ("pod_moved", NFS, moved::with_its_data),
+    ("reclaim_on_nodes", NODES, reclaim::on_nodes),
+    ("reclaim_on_nfs", NFS, reclaim::on_nfs),
+    ("restarted_provisioner", NODES, restart::provisioner),
+    ("restarted_nfs_provisioner", NFS, restart::nfs_provisioner),
+    ("restarted_binder", BINDER, restart::binder),
+    ("leader_of_binder", BINDER, leader::of_the_binder),
+    (
+        "leader_of_nfs_provisioner",
+        NFS,
+        leader::of_the_nfs_provisioner,
+    ),
+    ("node_lost_and_back", POWER, power::lost_and_back),
+    ("handed_over_and_back", HANDOVER, handover::and_back),
 ];
 
 fn main() -> ExitCode {
     let mut arguments = Arguments::from_args();
     // They look at one cluster, and at its nodes.
     arguments.test_threads = Some(1);
+    let say = |line: String| {
+        let _ = writeln!(std::io::stderr(), "{line}");
+    };
     let cluster = match Cluster::from_environment() {
         Ok(cluster) => Some(cluster),
         Err(why) => {
-            let _ = writeln!(
-                std::io::stderr(),
-                "skipped: bitts on a real cluster: {why:#}"
-            );
+            say(format!("skipped: bitts on a real cluster: {why:#}"));
             None
         }
     };
-    let trials = TESTS.iter().map(|(name, role, test)| {
-        let runs = cluster.clone().filter(|cluster| cluster.has(*role));
+    let mut trials = Vec::new();
+    for (name, needs, test) in TESTS {
+        let lacks = cluster.as_ref().and_then(|cluster| {
+            let mut lacks = needs.iter().filter_map(|need| need.lacks(cluster));
+            lacks.next()
+        });
+        if let Some(lacks) = &lacks {
+            say(format!("skipped: {name}: this cluster lacks {lacks}"));
+        }
+        let runs = cluster.clone().filter(|_| lacks.is_none());
         let ignored = runs.is_none();
         let trial = Trial::test(*name, move || {
             if let Some(cluster) = &runs {
@@ -54,7 +120,7 @@ fn main() -> ExitCode {
             }
             Ok(())
         });
-        trial.with_ignored_flag(ignored)
-    });
-    libtest_mimic::run(&arguments, trials.collect()).exit_code()
+        trials.push(trial.with_ignored_flag(ignored));
+    }
+    libtest_mimic::run(&arguments, trials).exit_code()
 }

@@ -1,70 +1,101 @@
 //! A role killed in the middle of its work: what it began is done by the next process, once.
 
-use anyhow::{Context as _, Result, ensure};
-use serde_json::Value;
+use anyhow::{Result, ensure};
+use serde_json::{Value, json};
 
+use crate::class::{Class, Ground, claim, made_for, nothing_left, volume_of};
 use crate::kubectl::{Cluster, Namespace};
-use crate::local::{CLASS, claim, volume_of};
 
 /// How many claims are at work when it is killed.
 const CLAIMS: usize = 8;
+/// The class of volumes that nobody makes.
+pub(crate) const BY_HAND: &str = "by-hand";
 
-/// Killed while claims become volumes, and again while volumes go.
+/// Killed on all nodes while claims become volumes, and again while volumes go.
 pub(crate) fn provisioner(cluster: &Cluster) -> Result<()> {
+    let class = Class::new(cluster, "restart", Ground::Nodes)?;
     let namespace = Namespace::new(cluster, "restart")?;
     let namespace = namespace.name.as_str();
+    let role = ("bitts-nodes", "provisioner");
     let names: Vec<String> = (0..CLAIMS).map(|n| format!("data-{n}")).collect();
-    let bitts = "bitts-nodes";
     for name in &names {
-        cluster.apply(namespace, &claim(name, CLASS))?;
+        cluster.apply(namespace, &claim(name, &class.name))?;
         let pod = cluster.pod(name, &format!("date >/{name}/log; sleep 3600"), &[name]);
         cluster.apply(namespace, &pod)?;
         if *name == names[CLAIMS / 2] {
-            kill(cluster, bitts, "provisioner")?;
+            kill(cluster, role)?;
         }
     }
-    let mut volumes = Vec::new();
     for name in &names {
         cluster.until_phase(namespace, "pod", name, "Running")?;
-        volumes.push(volume_of(cluster, namespace, name)?);
     }
-    // One volume for each claim: none was made twice.
-    let made = made_for(cluster, namespace)?;
-    ensure!(
-        made.len() == CLAIMS,
-        "{CLAIMS} claims, but the volumes {made:?}"
-    );
-
-    for (n, name) in names.iter().enumerate() {
-        cluster.delete(namespace, "pod", name)?;
-        cluster.delete(namespace, "pvc", name)?;
-        if n == CLAIMS / 2 {
-            kill(cluster, bitts, "provisioner")?;
-        }
-    }
-    for volume in &volumes {
-        cluster.until_gone("", "pv", volume)?;
-    }
-    Ok(())
+    go(cluster, namespace, &names, role, |name| {
+        cluster.delete(namespace, "pod", name)
+    })?;
+    nothing_left(cluster, Ground::Nodes, namespace)
 }
 
-/// The leader is killed while claims wait for volumes that come one by one.
+/// The leader and who waits to be it are killed while claims become volumes, and again while volumes go.
+pub(crate) fn nfs_provisioner(cluster: &Cluster) -> Result<()> {
+    let class = Class::new(cluster, "nfs-restart", Ground::Share)?;
+    let namespace = Namespace::new(cluster, "nfs-restart")?;
+    let namespace = namespace.name.as_str();
+    let role = ("bitts-nfs", "nfs-provisioner");
+    let names: Vec<String> = (0..CLAIMS).map(|n| format!("data-{n}")).collect();
+    for name in &names {
+        cluster.apply(namespace, &claim(name, &class.name))?;
+        if *name == names[CLAIMS / 2] {
+            kill(cluster, role)?;
+        }
+    }
+    go(cluster, namespace, &names, role, |_| Ok(()))?;
+    nothing_left(cluster, Ground::Share, namespace)
+}
+
+/// Each claim has one volume, and goes; the role is killed when half of them are gone.
+fn go(
+    cluster: &Cluster,
+    namespace: &str,
+    claims: &[String],
+    role: (&str, &str),
+    before: impl Fn(&str) -> Result<()>,
+) -> Result<()> {
+    let mut volumes = Vec::new();
+    for claim in claims {
+        volumes.push(volume_of(cluster, namespace, claim)?);
+    }
+    let made = made_for(cluster, namespace)?.len();
+    ensure!(
+        made == claims.len(),
+        "{} claims, but {made} volumes: some were made twice",
+        claims.len()
+    );
+    for (n, claim) in claims.iter().enumerate() {
+        before(claim)?;
+        cluster.delete(namespace, "pvc", claim)?;
+        if n == claims.len() / 2 {
+            kill(cluster, role)?;
+        }
+    }
+    volumes
+        .iter()
+        .try_for_each(|volume| cluster.until_gone("", "pv", volume))
+}
+
+/// The leader is killed while claims wait for volumes that come one by one, and while they go.
 pub(crate) fn binder(cluster: &Cluster) -> Result<()> {
     let namespace = Namespace::new(cluster, "binder")?;
     let namespace = namespace.name.as_str();
+    let role = ("bitts-system", "controllers");
     let names: Vec<String> = (0..CLAIMS).map(|n| format!("e2e-binder-{n}")).collect();
     for name in &names {
         cluster.delete("", "pv", name)?;
-        cluster.apply(namespace, &claim(name, "by-hand"))?;
+        cluster.apply(namespace, &claim(name, BY_HAND))?;
     }
     for name in &names {
-        let volume = serde_json::json!({"apiVersion": "v1", "kind": "PersistentVolume",
-            "metadata": {"name": name}, "spec": {"capacity": {"storage": "10Mi"},
-                "accessModes": ["ReadWriteOnce"], "storageClassName": "by-hand",
-                "persistentVolumeReclaimPolicy": "Retain", "hostPath": {"path": "/data/by-hand"}}});
-        cluster.apply(namespace, &volume)?;
+        cluster.apply(namespace, &volume_by_hand(name))?;
         if *name == names[CLAIMS / 2] {
-            kill(cluster, "bitts-system", "controllers")?;
+            kill(cluster, role)?;
         }
     }
     let mut volumes = Vec::new();
@@ -78,16 +109,29 @@ pub(crate) fn binder(cluster: &Cluster) -> Result<()> {
         taken == names,
         "each claim has a volume of its own: {volumes:?}"
     );
-    for (name, volume) in names.iter().zip(&volumes) {
-        cluster.delete(namespace, "pvc", name)?;
+    for (n, (name, volume)) in names.iter().zip(&volumes).enumerate() {
+        // It may take until the next leader: claims are protected.
+        let delete = ["-n", namespace, "delete", "pvc", name, "--wait=false"];
+        cluster.kubectl(&delete)?;
+        if n == CLAIMS / 2 {
+            kill(cluster, role)?;
+        }
         cluster.until_phase("", "pv", volume, "Released")?;
         cluster.delete("", "pv", volume)?;
     }
     Ok(())
 }
 
+/// A volume on any node, for a claim of that class.
+pub(crate) fn volume_by_hand(name: &str) -> Value {
+    json!({"apiVersion": "v1", "kind": "PersistentVolume", "metadata": {"name": name},
+        "spec": {"capacity": {"storage": "10Mi"}, "accessModes": ["ReadWriteOnce"],
+            "storageClassName": BY_HAND, "persistentVolumeReclaimPolicy": "Retain",
+            "hostPath": {"path": "/var/lib/by-hand", "type": "DirectoryOrCreate"}}})
+}
+
 /// All pods of a role at once, without a moment to say goodbye.
-fn kill(cluster: &Cluster, namespace: &str, role: &str) -> Result<()> {
+fn kill(cluster: &Cluster, (namespace, role): (&str, &str)) -> Result<()> {
     let label = format!("app.kubernetes.io/component={role}");
     let delete = ["-n", namespace, "delete", "pods", "-l", &label];
     let said = cluster.kubectl(&[&delete[..], &["--grace-period=0", "--force"]].concat())?;
@@ -96,16 +140,4 @@ fn kill(cluster: &Cluster, namespace: &str, role: &str) -> Result<()> {
         "no pod of the {role} was there to kill"
     );
     Ok(())
-}
-
-/// The names of the volumes that were made for claims of a namespace.
-fn made_for(cluster: &Cluster, namespace: &str) -> Result<Vec<String>> {
-    let volumes = cluster.kubectl(&["get", "pv", "-o", "json"])?;
-    let volumes: Value = serde_json::from_str(&volumes)?;
-    let volumes = volumes["items"].as_array().context("a list")?;
-    let ours = volumes
-        .iter()
-        .filter(|volume| volume["spec"]["claimRef"]["namespace"] == namespace);
-    let names = ours.map(|volume| volume["metadata"]["name"].as_str().unwrap_or_default());
-    Ok(names.map(str::to_owned).collect())
 }

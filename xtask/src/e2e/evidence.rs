@@ -6,15 +6,15 @@ use std::time::SystemTime;
 use anyhow::Result;
 use xshell::Shell;
 
+use super::FOLDER;
 use super::install::Role;
-use super::kind::Kind;
-use super::{FOLDER, kubectl};
+use super::provider::Provider;
 
 const OBJECTS: &str = "persistentvolumes,persistentvolumeclaims,storageclasses,pods,nodes,\
     volumeattachments,csidrivers,csinodes,csistoragecapacities,leases,daemonsets,deployments";
 
 /// Collects what can be had into a folder of its own.
-pub(crate) fn collect(sh: &Shell, kind: &Kind) -> Result<PathBuf> {
+pub(crate) fn collect(sh: &Shell, provider: &dyn Provider) -> Result<PathBuf> {
     let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH)?;
     let folder = Path::new(FOLDER).join(format!("failed-{}", now.as_secs()));
     sh.create_dir(&folder)?;
@@ -28,7 +28,7 @@ pub(crate) fn collect(sh: &Shell, kind: &Kind) -> Result<PathBuf> {
     ];
     for (file, arguments) in asked {
         // One that fails leaves its error instead, and the others.
-        let text = kubectl(sh, &kind.kubeconfig, &arguments);
+        let text = provider.kubectl().run(sh, &arguments);
         let text = text.unwrap_or_else(|error| format!("{error:#}"));
         sh.write_file(folder.join(file), text)?;
     }
@@ -43,11 +43,11 @@ pub(crate) fn collect(sh: &Shell, kind: &Kind) -> Result<PathBuf> {
             "--prefix",
             "--tail=-1",
         ];
-        let text = kubectl(sh, &kind.kubeconfig, &logs);
+        let text = provider.kubectl().run(sh, &logs);
         let text = text.unwrap_or_else(|error| format!("{error:#}"));
         sh.write_file(folder.join(format!("{namespace}.log")), text)?;
     }
-    if let Err(error) = kind.logs(sh, &folder) {
+    if let Err(error) = provider.logs(sh, &folder) {
         sh.write_file(folder.join("nodes.error"), format!("{error:#}"))?;
     }
     Ok(folder)

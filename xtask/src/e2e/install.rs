@@ -11,9 +11,9 @@ use serde::Deserialize as _;
 use serde_json::{Value, json};
 use xshell::Shell;
 
-use super::kind::Kind;
 use super::progress::Progress;
-use super::{FOLDER, kubectl, kubectl_program, stock};
+use super::provider::{Kubectl, Provider};
+use super::{FOLDER, stock};
 use crate::image;
 
 /// What is applied beside the stock controllers, and instead of them.
@@ -25,15 +25,17 @@ const REPLACE: &str = "deploy/replace-stock.yaml";
 pub(crate) enum Role {
     Binder,
     Provisioner,
+    NfsProvisioner,
 }
 
 impl Role {
-    pub(super) const ALL: [Self; 2] = [Self::Binder, Self::Provisioner];
+    pub(super) const ALL: [Self; 3] = [Self::Binder, Self::Provisioner, Self::NfsProvisioner];
 
     pub(crate) fn name(self) -> &'static str {
         match self {
             Self::Binder => "binder",
             Self::Provisioner => "provisioner",
+            Self::NfsProvisioner => "nfs-provisioner",
         }
     }
 
@@ -42,6 +44,7 @@ impl Role {
         match self {
             Self::Binder => &["binder", "controllers"],
             Self::Provisioner => &["provisioner"],
+            Self::NfsProvisioner => &["nfs-provisioner"],
         }
     }
 
@@ -50,6 +53,7 @@ impl Role {
         match self {
             Self::Binder => ("bitts-system", "deployment/bitts-controllers"),
             Self::Provisioner => ("bitts-nodes", "daemonset/bitts-provisioner"),
+            Self::NfsProvisioner => ("bitts-nfs", "deployment/bitts-nfs-provisioner"),
         }
     }
 
@@ -57,20 +61,34 @@ impl Role {
     fn replaces(self) -> bool {
         self == Self::Binder
     }
+
+    /// Whether the nodes' kernel must mount NFS for it.
+    fn mounts_nfs(self) -> bool {
+        self == Self::NfsProvisioner
+    }
 }
 
 /// The roles that were asked for, where they go together with the rest.
-pub(crate) fn chosen(asked: &[Role], replace_stock: bool) -> Result<Vec<Role>> {
+pub(crate) fn chosen(asked: &[Role], replace_stock: bool, nfs: bool) -> Result<Vec<Role>> {
     let usual = |role: &Role| replace_stock || !role.replaces();
+    let possible = |role: &Role| nfs || !role.mounts_nfs();
     let roles: Vec<Role> = match asked {
-        [] => Role::ALL.into_iter().filter(usual).collect(),
+        [] => Role::ALL
+            .into_iter()
+            .filter(usual)
+            .filter(possible)
+            .collect(),
         asked => asked.to_vec(),
     };
     for role in &roles {
+        let name = role.name();
         ensure!(
             usual(role),
-            "the {} does not run beside the stock controllers: add --replace-stock",
-            role.name()
+            "the {name} does not run beside the stock controllers: add --replace-stock"
+        );
+        ensure!(
+            possible(role),
+            "the {name} mounts NFS, which the kernel of these nodes cannot: --provider local"
         );
     }
     ensure!(
@@ -82,7 +100,7 @@ pub(crate) fn chosen(asked: &[Role], replace_stock: bool) -> Result<Vec<Role>> {
 
 pub(crate) fn install(
     sh: &Shell,
-    kind: &Kind,
+    provider: &dyn Provider,
     roles: &[Role],
     replace_stock: bool,
     progress: &mut Progress,
@@ -93,21 +111,22 @@ pub(crate) fn install(
         let name = format!("bitts:e2e-{}", &image::sha256(sh, &binary)?[..12]);
         let archive = Path::new(FOLDER).join("bitts.tar");
         image::bitts(sh, &binary, &archive, &name)?;
-        kind.load(sh, &archive)?;
+        provider.load(sh, &archive)?;
         Ok(name)
     })?;
     progress.during("install: the stock controllers", || {
-        stock::set(sh, kind, &binary, roles, replace_stock)
+        stock::set(sh, provider, &binary, roles, replace_stock)
     })?;
     progress.during("install: the manifests", || {
         let chosen = |object: &Value| belongs(object, roles);
         let gone = objects(REPLACE, &name)?
             .into_iter()
             .filter(|object| !chosen(object));
-        give(kind, &["delete", "--ignore-not-found"], gone)?;
+        let kubectl = provider.kubectl();
+        give(kubectl, &["delete", "--ignore-not-found"], gone)?;
         let file = if replace_stock { REPLACE } else { BESIDE };
         let applied = objects(file, &name)?.into_iter().filter(chosen);
-        give(kind, &["apply"], applied)?;
+        give(kubectl, &["apply"], applied)?;
         for role in roles {
             let (namespace, workload) = role.workload();
             let ready = [
@@ -118,7 +137,7 @@ pub(crate) fn install(
                 workload,
                 "--timeout=120s",
             ];
-            kubectl(sh, &kind.kubeconfig, &ready)?;
+            kubectl.run(sh, &ready)?;
         }
         Ok(())
     })
@@ -151,15 +170,15 @@ fn belongs(object: &Value, roles: &[Role]) -> bool {
 }
 
 /// Gives objects to kubectl.
-fn give(kind: &Kind, command: &[&str], objects: impl Iterator<Item = Value>) -> Result<()> {
+fn give(kubectl: &Kubectl, command: &[&str], objects: impl Iterator<Item = Value>) -> Result<()> {
     let items: Vec<Value> = objects.collect();
     if items.is_empty() {
         return Ok(());
     }
     let list = json!({"apiVersion": "v1", "kind": "List", "items": items});
-    let mut child = Command::new(kubectl_program())
+    let mut child = Command::new(&kubectl.program)
         .arg("--kubeconfig")
-        .arg(&kind.kubeconfig)
+        .arg(&kubectl.kubeconfig)
         .args(command)
         .args(["-f", "-"])
         .stdin(Stdio::piped())
@@ -213,9 +232,16 @@ mod tests {
 
     #[test]
     fn the_binder_comes_with_the_stock_controllers_off_only() {
-        assert_eq!(chosen(&[], false).unwrap(), [Role::Provisioner]);
-        assert_eq!(chosen(&[], true).unwrap(), Role::ALL);
-        assert!(chosen(&[Role::Binder], false).is_err());
-        assert!(chosen(&[Role::Provisioner], true).is_err());
+        let beside = [Role::Provisioner, Role::NfsProvisioner];
+        assert_eq!(chosen(&[], false, true).unwrap(), beside);
+        assert_eq!(chosen(&[], true, true).unwrap(), Role::ALL);
+        assert!(chosen(&[Role::Binder], false, true).is_err());
+        assert!(chosen(&[Role::Provisioner], true, true).is_err());
+    }
+
+    #[test]
+    fn what_mounts_nfs_needs_a_kernel_that_can() {
+        assert_eq!(chosen(&[], false, false).unwrap(), [Role::Provisioner]);
+        assert!(chosen(&[Role::NfsProvisioner], false, false).is_err());
     }
 }

@@ -1,13 +1,16 @@
 //! The provider `kind`: one control-plane node and two workers as containers, the NFS server beside
 //! them.
 
-use std::path::{Path, PathBuf};
+use std::fs;
+use std::path::Path;
+use std::time::Duration;
 
-use anyhow::{Context as _, Result};
+use anyhow::{Context as _, Result, bail};
 use xshell::{Shell, cmd};
 
-use super::progress::{Progress, output};
-use super::{Cluster, FOLDER, kubectl, needed, nfs};
+use super::progress::{Progress, output, until};
+use super::provider::{Cluster, Kubectl, Power, Provider};
+use super::{FOLDER, needs, nfs, pods};
 
 const NAME: &str = "bitts-e2e";
 const CONTROL_PLANE: &str = "bitts-e2e-control-plane";
@@ -21,31 +24,33 @@ nodes:
 ";
 /// Starting is seconds; pulling images is what takes long.
 const PATIENCE: &str = "180s";
+/// How long the kubelet may take to restart a program of the control plane.
+const RESTART: Duration = Duration::from_secs(120);
 
 /// What is needed of this machine, found.
 pub(crate) struct Kind {
     node_image: Option<String>,
-    pub(crate) kubeconfig: PathBuf,
+    kubectl: Kubectl,
 }
 
 impl Kind {
     /// Says what is missing and how to get it.
     pub(crate) fn find(sh: &Shell, node_image: Option<String>) -> Result<Self> {
-        needed(
+        needs::program(
             sh,
             "docker",
             &["info"],
             "Install it (Debian: `apt-get install docker.io`), start dockerd, and run this as a user \
              who may use it.",
         )?;
-        needed(
+        needs::program(
             sh,
             "kind",
             &["version"],
             "Get it with `go install sigs.k8s.io/kind@v0.33.0` and put Go's bin folder into PATH.",
         )?;
-        let kubectl = super::kubectl_program();
-        needed(
+        let kubectl = needs::kubectl();
+        needs::program(
             sh,
             &kubectl.to_string_lossy(),
             &["version", "--client"],
@@ -53,12 +58,65 @@ impl Kind {
         )?;
         Ok(Self {
             node_image,
-            kubeconfig: Path::new(FOLDER).join("kubeconfig"),
+            kubectl: Kubectl {
+                program: kubectl,
+                kubeconfig: Path::new(FOLDER).join("kubeconfig"),
+            },
         })
     }
 
-    /// Makes what is not there.
-    pub(crate) fn up(&self, sh: &Shell, progress: &mut Progress) -> Result<()> {
+    /// All nodes are ready.
+    fn answers(&self, sh: &Shell) -> bool {
+        self.kubectl.kubeconfig.exists() && self.kubectl.all_ready(sh, "30s").is_ok()
+    }
+
+    fn create(&self, sh: &Shell) -> Result<()> {
+        // What an earlier run left half made.
+        self.delete(sh)?;
+        let kubeconfig = &self.kubectl.kubeconfig;
+        let mut create = cmd!(
+            sh,
+            "kind create cluster --name {NAME} --kubeconfig {kubeconfig} --wait {PATIENCE}"
+        );
+        if let Some(image) = &self.node_image {
+            create = create.arg("--image").arg(image);
+        }
+        let config = Path::new(FOLDER).join("kind.yaml");
+        sh.write_file(&config, CONFIG)?;
+        output(create.arg("--config").arg(&config)).context(
+            "Where no image can be pulled, --node-image names one that is there. \"unable to apply \
+             caps\" means that root of this machine lacks a capability: docs/e2e.md says what to do",
+        )?;
+        self.kubectl.all_ready(sh, PATIENCE)
+    }
+
+    /// Runs a shell script on the control plane's node.
+    fn on_control_plane(&self, sh: &Shell, script: &str) -> Result<String> {
+        output(cmd!(sh, "docker exec {CONTROL_PLANE} sh -euc {script}"))
+    }
+
+    fn delete(&self, sh: &Shell) -> Result<()> {
+        let kubeconfig = &self.kubectl.kubeconfig;
+        output(cmd!(
+            sh,
+            "kind delete cluster --name {NAME} --kubeconfig {kubeconfig}"
+        ))?;
+        Ok(sh.remove_path(kubeconfig)?)
+    }
+}
+
+impl Provider for Kind {
+    fn kubectl(&self) -> &Kubectl {
+        &self.kubectl
+    }
+
+    /// The nodes' kernel is this machine's.
+    fn mounts_nfs(&self) -> bool {
+        let known = fs::read_to_string("/proc/filesystems").unwrap_or_default();
+        known.lines().any(|line| line.trim() == "nodev\tnfs4")
+    }
+
+    fn up(&self, sh: &Shell, progress: &mut Progress) -> Result<()> {
         if self.answers(sh) {
             progress.during("up: the cluster is there", || Ok(()))?;
         } else {
@@ -73,77 +131,62 @@ impl Kind {
         Ok(())
     }
 
-    /// All nodes are ready.
-    fn answers(&self, sh: &Shell) -> bool {
-        let ready = [
-            "wait",
-            "nodes",
-            "--all",
-            "--for=condition=Ready",
-            "--timeout=30s",
-        ];
-        self.kubeconfig.exists() && kubectl(sh, &self.kubeconfig, &ready).is_ok()
-    }
-
-    fn create(&self, sh: &Shell) -> Result<()> {
-        // What an earlier run left half made.
-        self.delete(sh)?;
-        let kubeconfig = &self.kubeconfig;
-        let mut create = cmd!(
-            sh,
-            "kind create cluster --name {NAME} --kubeconfig {kubeconfig} --wait {PATIENCE}"
-        );
-        if let Some(image) = &self.node_image {
-            create = create.arg("--image").arg(image);
-        }
-        let config = Path::new(FOLDER).join("kind.yaml");
-        sh.write_file(&config, CONFIG)?;
-        output(create.arg("--config").arg(&config)).context(
-            "Where no image can be pulled, --node-image names one that is there. \"unable to apply \
-             caps\" means that root of this machine lacks a capability: docs/e2e.md says what to do",
-        )?;
-        let timeout = format!("--timeout={PATIENCE}");
-        let ready = ["wait", "nodes", "--all", "--for=condition=Ready", &timeout];
-        kubectl(sh, kubeconfig, &ready)?;
-        Ok(())
-    }
-
-    pub(crate) fn cluster(&self, sh: &Shell) -> Result<Cluster> {
+    fn cluster(&self, sh: &Shell) -> Result<Cluster> {
         Ok(Cluster {
-            kubeconfig: std::path::absolute(&self.kubeconfig)?,
             nfs_server: nfs::address(sh)?,
-            pod_image: nfs::POD_IMAGE.to_owned(),
+            pod_image: pods::IMAGE.to_owned(),
+            abilities: if self.mounts_nfs() {
+                vec!["kernel-nfs"]
+            } else {
+                Vec::new()
+            },
         })
     }
 
-    /// Puts an image into all nodes.
-    pub(crate) fn load(&self, sh: &Shell, archive: &Path) -> Result<()> {
+    fn load(&self, sh: &Shell, archive: &Path) -> Result<()> {
         output(cmd!(sh, "kind load image-archive {archive} --name {NAME}"))?;
         Ok(())
     }
 
-    /// Runs a shell script on the control plane's node.
-    pub(crate) fn on_control_plane(&self, sh: &Shell, script: &str) -> Result<String> {
-        output(cmd!(sh, "docker exec {CONTROL_PLANE} sh -euc {script}"))
+    fn set_controllers(&self, sh: &Shell, flag: &str) -> Result<()> {
+        // Written in one go: the kubelet takes any other file in that folder for a pod of its own.
+        self.on_control_plane(
+            sh,
+            &format!(
+                "file=/etc/kubernetes/manifests/kube-controller-manager.yaml\n\
+                 sed 's/- --controllers=.*/- {flag}/' $file >/tmp/new.yaml\n\
+                 cmp -s /tmp/new.yaml $file || cp /tmp/new.yaml $file"
+            ),
+        )?;
+        let look = [
+            "-n",
+            "kube-system",
+            "get",
+            "pods",
+            "-l",
+            "component=kube-controller-manager",
+            "-o",
+            "jsonpath={.items[*].spec.containers[*].command} {.items[*].status.containerStatuses[*].ready}",
+        ];
+        let what = format!("kube-controller-manager with {flag}");
+        until(&what, RESTART, || {
+            let runs = self.kubectl.run(sh, &look)?;
+            Ok(runs.contains(&format!("\"{flag}\"")) && runs.ends_with(" true"))
+        })
     }
 
-    pub(crate) fn logs(&self, sh: &Shell, folder: &Path) -> Result<()> {
+    fn power(&self, _: &Shell, _: &str, _: Power) -> Result<()> {
+        bail!("a container has no power to cut: --provider local has machines")
+    }
+
+    fn logs(&self, sh: &Shell, folder: &Path) -> Result<()> {
         output(cmd!(sh, "kind export logs {folder} --name {NAME}"))?;
         nfs::logs(sh, &folder.join("nfs-server.log"))
     }
 
     /// Nothing is left but images, which make the next time quicker.
-    pub(crate) fn down(&self, sh: &Shell) -> Result<()> {
+    fn down(&self, sh: &Shell) -> Result<()> {
         let server = nfs::stop(sh);
         self.delete(sh).and(server)
-    }
-
-    fn delete(&self, sh: &Shell) -> Result<()> {
-        let kubeconfig = &self.kubeconfig;
-        output(cmd!(
-            sh,
-            "kind delete cluster --name {NAME} --kubeconfig {kubeconfig}"
-        ))?;
-        Ok(sh.remove_path(kubeconfig)?)
     }
 }

@@ -1,19 +1,16 @@
-//! The NFS server as a container on kind's network, and the image for pods, which is its busybox.
+//! The NFS server as a container on kind's network, and its busybox for the image of pods.
 
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use anyhow::{Context as _, Result, bail, ensure};
-use serde_json::json;
 use xshell::{Shell, cmd};
 
-use super::FOLDER;
 use super::progress::output;
+use super::{FOLDER, pods};
 use crate::image;
 
-/// What pods run: Debian's busybox.
-pub(crate) const POD_IMAGE: &str = "bitts-e2e-pod:1";
 const SERVER: &str = "bitts-e2e-nfs";
 const NETWORK: &str = "kind";
 const SOURCE: &str = "e2e/nfs-server";
@@ -128,28 +125,18 @@ pub(crate) fn address(sh: &Shell) -> Result<String> {
     Ok(address)
 }
 
-/// An archive of [`POD_IMAGE`]. Its busybox is the server's, so that nothing more has to be fetched.
+/// An archive of the image for pods. Its busybox is the server's, so that nothing more has to be fetched.
 pub(crate) fn pod_image(sh: &Shell, server: &str) -> Result<PathBuf> {
-    let tree = sh.create_temp_dir()?;
-    let bin = tree.path().join("bin");
-    sh.create_dir(&bin)?;
-    let busybox = bin.join("busybox");
+    let folder = sh.create_temp_dir()?;
+    let busybox = folder.path().join("busybox");
     let cat = cmd!(sh, "docker run --rm --entrypoint cat {server} /bin/busybox");
     let status = Command::from(cat)
         .stdout(fs::File::create(&busybox)?)
         .status()?;
     ensure!(status.success(), "{server} has no /bin/busybox");
     cmd!(sh, "chmod 755 {busybox}").quiet().run()?;
-    let list = cmd!(
-        sh,
-        "docker run --rm --entrypoint /bin/busybox {server} --list"
-    );
-    for applet in output(list)?.lines().filter(|applet| *applet != "busybox") {
-        std::os::unix::fs::symlink("busybox", bin.join(applet))?;
-    }
     let archive = Path::new(FOLDER).join("pod.tar");
-    let config = json!({"Env": ["PATH=/bin"], "Cmd": ["sh"]});
-    image::write(sh, tree.path(), &archive, POD_IMAGE, &config)?;
+    pods::image(sh, &busybox, &archive, pods::IMAGE, &["sh"])?;
     Ok(archive)
 }
 

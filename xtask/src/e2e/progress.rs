@@ -1,11 +1,12 @@
 //! What is done now, how long each step took, and whether somebody pressed Ctrl-C.
 
 use std::process::Command;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, LazyLock};
+use std::thread::sleep;
 use std::time::{Duration, Instant};
 
-use anyhow::{Context as _, Result, bail};
+use anyhow::{Context as _, Result, bail, ensure};
 use signal_hook::consts::{SIGINT, SIGTERM};
 use signal_hook::flag;
 use xshell::Cmd;
@@ -46,22 +47,43 @@ impl Progress {
     }
 }
 
-/// Ctrl-C ends the program that runs now, as it always does, but not this one, which cleans up.
-pub(crate) struct Interrupted(Arc<AtomicBool>);
+/// Whether somebody pressed Ctrl-C and nobody asked yet.
+static INTERRUPTED: LazyLock<Arc<AtomicBool>> = LazyLock::new(Arc::default);
 
-impl Interrupted {
-    pub(crate) fn watch() -> Result<Self> {
-        let flag = Arc::new(AtomicBool::new(false));
-        for signal in [SIGINT, SIGTERM] {
-            flag::register(signal, flag.clone()).context("cannot watch for Ctrl-C")?;
-        }
-        Ok(Self(flag))
+/// From here on Ctrl-C ends the program that runs now, as it always does, but not this one, which
+/// cleans up.
+pub(crate) fn survive_interrupts() -> Result<()> {
+    for signal in [SIGINT, SIGTERM] {
+        flag::register(signal, INTERRUPTED.clone()).context("cannot watch for Ctrl-C")?;
     }
+    Ok(())
+}
 
-    /// Whether it happened; what follows runs undisturbed.
-    pub(crate) fn clear(&self) -> bool {
-        self.0.swap(false, Ordering::Relaxed)
+/// Whether it happened; what follows runs undisturbed.
+pub(crate) fn clear_interrupt() -> bool {
+    INTERRUPTED.swap(false, Ordering::Relaxed)
+}
+
+/// Waits until something is so, looking often.
+pub(crate) fn until(
+    what: &str,
+    patience: Duration,
+    mut is: impl FnMut() -> Result<bool>,
+) -> Result<()> {
+    let start = Instant::now();
+    while !is()? {
+        ensure!(
+            !INTERRUPTED.load(Ordering::Relaxed),
+            "interrupted while waiting for: {what}"
+        );
+        ensure!(
+            start.elapsed() < patience,
+            "waited {} s in vain for: {what}",
+            patience.as_secs()
+        );
+        sleep(Duration::from_millis(200));
     }
+    Ok(())
 }
 
 /// What a program prints; when it fails, the end of all that it said.
