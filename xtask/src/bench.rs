@@ -1,10 +1,13 @@
-//! `cargo xtask bench`: the binder on a real API server, and the machine that decides alone.
+//! `cargo xtask bench`: roles on a real API server, and the machine that decides alone.
 
 use std::ffi::OsString;
-use std::process::{Command, ExitCode};
+use std::path::Path;
+use std::process::{Command, ExitCode, ExitStatus};
 
 use anyhow::{Context as _, Result};
 use xshell::{Shell, cmd};
+
+use crate::image;
 
 /// What is measured.
 #[derive(clap::Args)]
@@ -26,6 +29,9 @@ enum Bench {
     /// What bitts asks of an API server on which nothing happens.
     #[command(disable_help_flag = true)]
     Idle(Passed),
+    /// The image of the cluster's roles: its size, how soon each is ready, its memory at rest.
+    #[command(disable_help_flag = true)]
+    Image(Passed),
     /// What another client of the API server feels while claims are bound.
     #[command(disable_help_flag = true)]
     Neighbour(Passed),
@@ -60,6 +66,7 @@ pub(crate) fn run(args: Args) -> Result<ExitCode> {
         Bench::Bind(passed) => on_an_api("bind", passed),
         Bench::LateVolume(passed) => on_an_api("late-volume", passed),
         Bench::Idle(passed) => on_an_api("idle", passed),
+        Bench::Image(passed) => of_the_image(passed),
         Bench::Neighbour(passed) => on_an_api("neighbour", passed),
         Bench::Mount(passed) => on_an_api("mount", passed),
         Bench::Writes(passed) => on_an_api("writes", passed),
@@ -85,22 +92,35 @@ fn on_an_api(bench: &str, passed: Passed) -> Result<ExitCode> {
     let sh = Shell::new()?;
     // All of cargo's words go to standard error: what the bench prints is for scripts.
     cmd!(sh, "cargo build --release --package bitts").run()?;
+    let status = command(bench, passed).status();
+    status.context("cannot run cargo").map(exit_code)
+}
+
+/// The same with what the image holds.
+fn of_the_image(mut passed: Passed) -> Result<ExitCode> {
+    let sh = Shell::new()?;
+    let binary = std::path::absolute(image::binary(&sh)?)?;
+    let archive = Path::new("target/image/bitts-bench.tar");
+    image::bitts(&sh, &binary, archive, "bitts:bench")?;
+    let given = ["--archive".into(), archive.into()];
+    passed.arguments.splice(0..0, given);
+    let status = command("image", passed)
+        .env("BITTS_E2E_BINARY", binary)
+        .status();
+    status.context("cannot run cargo").map(exit_code)
+}
+
+fn command(bench: &str, passed: Passed) -> Command {
     let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
-    let status = Command::new(cargo)
-        .args([
-            "run",
-            "--quiet",
-            "--release",
-            "--package",
-            "bitts-e2e",
-            "--bin",
-            "bench",
-            "--",
-        ])
-        .arg(bench)
-        .args(passed.arguments)
-        .status()
-        .context("cannot run cargo")?;
+    let mut command = Command::new(cargo);
+    command
+        .args(["run", "--quiet", "--release", "--package", "bitts-e2e"])
+        .args(["--bin", "bench", "--", bench])
+        .args(passed.arguments);
+    command
+}
+
+fn exit_code(status: ExitStatus) -> ExitCode {
     let code = status.code().and_then(|code| u8::try_from(code).ok());
-    Ok(ExitCode::from(code.unwrap_or(1)))
+    ExitCode::from(code.unwrap_or(1))
 }

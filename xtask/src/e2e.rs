@@ -9,6 +9,7 @@ mod nfs;
 mod pods;
 mod progress;
 mod provider;
+mod rights;
 mod stock;
 
 use std::process::Command;
@@ -42,9 +43,9 @@ pub(crate) struct Args {
     /// Leave the cluster up at the end.
     #[arg(long)]
     keep: bool,
-    /// Run only the tests whose names contain this.
-    #[arg(long, value_name = "TEXT")]
-    filter: Option<String>,
+    /// Run only the tests whose names contain one of these.
+    #[arg(long, value_delimiter = ',', value_name = "TEXTS")]
+    filter: Vec<String>,
     /// The roles to install [default: all that run beside the stock controllers, with --replace-stock
     /// all; nfs-provisioner only where the nodes' kernel mounts NFS].
     #[arg(long, value_enum, value_delimiter = ',', value_name = "LIST")]
@@ -163,13 +164,31 @@ fn forward(
         install::install(sh, provider, roles, args.replace_stock, progress)?;
     }
     if wants(Step::Test) {
-        progress.during("test", || test(args, sh, roles, provider))?;
+        if args.filter.is_empty() {
+            progress.during("test", || test(args, sh, roles, provider, None))?;
+        }
+        for filter in &args.filter {
+            let what = format!("test: {filter}");
+            progress.during(&what, || test(args, sh, roles, provider, Some(filter)))?;
+        }
+        // Some of the tests use some of the rights.
+        if let (true, Some(log)) = (args.filter.is_empty(), provider.audit_log()) {
+            progress.during("test: no right is unused", || {
+                rights::check(sh, provider, roles, &log)
+            })?;
+        }
     }
     Ok(())
 }
 
 /// The tests are a program of their own: they know the cluster by these variables only.
-fn test(args: &Args, sh: &Shell, roles: &[Role], provider: &dyn Provider) -> Result<()> {
+fn test(
+    args: &Args,
+    sh: &Shell,
+    roles: &[Role],
+    provider: &dyn Provider,
+    filter: Option<&str>,
+) -> Result<()> {
     let cluster = provider.cluster(sh)?;
     let kubectl = provider.kubectl();
     let roles: Vec<&str> = roles.iter().map(|role| role.name()).collect();
@@ -181,7 +200,7 @@ fn test(args: &Args, sh: &Shell, roles: &[Role], provider: &dyn Provider) -> Res
     );
     let status = Command::new("cargo")
         .args(["test", "--package", "bitts-e2e", "--test", "cluster", "--"])
-        .args(&args.filter)
+        .args(filter)
         .env("KUBECONFIG", std::path::absolute(&kubectl.kubeconfig)?)
         .env("BITTS_E2E_KUBECTL", &kubectl.program)
         .env("BITTS_E2E_NFS_SERVER", &cluster.nfs_server)

@@ -10,7 +10,7 @@ use anyhow::{Context as _, Result, bail, ensure};
 use serde_json::{Value, json};
 
 /// How long anything may take. A busy machine is slow; what is this late is wrong.
-const PATIENCE: Duration = Duration::from_secs(90);
+const PATIENCE: Duration = Duration::from_secs(150);
 
 /// A cluster on which bitts is installed.
 #[derive(Clone)]

@@ -13,6 +13,7 @@
 
 mod class;
 mod handover;
+mod kept;
 mod kubectl;
 mod leader;
 mod local;
@@ -71,6 +72,9 @@ const TESTS: &[(&str, &[Need], Test)] = &[
     ("nfs_by_hand", &[], nfs::by_hand),
     ("nfs_claims_at_once", NFS, many::at_once),
     ("local_delayed", NODES, local::delayed),
+    ("local_without_room", NODES, kept::no_room),
+    ("ephemeral_volume", NODES, kept::ephemeral),
+    ("attributes_class", &[], kept::attributes_class),
     ("stateful_set_on_nodes", NODES, stateful::on_nodes),
     ("stateful_set_on_nfs", NFS, stateful::on_nfs),
     ("pod_moved", NFS, moved::with_its_data),

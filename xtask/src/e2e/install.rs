@@ -57,6 +57,15 @@ impl Role {
         }
     }
 
+    /// Who it is for the API.
+    pub(super) fn account(self) -> &'static str {
+        match self {
+            Self::Binder => "system:serviceaccount:bitts-system:bitts-controllers",
+            Self::Provisioner => "system:serviceaccount:bitts-nodes:bitts-provisioner",
+            Self::NfsProvisioner => "system:serviceaccount:bitts-nfs:bitts-nfs-provisioner",
+        }
+    }
+
     /// Whether controllers of kube-controller-manager must be off for it.
     fn replaces(self) -> bool {
         self == Self::Binder

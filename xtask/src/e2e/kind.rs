@@ -2,7 +2,7 @@
 //! them.
 
 use std::fs;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, bail};
@@ -182,6 +182,10 @@ impl Provider for Kind {
     fn logs(&self, sh: &Shell, folder: &Path) -> Result<()> {
         output(cmd!(sh, "kind export logs {folder} --name {NAME}"))?;
         nfs::logs(sh, &folder.join("nfs-server.log"))
+    }
+
+    fn audit_log(&self) -> Option<PathBuf> {
+        None
     }
 
     /// Nothing is left but images, which make the next time quicker.

@@ -249,6 +249,10 @@ impl Provider for Local {
         Ok(())
     }
 
+    fn audit_log(&self) -> Option<PathBuf> {
+        Some(self.folder.join("control-plane").join(control_plane::AUDIT))
+    }
+
     fn down(&self, sh: &Shell) -> Result<()> {
         network::remove(sh)?;
         if let Err(error) = sh.remove_path(&self.folder) {

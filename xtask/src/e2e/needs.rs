@@ -60,10 +60,9 @@ pub(crate) fn packages(sh: &Shell, needed: &[(&str, &str)], install: bool) -> Re
 
 fn missing<'a>(needed: &[(&str, &'a str)]) -> Vec<&'a str> {
     let is_there = |program: &str| {
-        let found = FOLDERS
+        FOLDERS
             .iter()
-            .any(|at| Path::new(at).join(program).exists());
-        found
+            .any(|at| Path::new(at).join(program).exists())
     };
     let missing = needed.iter().filter(|(program, _)| !is_there(program));
     let mut packages: Vec<&str> = missing.map(|(_, package)| *package).collect();

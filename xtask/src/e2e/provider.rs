@@ -33,6 +33,9 @@ pub(crate) trait Provider {
     /// Writes what the machines logged into a folder.
     fn logs(&self, sh: &Shell, folder: &Path) -> Result<()>;
 
+    /// What the API server was asked for by service accounts, where it is written down.
+    fn audit_log(&self) -> Option<PathBuf>;
+
     /// Takes everything away.
     fn down(&self, sh: &Shell) -> Result<()>;
 }

@@ -4,13 +4,14 @@
 //! - [`contender`]: the programs that bind; [`limit`] is the one that does nothing but write.
 //! - [`usage`]: what a process took, as the kernel counts it.
 //! - [`way`]: where the time goes between a pod and its mount, from the agent's log.
-//! - [`bind`], [`late`], [`idle`], [`neighbour`], [`mount`], [`writes`]: one bench each.
+//! - [`bind`], [`late`], [`idle`], [`image`], [`neighbour`], [`mount`], [`writes`]: one bench each.
 //! - [`figures`]: what a bench found, as JSON or as a table.
 
 mod bind;
 mod contender;
 mod figures;
 mod idle;
+mod image;
 mod late;
 mod limit;
 mod mount;
@@ -41,6 +42,8 @@ enum Bench {
     LateVolume(late::Args),
     /// What bitts asks of an API server on which nothing happens.
     Idle(idle::Args),
+    /// The image of the cluster's roles: its size, how soon each is ready, its memory at rest.
+    Image(image::Args),
     /// What another client of the API server feels while claims are bound.
     Neighbour(neighbour::Args),
     /// Mount the volumes of many pods at once: the agent, one child for each, and bare system calls.
@@ -66,6 +69,7 @@ async fn run(bench: Bench) -> Result<ExitCode> {
         Bench::Bind(args) => bind::run(args).await,
         Bench::LateVolume(args) => late::run(args).await,
         Bench::Idle(args) => idle::run(args).await,
+        Bench::Image(args) => image::run(args).await,
         Bench::Neighbour(args) => neighbour::run(args).await,
         Bench::Mount(args) => mount::run(args).await,
         Bench::Writes(args) => writes::run(args).await,

@@ -15,10 +15,13 @@ use super::machine;
 use super::network::{self, API, NAMESPACE, SERVICES};
 use crate::e2e::progress::{output, until};
 use crate::e2e::provider::Kubectl;
+use crate::e2e::rights;
 
 /// On an idle machine it is ready after four seconds.
 const PATIENCE: Duration = Duration::from_secs(120);
 const CONTROLLER_MANAGER: &str = "kube-controller-manager";
+/// What the API server was asked for.
+pub(super) const AUDIT: &str = "audit";
 /// For whom certificates are made, and what each may be.
 const EXTENSIONS: &str = "\
 [req]
@@ -102,6 +105,7 @@ impl ControlPlane<'_> {
             private(&folder.join("kubeconfig"), &kubelet)?;
             sh.copy_file(self.crt("ca"), folder)?;
         }
+        sh.write_file(self.file("audit-policy.json"), rights::POLICY)?;
         private(Path::new(&self.file("tokens.csv")), &tokens)
     }
 
@@ -150,6 +154,8 @@ impl ControlPlane<'_> {
                 "--authorization-mode=Node,RBAC",
                 "--enable-admission-plugins=NodeRestriction",
                 "--allow-privileged",
+                &file("audit-policy-file", "audit-policy.json"),
+                &file("audit-log-path", AUDIT),
             ],
         )?;
         let log = self.file("kube-apiserver.log");
@@ -184,6 +190,10 @@ impl ControlPlane<'_> {
             return Ok(());
         }
         network::end(sh, "TERM", CONTROLLER_MANAGER)?;
+        // The next one does not wait for what the last one held.
+        let lease = ["lease", CONTROLLER_MANAGER, "--ignore-not-found"];
+        let delete = ["-n", "kube-system", "delete"];
+        self.kubectl.run(sh, &[&delete[..], &lease].concat())?;
         self.start_controllers(flag)
     }
 
@@ -197,10 +207,9 @@ impl ControlPlane<'_> {
                 &file("service-account-private-key-file", "accounts.key"),
                 &file("root-ca-file", "ca.crt"),
                 "--secure-port=0",
-                // It leads as in any cluster, but the next one does not wait long for it.
-                "--leader-elect-lease-duration=6s",
-                "--leader-elect-renew-deadline=4s",
-                "--leader-elect-retry-period=1s",
+                // One that stops leading ends, and no kubelet would start it again.
+                "--leader-elect-lease-duration=120s",
+                "--leader-elect-renew-deadline=110s",
             ],
         )
     }
