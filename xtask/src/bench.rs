@@ -92,7 +92,7 @@ fn on_an_api(bench: &str, passed: Passed) -> Result<ExitCode> {
     let sh = Shell::new()?;
     // All of cargo's words go to standard error: what the bench prints is for scripts.
     cmd!(sh, "cargo build --release --package bitts").run()?;
-    let status = command(bench, passed).status();
+    let status = command(&["--release"], bench, passed).status();
     status.context("cannot run cargo").map(exit_code)
 }
 
@@ -104,17 +104,19 @@ fn of_the_image(mut passed: Passed) -> Result<ExitCode> {
     image::bitts(&sh, &binary, archive, "bitts:bench")?;
     let given = ["--archive".into(), archive.into()];
     passed.arguments.splice(0..0, given);
-    let status = command("image", passed)
+    // What is measured was built for release; who measures it need not be.
+    let status = command(&[], "image", passed)
         .env("BITTS_E2E_BINARY", binary)
         .status();
     status.context("cannot run cargo").map(exit_code)
 }
 
-fn command(bench: &str, passed: Passed) -> Command {
+fn command(profile: &[&str], bench: &str, passed: Passed) -> Command {
     let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
     let mut command = Command::new(cargo);
     command
-        .args(["run", "--quiet", "--release", "--package", "bitts-e2e"])
+        .args(["run", "--quiet", "--package", "bitts-e2e"])
+        .args(profile)
         .args(["--bin", "bench", "--", bench])
         .args(passed.arguments);
     command

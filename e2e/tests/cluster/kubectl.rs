@@ -12,6 +12,9 @@ use serde_json::{Value, json};
 /// How long anything may take. A busy machine is slow; what is this late is wrong.
 const PATIENCE: Duration = Duration::from_secs(150);
 
+/// The pods that look at nodes.
+const LOOKS: &str = "looks-at";
+
 /// A cluster on which bitts is installed.
 #[derive(Clone)]
 pub(crate) struct Cluster {
@@ -220,38 +223,49 @@ impl Cluster {
         Ok(names.collect())
     }
 
-    /// Runs a shell script on a node, with its root directory as /node.
+    /// Runs a shell script on a node, with its root directory as /node. The pod for that stays, as
+    /// tests look often.
     pub(crate) fn on_node(&self, node: &str, script: &str) -> Result<()> {
-        let root = json!({"hostPath": {"path": "/"}});
-        self.look("on-node", Some(node), ("/node", root), script)
-    }
-
-    /// Runs a shell script with what the NFS server exports as /share.
-    pub(crate) fn on_share(&self, script: &str) -> Result<()> {
-        let share = json!({"nfs": {"server": self.nfs_server, "path": "/export"}});
-        self.look("on-share", None, ("/share", share), script)
-    }
-
-    fn look(
-        &self,
-        name: &str,
-        node: Option<&str>,
-        (path, source): (&str, Value),
-        script: &str,
-    ) -> Result<()> {
-        self.delete("default", "pod", name)?;
-        let mut pod = self.pod(name, script, &[]);
-        if let Some(node) = node {
+        let name = format!("{LOOKS}-{node}");
+        if self.get("default", "pod", &name)?["spec"]["nodeName"] != node {
+            let root = json!({"hostPath": {"path": "/"}});
+            let mut pod = self.looker(&name, "sleep 1000000", ("/node", root));
             pod["spec"]["nodeName"] = json!(node);
+            pod["spec"]["restartPolicy"] = json!("Always");
+            self.apply("default", &pod)?;
         }
+        self.until_phase("default", "pod", &name, "Running")?;
+        self.sh("default", &name, script)?;
+        Ok(())
+    }
+
+    /// Deletes what [`Self::on_node`] left.
+    pub(crate) fn look_no_more(&self) {
+        let label = format!("app={LOOKS}");
+        let delete = ["-n", "default", "delete", "pods", "-l", &label];
+        undo(self, &[&delete[..], &["--wait=false"]].concat());
+    }
+
+    /// Runs a shell script with what the NFS server exports as /share, mounted anew: a mount that stays
+    /// may remember what is not so any more.
+    pub(crate) fn on_share(&self, script: &str) -> Result<()> {
+        let name = "on-share";
+        self.delete("default", "pod", name)?;
+        let share = json!({"nfs": {"server": self.nfs_server, "path": "/export"}});
+        self.apply("default", &self.looker(name, script, ("/share", share)))?;
+        self.until_phase("default", "pod", name, "Succeeded")?;
+        self.delete("default", "pod", name)
+    }
+
+    fn looker(&self, name: &str, script: &str, (path, source): (&str, Value)) -> Value {
+        let mut pod = self.pod(name, script, &[]);
+        pod["metadata"]["labels"] = json!({"app": LOOKS});
         let mut volume = source;
         volume["name"] = json!("looked-at");
         pod["spec"]["volumes"] = json!([volume]);
         pod["spec"]["containers"][0]["volumeMounts"] =
             json!([{"name": "looked-at", "mountPath": path}]);
-        self.apply("default", &pod)?;
-        self.until_phase("default", "pod", name, "Succeeded")?;
-        self.delete("default", "pod", name)
+        pod
     }
 
     /// A pod that runs a shell script and has claims under /CLAIM.

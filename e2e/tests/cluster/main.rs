@@ -126,5 +126,9 @@ fn main() -> ExitCode {
         });
         trials.push(trial.with_ignored_flag(ignored));
     }
-    libtest_mimic::run(&arguments, trials).exit_code()
+    let done = libtest_mimic::run(&arguments, trials);
+    if let Some(cluster) = &cluster {
+        cluster.look_no_more();
+    }
+    done.exit_code()
 }

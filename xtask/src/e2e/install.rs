@@ -144,7 +144,7 @@ pub(crate) fn install(
                 "rollout",
                 "status",
                 workload,
-                "--timeout=120s",
+                "--timeout=240s",
             ];
             kubectl.run(sh, &ready)?;
         }
