@@ -5,6 +5,7 @@
 //! mounted (M34).
 
 use std::path::PathBuf;
+use std::thread;
 use std::time::Duration;
 
 use bitts_api::VolumeMode;
@@ -18,6 +19,9 @@ use bitts_mount::nfs::NfsError;
 
 use crate::plugins::Plugin;
 use crate::task::{How, Mount, MountKey, MountStep, Report, Task, Warning, in_pod};
+
+/// How often processes that are about to end are looked at.
+const LOOK_AGAIN: Duration = Duration::from_millis(250);
 
 /// Where the agent mounts, and from where.
 #[derive(Clone, Debug)]
@@ -243,6 +247,15 @@ impl Tree {
                 if let Some(holders) = held(key, &census, census.of_mount(&target)?) {
                     return Ok(Down::Held(holders));
                 }
+                // Killed processes may wait for the server, and it for nobody.
+                let ending = census.ending_in_cgroup_of(pod.as_str());
+                if !ending.is_empty() && !by_force {
+                    by_force = !self.ends_in_time(pod.as_str())?;
+                    if by_force && key.plugin.mounter().server_of().is_none() {
+                        return Ok(Down::Held(texts(&ending)));
+                    }
+                    continue;
+                }
                 // Open, it would keep the mount busy.
                 drop(target);
                 watcher(Step::Unmount)?;
@@ -278,6 +291,18 @@ impl Tree {
         Ok(Down::Gone { was_mounted })
     }
 
+    /// Waits until what is left of the pod's processes has ended. Whether it has.
+    fn ends_in_time(&self, pod: &str) -> Result<bool, Trouble> {
+        let looks = self.patience.div_duration_f64(LOOK_AGAIN).ceil() as u32;
+        for _ in 0..looks {
+            if Census::take()?.ending_in_cgroup_of(pod).is_empty() {
+                return Ok(true);
+            }
+            thread::sleep(LOOK_AGAIN);
+        }
+        Ok(false)
+    }
+
     /// Removes the directories that the agent makes for a pod, innermost first, until one is not
     /// empty.
     fn remove_empty(&self, pod: &Component, watcher: Watcher<'_>) -> Result<(), Trouble> {
@@ -311,12 +336,17 @@ impl Tree {
 pub(crate) fn held(key: &MountKey, census: &Census, of_mount: Vec<Holder>) -> Option<String> {
     let mut found = census.in_cgroup_of(&key.pod.to_string());
     found.extend(of_mount);
-    let more = found.len().saturating_sub(3);
-    let mut texts: Vec<_> = found.iter().take(3).map(ToString::to_string).collect();
+    (!found.is_empty()).then(|| texts(&found))
+}
+
+/// The first few, and how many there are besides.
+fn texts(holders: &[Holder]) -> String {
+    let more = holders.len().saturating_sub(3);
+    let mut texts: Vec<_> = holders.iter().take(3).map(ToString::to_string).collect();
     if more > 0 {
         texts.push(format!("and {more} more"));
     }
-    (!texts.is_empty()).then(|| texts.join(", "))
+    texts.join(", ")
 }
 
 pub(crate) fn name(text: &str) -> Result<Component, Trouble> {

@@ -33,6 +33,9 @@ pub enum Holding {
     Open(PathBuf),
     /// What it does cannot be seen.
     Hidden,
+    /// It was killed or has returned, and waits in the kernel for what it had open to be closed: for a
+    /// server that does not answer, say. None of its own code runs any more.
+    Ending,
 }
 
 impl fmt::Display for Holder {
@@ -44,6 +47,7 @@ impl fmt::Display for Holder {
             Holding::Copy(point) => write!(f, "has a copy of the mount at {}", point.display()),
             Holding::Open(file) => write!(f, "uses {}", file.display()),
             Holding::Hidden => f.write_str("may use it, and this process may not look"),
+            Holding::Ending => f.write_str("has ended but for closing its files"),
         }
     }
 }
@@ -51,7 +55,7 @@ impl fmt::Display for Holder {
 impl Census {
     /// The processes that run in a cgroup named after this uid, which the kubelet and all container
     /// runtimes put into the path of a pod's cgroups: as it is, or with `_` for `-` (systemd). Both
-    /// cgroup versions.
+    /// cgroup versions. Those that only wait for their end are not among them.
     #[must_use]
     pub fn in_cgroup_of(&self, uid: &str) -> Vec<Holder> {
         let escaped = uid.replace('-', "_");
@@ -61,6 +65,25 @@ impl Census {
             }
             Err(e) => unless_ended(e),
         })
+    }
+
+    /// The processes in such a cgroup that only wait for their end ([`Holding::Ending`]): what they had
+    /// open may be so still, and nothing shows what it is.
+    #[must_use]
+    pub fn ending_in_cgroup_of(&self, uid: &str) -> Vec<Holder> {
+        let escaped = uid.replace('-', "_");
+        let of_pod = self.processes.iter().filter(|process| {
+            let cgroups = process.cgroups.as_ref();
+            cgroups.is_ok_and(|cgroups| cgroup_named(cgroups, uid, &escaped).is_some())
+        });
+        let ending = of_pod.filter(|process| stage(process.pid) == Some(Stage::Ending));
+        ending
+            .map(|process| Holder {
+                pid: process.pid,
+                command: command(process.pid),
+                how: Holding::Ending,
+            })
+            .collect()
     }
 
     /// The other processes that use what is mounted at this open directory: that have it open, work
@@ -123,8 +146,53 @@ impl Census {
                 how,
             })
         };
-        self.processes.iter().filter_map(holder).collect()
+        let holders = self.processes.iter().filter_map(holder);
+        // Asked late: who has begun to end does not run again.
+        let runs =
+            |holder: &Holder| !matches!(stage(holder.pid), Some(Stage::Ending | Stage::Over));
+        holders.filter(runs).collect()
     }
+}
+
+/// How far a process is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum Stage {
+    /// Some of its threads may run its code.
+    Runs,
+    /// None does, and the kernel closes what it had open.
+    Ending,
+    /// All is closed; it is only waited for.
+    Over,
+}
+
+/// How far a process is, as far as that can be told: it is as far as the thread that is least so.
+fn stage(pid: i32) -> Option<Stage> {
+    let of_thread = |path: PathBuf| stage_in_stat(&std::fs::read_to_string(path).ok()?);
+    // Its first thread may end long before the others; where it has not, one look is enough.
+    let first = of_thread(format!("/proc/{pid}/stat").into())?;
+    if first == Stage::Runs {
+        return Some(first);
+    }
+    let threads = std::fs::read_dir(format!("/proc/{pid}/task")).ok()?;
+    let paths = threads.map(|thread| Some(thread.ok()?.path().join("stat")));
+    // One that is gone meanwhile is over.
+    let stages = paths.map(|path| of_thread(path?).or(Some(Stage::Over)));
+    stages.chain([Some(first)]).min().flatten()
+}
+
+/// The kernel's flag of a thread that does not come back from the kernel (`PF_EXITING`).
+const EXITING: u64 = 0x4;
+
+/// How far a thread is by its line in `/proc`: the name is in brackets and may be anything.
+fn stage_in_stat(line: &str) -> Option<Stage> {
+    let mut rest = line.rsplit_once(") ")?.1.split(' ');
+    let state = rest.next()?;
+    let flags: u64 = rest.nth(5)?.parse().ok()?;
+    Some(match state {
+        "Z" | "X" => Stage::Over,
+        _ if flags & EXITING != 0 => Stage::Ending,
+        _ => Stage::Runs,
+    })
 }
 
 /// The first path among `ID:CONTROLLERS:PATH` lines that has one of the names in it.
@@ -226,6 +294,31 @@ mod tests {
     use rustix::io::Errno;
 
     use super::*;
+
+    #[test]
+    fn a_thread_is_as_far_as_its_flags_say() {
+        let line = |name: &str, state: &str, flags: u64| {
+            format!("7 ({name}) {state} 1 7 7 0 -1 {flags} 0 0 0 0")
+        };
+        assert_eq!(
+            stage_in_stat(&line("sh", "S", 0x40_0100)),
+            Some(Stage::Runs)
+        );
+        assert_eq!(
+            stage_in_stat(&line("sh", "D", 0x40_0104)),
+            Some(Stage::Ending)
+        );
+        assert_eq!(
+            stage_in_stat(&line("sh", "Z", 0x40_0104)),
+            Some(Stage::Over)
+        );
+        // A name that looks like the end of one.
+        assert_eq!(stage_in_stat(&line("a) Z 4", "R", 0)), Some(Stage::Runs));
+        assert_eq!(stage_in_stat("7 (sh"), None);
+        assert_eq!(stage_in_stat(""), None);
+        assert_eq!(stage(std::process::id().cast_signed()), Some(Stage::Runs));
+        assert_eq!(stage(i32::MAX), None);
+    }
 
     #[test]
     fn finds_a_pod_in_cgroup_paths_of_every_kind() {

@@ -2,7 +2,7 @@
 //! in the pod's cgroup, and takes all of it down.
 
 use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::{Child, Command};
 use std::time::{Duration, Instant};
 
@@ -12,14 +12,14 @@ use bitts_e2e::uml::guest::run;
 use bitts_e2e::uml::server::Server;
 
 use crate::agent::{World, is_mounted, with_agent_as};
+use crate::cgroup::Cgroup;
 
 const INTERVAL: Duration = Duration::from_secs(2);
-const CGROUPS: &str = "/tmp/cgroups";
 
 /// A pod as a kubelet and its runtime have it.
 struct Running {
     process: Child,
-    cgroup: PathBuf,
+    _cgroup: Cgroup,
 }
 
 impl Running {
@@ -28,16 +28,13 @@ impl Running {
         fs::create_dir_all(target)?;
         let place = target.to_str().context("an odd path")?;
         run("mount", &["-t", "nfs", "-o", "vers=4.2", share, place])?;
-        let uid = target.iter().nth(4).context("no pod")?.to_string_lossy();
-        let cgroup = Path::new(CGROUPS).join(format!("kubepods/pod{uid}"));
-        if !Path::new(CGROUPS).join("cgroup.procs").exists() {
-            fs::create_dir_all(CGROUPS)?;
-            run("mount", &["-t", "cgroup2", "none", CGROUPS])?;
-        }
-        fs::create_dir_all(&cgroup)?;
+        let cgroup = Cgroup::of_pod(target)?;
         let process = Command::new("sleep").arg("600").spawn()?;
-        fs::write(cgroup.join("cgroup.procs"), process.id().to_string())?;
-        Ok(Self { process, cgroup })
+        cgroup.take(&process)?;
+        Ok(Self {
+            process,
+            _cgroup: cgroup,
+        })
     }
 
     /// The process ends, then the volume is taken down. The API hears of that later.
@@ -46,7 +43,6 @@ impl Running {
         self.process.wait()?;
         run("umount", &[target.to_str().context("an odd path")?])?;
         fs::remove_dir(target)?;
-        fs::remove_dir(&self.cgroup)?;
         Ok(())
     }
 }

@@ -1,14 +1,16 @@
 //! Pods that are deleted while their server hangs: how long their volumes stay, and what keeps them.
 
 use std::fs::{self, File};
-use std::process::{Child, Command};
+use std::io::{BufRead as _, BufReader};
+use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
-use anyhow::ensure;
+use anyhow::{Context as _, ensure};
 use bitts_agent::Report;
 use bitts_e2e::uml::server::Server;
 
 use crate::agent::{PATIENCE, is_mounted, with_agent};
+use crate::cgroup::Cgroup;
 
 /// How long a forced and then a lazy unmount may take together.
 const FORCED: Duration = Duration::from_secs(10);
@@ -34,6 +36,40 @@ pub(crate) fn a_hung_pod_is_gone_in_time() -> anyhow::Result<()> {
         server.drop_packets(false)?;
         ensure!(fs::read_to_string(server.export("a").join("file"))? == "kept");
         Ok(())
+    })
+}
+
+/// A process that is killed while it waits for the server does not end, and its pod does all the same:
+/// it runs no more, so force takes the volume from nobody, and lets the process go.
+pub(crate) fn a_killed_process_that_waits_for_the_server_is_let_go() -> anyhow::Result<()> {
+    let mut server = Server::start(1, &["a"])?;
+    with_agent(async |world| {
+        world.add_volume("a", &server, "a", &["vers=4.2"]).await?;
+        let target = world.add_pod("p", "a", false).await?;
+        world.mounted(&target).await?;
+        let cgroup = Cgroup::of_pod(&target)?;
+        // What it wrote the server is to get when it closes the file.
+        let script = "exec 3>file; head -c 1000000 /dev/zero >&3; echo; exec sleep 600";
+        let mut writer = Command::new("sh");
+        let writer = writer.args(["-c", script]).current_dir(&target);
+        let mut writer = Holder(writer.stdout(Stdio::piped()).spawn()?);
+        cgroup.take(&writer.0)?;
+        let mut said = String::new();
+        let out = writer.0.stdout.take().context("no standard output")?;
+        BufReader::new(out).read_line(&mut said)?;
+        server.drop_packets(true)?;
+        writer.0.kill()?;
+        tokio::time::sleep(Duration::from_secs(1)).await;
+        ensure!(writer.0.try_wait()?.is_none(), "it ended: nothing is shown");
+        let start = Instant::now();
+        world.end_pod("p").await?;
+        world.unmounted(&target).await?;
+        let took = start.elapsed();
+        println!("gone after {took:?} of {:?}", PATIENCE + FORCED);
+        ensure!(took >= PATIENCE, "forced before its time: {took:?}");
+        ensure!(took <= PATIENCE + FORCED + REST, "it took {took:?}");
+        writer.0.wait()?;
+        server.drop_packets(false)
     })
 }
 

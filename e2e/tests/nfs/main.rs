@@ -3,6 +3,7 @@
 
 mod agent;
 mod beside;
+mod cgroup;
 mod deadlines;
 mod disks;
 mod healing;
@@ -40,6 +41,10 @@ const CASES: &[Case] = &[
     (
         "a_hung_pod_is_gone_in_time",
         deadlines::a_hung_pod_is_gone_in_time,
+    ),
+    (
+        "a_killed_process_that_waits_for_the_server_is_let_go",
+        deadlines::a_killed_process_that_waits_for_the_server_is_let_go,
     ),
     (
         "no_force_while_a_process_holds_on",
