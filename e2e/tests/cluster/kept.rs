@@ -54,7 +54,7 @@ pub(crate) fn attributes_class(cluster: &Cluster) -> Result<()> {
     cluster.until_gone("", kind, name)
 }
 
-/// A claim for which no node has room is told so, and is not held to the node that was chosen first.
+/// A claim for which no node has room is told so each time, and is not held to the node that was chosen.
 pub(crate) fn no_room(cluster: &Cluster) -> Result<()> {
     let class = Class::new(cluster, "room", Ground::Nodes)?;
     let namespace = Namespace::new(cluster, "room")?;
@@ -65,10 +65,35 @@ pub(crate) fn no_room(cluster: &Cluster) -> Result<()> {
     cluster.apply(namespace, &cluster.pod("user", "true", &["huge"]))?;
     let chosen = "volume.kubernetes.io/selected-node";
     cluster.until(namespace, "pvc", "huge", "given back", |claim| {
-        let told = cluster.kubectl(&["-n", namespace, "get", "events"]);
-        let told = told.is_ok_and(|told| told.contains("ProvisioningFailed"));
-        told && claim["metadata"]["annotations"][chosen].is_null()
+        claim["metadata"]["annotations"][chosen].is_null() && told_again(cluster, namespace)
     })?;
     cluster.delete(namespace, "pod", "user")?;
     cluster.delete(namespace, "pvc", "huge")
+}
+
+/// A claim whose class names a share that is not there is told so, and bound soon after somebody made it.
+pub(crate) fn share_to_come(cluster: &Cluster) -> Result<()> {
+    cluster.on_share("rmdir /share/to-come 2>/dev/null || true")?;
+    let share = [("share", "/export/to-come")];
+    let class = Class::with(cluster, "to-come", Ground::Share, "Delete", &share)?;
+    let namespace = Namespace::new(cluster, "to-come")?;
+    let namespace = namespace.name.as_str();
+    cluster.apply(namespace, &claim("early", &class.name))?;
+    cluster.until(namespace, "pvc", "early", "told again", |_| {
+        told_again(cluster, namespace)
+    })?;
+    cluster.on_share("mkdir /share/to-come")?;
+    let volume = volume_of(cluster, namespace, "early")?;
+    cluster.delete(namespace, "pvc", "early")?;
+    cluster.until_gone("", "pv", &volume)
+}
+
+/// Whether a claim of the namespace was told more than once why it has no volume.
+fn told_again(cluster: &Cluster, namespace: &str) -> bool {
+    let reason = "--field-selector=reason=ProvisioningFailed";
+    let events = cluster.read(&["-n", namespace, "get", "events", reason]);
+    events.is_ok_and(|events| {
+        let mut events = events["items"].as_array().into_iter().flatten();
+        events.any(|event| event["count"].as_u64() > Some(1))
+    })
 }

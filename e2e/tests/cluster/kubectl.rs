@@ -69,7 +69,18 @@ impl Cluster {
     /// Has who made the cluster change it.
     pub(crate) fn change(&self, arguments: &[&str]) -> Result<()> {
         let (program, first) = self.change.split_first().context("BITTS_E2E_CHANGE")?;
-        let output = Command::new(program)
+        let mut command = Command::new(program);
+        // What cargo tells a test of its package would have cargo build others anew.
+        for (name, _) in std::env::vars_os() {
+            let name = name.to_string_lossy();
+            if ["CARGO_PKG_", "CARGO_MANIFEST_"]
+                .iter()
+                .any(|of| name.starts_with(of))
+            {
+                command.env_remove(&*name);
+            }
+        }
+        let output = command
             .args(first)
             .args(arguments)
             // It belongs to the workspace, not to this package.

@@ -73,6 +73,7 @@ const TESTS: &[(&str, &[Need], Test)] = &[
     ("nfs_claims_at_once", NFS, many::at_once),
     ("local_delayed", NODES, local::delayed),
     ("local_without_room", NODES, kept::no_room),
+    ("nfs_share_to_come", NFS, kept::share_to_come),
     ("ephemeral_volume", NODES, kept::ephemeral),
     ("attributes_class", &[], kept::attributes_class),
     ("stateful_set_on_nodes", NODES, stateful::on_nodes),
