@@ -224,7 +224,7 @@ mod tests {
         assert!(kinds(&[Role::Binder]).contains(&"Deployment".to_owned()));
         assert!(!kinds(&[Role::Binder]).contains(&"DaemonSet".to_owned()));
         assert!(kinds(&[]).iter().all(|kind| {
-            let any = ["Namespace", "NetworkPolicy", "StorageClass"];
+            let any = ["CSIDriver", "Namespace", "NetworkPolicy", "StorageClass"];
             any.contains(&kind.as_str()) || kind.starts_with("ValidatingAdmissionPolicy")
         }));
         let named = objects.iter().filter(|object| {
