@@ -48,9 +48,19 @@ fn hand_over(cluster: &Cluster, namespace: &str, component: &str, lease: &str) -
     let first = holder(&seen);
     let label = format!("app.kubernetes.io/component={component}");
     let pods = cluster.read(&["-n", namespace, "get", "pods", "-l", &label])?;
-    let names = pods["items"].as_array().context("a list")?.iter();
-    let mut names = names.filter_map(|pod| pod["metadata"]["name"].as_str());
-    let leads = names.find(|name| first.starts_with(*name));
+    // In its node's network a pod has the name of its node.
+    let hosts = |pod: &Value| pod["spec"]["hostNetwork"] == true;
+    let named = |pod: &Value| match hosts(pod) {
+        true => pod["spec"]["nodeName"].clone(),
+        false => pod["metadata"]["name"].clone(),
+    };
+    let mut pods = pods["items"].as_array().context("a list")?.iter();
+    let leads = pods.find(|pod| {
+        let name = named(pod);
+        name.as_str()
+            .is_some_and(|name| first.starts_with(&format!("{name}_")))
+    });
+    let leads = leads.and_then(|pod| pod["metadata"]["name"].as_str());
     let leads = leads.with_context(|| format!("{first} is a pod of the {component}"))?;
 
     cluster.kubectl(&["-n", namespace, "delete", "pod", leads, "--wait=false"])?;
