@@ -49,11 +49,6 @@ pub fn grants() -> Vec<Grant> {
             &[Verb::Get],
             "looked at live before a claim of a class that is not known is bound (B9)",
         ),
-        on(
-            Kind::Pod,
-            &[Verb::Get],
-            "looked at live before a claim that pods used may go (X3)",
-        ),
         // A claim that blocks the deletion of its pod may be made only by those who may set the
         // pod's finalizers (the admission plugin OwnerReferencesPermissionEnforcement).
         part(
