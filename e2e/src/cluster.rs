@@ -130,6 +130,11 @@ impl Scope {
         self.client.clone()
     }
 
+    /// A kubeconfig of the API, where programs can reach it.
+    pub fn kubeconfig(&self) -> Option<String> {
+        self.cluster.kubeconfig().map(str::to_owned)
+    }
+
     /// The test's namespace.
     pub fn namespace(&self) -> &str {
         &self.namespace

@@ -38,6 +38,9 @@ enum Bench {
     /// Mount the volumes of many pods at once: the agent, one child for each, and bare system calls.
     #[command(disable_help_flag = true)]
     Mount(Passed),
+    /// Make volumes for many claims: bitts, the stock library, and a client that does nothing else.
+    #[command(disable_help_flag = true)]
+    Provision(Passed),
     /// What each form of each write costs the API server.
     #[command(disable_help_flag = true)]
     Writes(Passed),
@@ -69,6 +72,7 @@ pub(crate) fn run(args: Args) -> Result<ExitCode> {
         Bench::Image(passed) => of_the_image(passed),
         Bench::Neighbour(passed) => on_an_api("neighbour", passed),
         Bench::Mount(passed) => on_an_api("mount", passed),
+        Bench::Provision(passed) => on_an_api("provision", passed),
         Bench::Writes(passed) => on_an_api("writes", passed),
     }
 }

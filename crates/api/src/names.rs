@@ -128,6 +128,13 @@ pub mod reason {
     pub const PROVISIONING_FAILED: &str = "ProvisioningFailed";
     /// The volume was made.
     pub const PROVISIONING_SUCCEEDED: &str = "ProvisioningSucceeded";
+    /// Of a StorageClass, or a claim that no node can serve: no volumes are made, whatever is done but
+    /// changing the class.
+    pub const CLASS_INVALID: &str = "BittsClassInvalid";
+    /// Of a StorageClass: the server that it names does not answer, or refuses.
+    pub const SERVER_UNREACHABLE: &str = "BittsServerUnreachable";
+    /// The reasons that the processes of many nodes tell in the same words: they share one event.
+    pub const SHARED: [&str; 1] = [CLASS_INVALID];
     /// What a failed provisioning left behind could not be removed.
     pub const PROVISIONING_CLEANUP_FAILED: &str = "ProvisioningCleanupFailed";
     /// The volume's data is being deleted by another program.

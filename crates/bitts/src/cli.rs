@@ -60,7 +60,7 @@ pub(crate) enum Command {
     ))]
     Run(Box<Run>),
     /// Tell why a claim, a volume, a pod's volumes or an attachment are where they are, and what would
-    /// unblock them. Reads only.
+    /// unblock them, or what is wrong with a class. Reads only.
     #[cfg(feature = "binder")]
     #[command(
         after_help = "Exit codes: 0 fine, 1 the cluster cannot be read, 3 waits for something \
@@ -73,6 +73,22 @@ pub(crate) enum Command {
     /// Print what a role on a cluster's nodes or control plane may do on the API, and why.
     #[cfg(any(feature = "attacher", feature = "binder"))]
     Rbac(crate::rbac::Rbac),
+    /// What was moved aside when volumes were deleted: list it, put it back, or remove it for good.
+    #[cfg(feature = "provisioner")]
+    Trash(crate::trash::Trash),
+    /// Find directories and records without a volume, and volumes without their directory.
+    #[cfg(feature = "provisioner")]
+    #[command(
+        after_help = "Exit codes: 0 nothing is orphaned, 1 it could not be found out, 3 something is."
+    )]
+    Orphans(crate::orphans::Args),
+    /// Take over volumes that nfs-subdir-external-provisioner or local-path-provisioner made.
+    #[cfg(feature = "provisioner")]
+    #[command(
+        after_help = "Exit codes: 0 all that lie here are (or would be) taken over, 1 it failed, 3 some are \
+        left."
+    )]
+    Adopt(crate::adopt::Args),
     /// Serve an in-memory Kubernetes API that kubectl works against.
     #[cfg(feature = "demo")]
     Apiserver(Apiserver),
@@ -138,6 +154,15 @@ pub(crate) fn interval(text: &str) -> Result<Interval, String> {
         Ok(time) if time.as_secs() >= 1 => Ok(Interval(Some(time))),
         _ => Err("less than a second would be work all the time; 0 turns it off".to_owned()),
     }
+}
+
+/// A time that has passed since something, a day having 24 hours.
+#[cfg(feature = "provisioner")]
+pub(crate) fn age(text: &str) -> Result<std::time::Duration, String> {
+    let span: jiff::Span = text.parse().map_err(|error| format!("{error}"))?;
+    let time = span.to_duration(jiff::SpanRelativeTo::days_are_24_hours());
+    let time = time.map_err(|error| format!("{error}"))?;
+    std::time::Duration::try_from(time).map_err(|_| "it must not be negative".to_owned())
 }
 
 #[cfg(any(feature = "agent", feature = "attacher", feature = "provisioner"))]
@@ -434,11 +459,15 @@ pub(crate) enum ExplainKind {
     #[cfg(feature = "attacher")]
     #[value(aliases = ["va", "volumeattachment"])]
     Attachment,
+    /// A StorageClass.
+    #[cfg(feature = "provisioner")]
+    #[value(aliases = ["sc", "storageclass"])]
+    Class,
 }
 
 /// What the API admits as a name: nothing else can be part of a path.
-#[cfg(feature = "binder")]
-fn object_name(text: &str) -> Result<String, String> {
+#[cfg(any(feature = "binder", feature = "provisioner"))]
+pub(crate) fn object_name(text: &str) -> Result<String, String> {
     let admitted = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || "-.".contains(c);
     if text.chars().all(admitted) && text.starts_with(|c: char| c.is_ascii_alphanumeric()) {
         Ok(text.to_owned())
@@ -489,7 +518,12 @@ pub(crate) enum LogFormat {
     Json,
 }
 
-#[cfg(any(feature = "attacher", feature = "binder", feature = "demo"))]
+#[cfg(any(
+    feature = "attacher",
+    feature = "binder",
+    feature = "demo",
+    feature = "provisioner"
+))]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
 pub(crate) enum Output {
     /// For people.

@@ -1,8 +1,11 @@
 //! The bitts binary: roles on a cluster, a demo without one, an API for tests.
 //!
 //! Exit codes: 0 done, 1 failed (the message says what to do), 2 the command line is wrong. `explain`
-//! has two more: 3 waiting, 4 no such object.
+//! has two more: 3 waiting, 4 no such object; `orphans` and `adopt` one: 3 there are some, 3 some were
+//! left.
 
+#[cfg(feature = "provisioner")]
+mod adopt;
 #[cfg(feature = "demo")]
 mod apiserver;
 #[cfg(feature = "attacher")]
@@ -14,10 +17,14 @@ mod cli;
 mod demo;
 #[cfg(feature = "binder")]
 mod explain;
+#[cfg(feature = "provisioner")]
+mod orphans;
 #[cfg(any(feature = "attacher", feature = "binder"))]
 mod preflight;
 #[cfg(any(feature = "attacher", feature = "binder"))]
 mod rbac;
+#[cfg(any(feature = "binder", feature = "provisioner"))]
+mod read;
 #[cfg(any(
     feature = "agent",
     feature = "attacher",
@@ -25,6 +32,11 @@ mod rbac;
     feature = "provisioner"
 ))]
 mod run;
+
+#[cfg(feature = "provisioner")]
+mod store;
+#[cfg(feature = "provisioner")]
+mod trash;
 
 use std::io;
 use std::process::ExitCode;
@@ -65,6 +77,8 @@ fn execute(cli: Cli) -> Result<ExitCode> {
         (None, Command::Demo(_)) => "error",
         #[cfg(feature = "binder")]
         (None, Command::Explain(_)) => "error",
+        #[cfg(feature = "provisioner")]
+        (None, Command::Trash(_) | Command::Orphans(_) | Command::Adopt(_)) => "error",
         (None, _) => "info",
     };
     let format = match cli.log_format {
@@ -88,6 +102,12 @@ fn execute(cli: Cli) -> Result<ExitCode> {
         Command::Preflight(args) => preflight::run(&args),
         #[cfg(any(feature = "attacher", feature = "binder"))]
         Command::Rbac(args) => rbac::run(&args),
+        #[cfg(feature = "provisioner")]
+        Command::Trash(args) => trash::run(args),
+        #[cfg(feature = "provisioner")]
+        Command::Orphans(args) => orphans::run(args),
+        #[cfg(feature = "provisioner")]
+        Command::Adopt(args) => adopt::run(args),
         #[cfg(feature = "demo")]
         Command::Apiserver(args) => apiserver::run(args),
         Command::Completions { shell } => {

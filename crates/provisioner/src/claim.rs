@@ -103,6 +103,8 @@ pub(crate) fn plan(
         },
         access: template.access,
         on_delete: template.on_delete,
+        trash_for: template.trash_for,
+        class: claim.class.clone(),
         bytes,
         quota: template.quota,
         project: None,

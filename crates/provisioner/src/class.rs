@@ -3,7 +3,7 @@
 use bitts_api::{BindingMode, StorageClass};
 use serde::{Deserialize, Serialize};
 
-use crate::options::Ground;
+use crate::options::{Ground, LOCAL, NFS};
 use crate::pattern::{Pattern, PatternError};
 use crate::site::{self, Share, Site};
 
@@ -20,6 +20,8 @@ pub struct Template {
     pub on_delete: OnDelete,
     /// What the size that a claim asks for means.
     pub quota: Quota,
+    /// How many seconds it stays in the trash; none for until somebody purges it.
+    pub trash_for: Option<u64>,
 }
 
 /// Mode and owner of a volume's directory.
@@ -42,7 +44,7 @@ pub enum OnDelete {
     Delete,
     /// It stays where it is.
     Retain,
-    /// It is moved aside, and stays there.
+    /// It is moved aside, and stays there for as long as the class says.
     Trash,
 }
 
@@ -100,6 +102,9 @@ pub enum ClassError {
          make the class anew without"
     )]
     Topologies,
+    /// A time for what never comes into the trash.
+    #[error("parameter trashFor: only with onDelete: trash does anything come into the trash")]
+    NoTrash,
     /// Options for a mount that there will not be.
     #[error("mountOptions: a directory on a node's disk is not mounted with options of its own")]
     MountOptions,
@@ -112,13 +117,23 @@ fn hint(nearest: Option<&'static str>, all: &[&'static str]) -> String {
     }
 }
 
-const PARAMETERS: [&str; 5] = ["gid", "mode", "onDelete", "pathPattern", "uid"];
+const PARAMETERS: [&str; 6] = ["gid", "mode", "onDelete", "pathPattern", "trashFor", "uid"];
 /// Those that only nodes' disks have.
 const OF_DISKS: [&str; 1] = ["quota"];
 /// Those that say where volumes are made.
 const OF_SHARES: [&str; 2] = ["server", "share"];
 
 impl Template {
+    /// Reads a class by what its provisioner is usually called; none for one of somebody else.
+    #[must_use]
+    pub fn of_any(class: &StorageClass) -> Option<Result<Self, ClassError>> {
+        match &*class.provisioner {
+            LOCAL => Some(Self::of_local(class)),
+            NFS => Some(Self::of_share(class)),
+            _ => None,
+        }
+    }
+
     /// Reads a class of a provisioner that makes volumes there.
     ///
     /// # Errors
@@ -205,6 +220,7 @@ impl Template {
             },
             on_delete: OnDelete::default(),
             quota: Quota::default(),
+            trash_for: None,
         };
         for (name, value) in &class.parameters {
             match &**name {
@@ -213,9 +229,13 @@ impl Template {
                 "mode" => template.access.mode = mode(value)?,
                 "onDelete" => template.on_delete = on_delete(value)?,
                 "pathPattern" => template.pattern = Pattern::read(value)?,
+                "trashFor" => template.trash_for = Some(seconds("trashFor", value)?),
                 other if others.contains(&other) => {}
                 unknown => return Err(no_such(unknown, others)),
             }
+        }
+        if template.trash_for.is_some() && template.on_delete != OnDelete::Trash {
+            return Err(ClassError::NoTrash);
         }
         Ok(template)
     }
@@ -252,6 +272,22 @@ fn mode(value: &str) -> Result<u32, ClassError> {
         name: "mode",
         value: value.to_owned(),
         what: "no mode in octal digits that lets anybody in, as \"0770\" is",
+    })
+}
+
+/// A time of a minute or more, a day having 24 hours.
+fn seconds(name: &'static str, value: &str) -> Result<u64, ClassError> {
+    let span = value.parse::<jiff::Span>().ok();
+    let time = span.and_then(|span| {
+        span.to_duration(jiff::SpanRelativeTo::days_are_24_hours())
+            .ok()
+    });
+    let seconds = time.map(|time| time.as_secs()).filter(|s| *s >= 60);
+    let seconds = seconds.and_then(|seconds| u64::try_from(seconds).ok());
+    seconds.ok_or_else(|| ClassError::Value {
+        name,
+        value: value.to_owned(),
+        what: "no time of a minute or more, as \"12h\" or \"30d\" is",
     })
 }
 

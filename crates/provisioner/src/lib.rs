@@ -32,13 +32,19 @@
 //! assert_eq!(effects, [Effect::Task(scan)]);
 //! ```
 
+#[cfg(feature = "run")]
+mod adopt;
 mod claim;
 mod class;
 #[cfg(feature = "run")]
 pub mod disk;
 mod grants;
 mod machine;
+#[cfg(feature = "run")]
+mod operator;
 mod options;
+#[cfg(feature = "run")]
+mod orphans;
 mod pattern;
 mod reason;
 mod resize;
@@ -51,10 +57,16 @@ mod task;
 mod unit;
 mod volume;
 
+#[cfg(feature = "run")]
+pub use adopt::{AdoptError, Adoption, adopt, equivalent};
 pub use class::{Access, ClassError, OnDelete, Quota, Template};
 pub use grants::grants;
 pub use machine::Provisioner;
+#[cfg(feature = "run")]
+pub use operator::{Order, Store, StoreError, Told};
 pub use options::{Ground, LOCAL, NFS, Options};
+#[cfg(feature = "run")]
+pub use orphans::{Home, Orphan, OrphanKind, orphans};
 pub use pattern::{OWN, Pattern, PatternError, Subpath, SubpathError};
 #[cfg(feature = "run")]
 pub use run::{LocalConfig, LocalWorker, run};
@@ -62,3 +74,5 @@ pub use run::{LocalConfig, LocalWorker, run};
 pub use share::{SERVICE, ShareConfig, run_shares};
 pub use site::{Share, Site};
 pub use task::{Alarm, Errand, Owner, Record, Reply, Report, Survey, Task, Trouble};
+#[cfg(feature = "run")]
+pub use volume::restored;

@@ -1,6 +1,7 @@
 //! Inputs in, effects out.
 
 mod capacity;
+mod classes;
 mod growing;
 mod sites;
 
@@ -61,6 +62,8 @@ pub struct Provisioner {
     units: BTreeMap<Name, Unit>,
     sites: Sites,
     room: Room,
+    /// What was told of classes last, by their uids.
+    told: BTreeMap<Uid, String>,
     /// For whom there is something on the disk.
     owners: BTreeMap<Name, Owner>,
     /// Volumes that were taken away: their claims were seen to be gone, whatever the watch still says.
@@ -86,6 +89,7 @@ impl Provisioner {
             units: BTreeMap::new(),
             sites: Sites::default(),
             room: Room::default(),
+            told: BTreeMap::new(),
             owners: BTreeMap::new(),
             gone: Recent::default(),
             dirty: BTreeSet::new(),
@@ -237,7 +241,7 @@ impl Provisioner {
             }
             Kind::StorageClass => {
                 if self.classes.remove(&place, uid).is_some() {
-                    self.look_at_all();
+                    self.look_at_classes();
                 }
             }
             Kind::Node => {
@@ -264,7 +268,7 @@ impl Provisioner {
         } else {
             self.places.remove(&name);
         }
-        let concerns = self.units.contains_key(&name) || wants(&claim, &self.options);
+        let concerns = self.units.contains_key(&name) || self.concerns(&claim);
         if concerns {
             self.resume(name);
         }
@@ -291,10 +295,15 @@ impl Provisioner {
     }
 
     fn look_at_all(&mut self) {
-        let waiting = self.claims.iter().filter(|c| wants(c, &self.options));
+        let waiting = self.claims.iter().filter(|c| self.concerns(c));
         let mut names: BTreeSet<Name> = waiting.map(|c| name_for(&c.meta.uid)).collect();
         names.extend(self.units.keys().cloned());
         names.into_iter().for_each(|name| self.resume(name));
+    }
+
+    /// Whether something may be made here for a claim, or it is to be told why never.
+    fn concerns(&self, claim: &Claim) -> bool {
+        wants(claim, &self.options) || self.is_refused_everywhere(claim).is_some()
     }
 
     /// What it depends on changed: it is looked at again, however often it failed before.
@@ -313,6 +322,7 @@ impl Provisioner {
             Report::Surveyed(survey) => self.surveyed(survey),
             Report::Scanned(records) => {
                 self.sites.found(&site);
+                self.is_well(&site);
                 for record in records {
                     self.owners
                         .insert(record.volume.clone(), record.claim.clone());
@@ -324,12 +334,14 @@ impl Provisioner {
                 self.seen(&site);
             }
             Report::ScanFailed(why) => {
+                self.tell_classes_of(&site, &why);
                 self.sites.lost(&site, why);
                 self.seen(&site);
                 self.out.push(Effect::Wake(SCAN_AGAIN, Alarm::Scan(site)));
             }
             Report::Unreachable(volume, why) => {
                 self.landed(&volume);
+                self.tell_classes_of(&site, &why);
                 if self.sites.lost(&site, why) {
                     self.out.push(Effect::Wake(SCAN_AGAIN, Alarm::Scan(site)));
                 }
@@ -503,8 +515,8 @@ impl Provisioner {
         while let Some(name) = self.dirty.pop_first() {
             self.decide(&name);
             let over = self.units.get(&name).is_some_and(Unit::is_over);
-            let needed = self.volume(&name).is_some()
-                || self.claim(&name).is_some_and(|c| wants(c, &self.options));
+            let needed =
+                self.volume(&name).is_some() || self.claim(&name).is_some_and(|c| self.concerns(c));
             if over && !needed {
                 self.units.remove(&name);
             }
@@ -517,6 +529,21 @@ impl Provisioner {
             return;
         }
         let claim = self.claim(name).cloned();
+        if self.volume(name).is_none()
+            && let Some(claim) = &claim
+            && let Some(why) = self.is_refused_everywhere(claim)
+        {
+            let event = reason::refused_everywhere(claim, &why.to_string());
+            if self
+                .units
+                .entry(name.clone())
+                .or_default()
+                .tells(&event.message)
+            {
+                self.out.push(Effect::Event(event));
+            }
+            return self.discard(name);
+        }
         let wanted = claim.filter(|c| wants(c, &self.options) && !self.gone.contains(name));
         match self.volume(name).cloned() {
             Some(volume) if self.options.made(&volume) => {
@@ -615,6 +642,12 @@ impl Provisioner {
             && let (Some(uid), Some(begun)) = (claim_uid(name), unit.site.clone())
         {
             let site = self.options.site_of(volume);
+            // One of the same name made it on a disk of its own, and was faster.
+            if let Some(at) = volume::path(volume)
+                && unit.is_made_elsewhere(at)
+            {
+                return self.send(name, begun, Task::Discard(name.clone(), uid));
+            }
             return match site.is_none_or(|site| site.holds_the_same(&begun)) {
                 true => self.send(name, begun, Task::Confirm(name.clone(), uid)),
                 // It was made on another share in the end.
@@ -659,7 +692,8 @@ impl Provisioner {
     fn removal(&self, name: &Name, volume: &Volume) -> Result<(Site, Task), String> {
         let refused = |why: &str| Err(format!("{why}; nothing was deleted"));
         let path = match (&self.options.ground, &volume.source) {
-            (Ground::Node(_), Source::Local { path, .. }) => path,
+            // The second is what was taken over from another provisioner.
+            (Ground::Node(_), Source::Local { path, .. } | Source::HostPath { path, .. }) => path,
             (Ground::Shares, Source::Nfs { path, .. }) => path,
             (Ground::Node(_), _) => return refused("it is no local volume any more"),
             (Ground::Shares, _) => return refused("it is no NFS volume any more"),

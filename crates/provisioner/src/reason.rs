@@ -64,6 +64,36 @@ pub(crate) fn failed(claim: &Claim, why: &str) -> Event {
     )
 }
 
+/// What is wrong with a class.
+pub(crate) fn class_invalid(class: &StorageClass, why: &str) -> Event {
+    event(
+        ObjectKey::storage_class(&class.meta.name.as_str().into()),
+        &class.meta.uid,
+        Severity::Warning,
+        reason::CLASS_INVALID,
+        format!("no volumes are made for it: {why}"),
+    )
+}
+
+/// A class is as it should be, and its server is not.
+pub(crate) fn server_unreachable(class: &StorageClass, why: &str) -> Event {
+    event(
+        ObjectKey::storage_class(&class.meta.name.as_str().into()),
+        &class.meta.uid,
+        Severity::Warning,
+        reason::SERVER_UNREACHABLE,
+        format!("no volumes are made for it while this is so: {why}"),
+    )
+}
+
+/// The claim's class is one that no node can serve.
+pub(crate) fn refused_everywhere(claim: &Claim, why: &str) -> Event {
+    Event {
+        reason: reason::CLASS_INVALID,
+        ..failed(claim, why)
+    }
+}
+
 pub(crate) fn not_cleaned(owner: &Owner, why: &str) -> Event {
     event(
         owner.key(),

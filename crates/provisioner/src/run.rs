@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use bitts_api::Name;
 use bitts_mount::sweep;
@@ -10,6 +10,7 @@ use bitts_runtime::{Host, RoleOptions, RuntimeError, Worker, run_role};
 
 use crate::class::Quota;
 use crate::disk::{Disk, DiskError};
+use crate::operator::{Order, Told};
 use crate::task::{Errand, Record, Reply, Report, Survey, Task, Trouble};
 use crate::{Options, Provisioner};
 
@@ -17,8 +18,19 @@ use crate::{Options, Provisioner};
 const WRITES_AT_ONCE: usize = 16;
 /// How long one child sweeps before another goes on in its place.
 const SWEEP: Duration = Duration::from_secs(600);
+/// How often it is looked for what is to be kept in the trash no longer.
+pub(crate) const SWEEP_ANYWAY: Duration = Duration::from_secs(600);
 /// How long until what could not be swept is tried again.
 const SWEEP_AGAIN: Duration = Duration::from_secs(60);
+
+/// The time by which it is told what was kept for long enough.
+#[expect(
+    clippy::disallowed_methods,
+    reason = "this is no machine: it compares times of files"
+)]
+pub(crate) fn now() -> SystemTime {
+    SystemTime::now()
+}
 
 /// How the provisioner of a node is run.
 #[derive(Clone, Debug)]
@@ -42,7 +54,11 @@ pub async fn run(host: &Host, config: LocalConfig) -> Result<(), RuntimeError> {
     };
     let worker = LocalWorker::new(&config.disks);
     let machine = Provisioner::new(config.options);
-    run_role(host, role, machine, worker).await
+    let sweeps = worker.clone().sweep_now_and_then();
+    tokio::select! {
+        ended = run_role(host, role, machine, worker) => ended,
+        never = sweeps => match never {},
+    }
 }
 
 /// Makes volumes on the disks of one node, or in one other directory.
@@ -226,18 +242,42 @@ impl LocalWorker {
         }
     }
 
+    /// Does what an operator asks of a root, on this thread.
+    pub(crate) fn obey(&self, order: Order) -> Result<Told, DiskError> {
+        let disk = self.all().next().ok_or_else(|| DiskError::Io {
+            doing: "looking for a disk".to_owned(),
+            error: std::io::ErrorKind::NotFound.into(),
+        })?;
+        order.perform(disk)
+    }
+
     /// Sweeps away what is in the trash of all disks.
     fn sweep(&self) {
-        for site in 0..self.disks.len() {
-            let worker = self.clone();
-            tokio::spawn(async move {
-                let site = &worker.disks[site];
-                let _one = site.sweeping.lock().await;
-                while !worker.sweep_once(&site.root).await {
-                    tokio::time::sleep(SWEEP_AGAIN).await;
+        (0..self.disks.len()).for_each(|site| self.sweep_site(site));
+    }
+
+    /// The same whenever some of it may have been kept for long enough.
+    async fn sweep_now_and_then(self) -> std::convert::Infallible {
+        loop {
+            tokio::time::sleep(SWEEP_ANYWAY).await;
+            // Those that are swept already find it by themselves.
+            for (index, site) in self.disks.iter().enumerate() {
+                if site.sweeping.try_lock().is_ok() {
+                    self.sweep_site(index);
                 }
-            });
+            }
         }
+    }
+
+    fn sweep_site(&self, site: usize) {
+        let worker = self.clone();
+        tokio::spawn(async move {
+            let site = &worker.disks[site];
+            let _one = site.sweeping.lock().await;
+            while !worker.sweep_once(&site.root).await {
+                tokio::time::sleep(SWEEP_AGAIN).await;
+            }
+        });
     }
 
     /// Returns whether nothing is left to be swept.
@@ -248,7 +288,7 @@ impl LocalWorker {
                 return Ok(());
             };
             loop {
-                let volumes = disk.to_sweep()?;
+                let volumes = disk.to_sweep(now())?;
                 if volumes.is_empty() {
                     return Ok(());
                 }

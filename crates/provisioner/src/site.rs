@@ -48,6 +48,17 @@ pub struct Share {
 }
 
 impl Share {
+    /// A share as users write it: `nas:/export`, `[fd00::1]:/export`.
+    #[must_use]
+    pub fn parse(text: &str) -> Option<Self> {
+        let (of_server, below) = text.split_once(":/")?;
+        Some(Self {
+            server: server(of_server)?,
+            path: share(&format!("/{below}"))?,
+            options: [].into(),
+        })
+    }
+
     /// What it is, however it is mounted.
     #[must_use]
     pub fn export(&self) -> (&str, &str) {

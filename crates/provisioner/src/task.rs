@@ -1,6 +1,6 @@
 //! What the machine asks of its worker, and what it is told.
 
-use bitts_api::{Name, ObjectKey, Uid};
+use bitts_api::{ClassName, Name, ObjectKey, Uid};
 use serde::{Deserialize, Serialize};
 
 use crate::class::{Access, OnDelete, Quota};
@@ -22,6 +22,12 @@ pub struct Record {
     pub access: Access,
     /// What becomes of the data when the volume is deleted, whatever became of the class.
     pub on_delete: OnDelete,
+    /// How long data in the trash stays there, in seconds; none for until somebody purges it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub trash_for: Option<u64>,
+    /// The class that it was made by; none in records from before this was noted.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub class: Option<ClassName>,
     /// How many bytes were asked for.
     pub bytes: i64,
     /// What that means.

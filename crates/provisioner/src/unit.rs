@@ -82,6 +82,11 @@ pub(crate) struct Unit {
 }
 
 impl Unit {
+    /// Whether it was made, and not at this path.
+    pub(crate) fn is_made_elsewhere(&self, at: &str) -> bool {
+        matches!(&self.disk, Disk::Made { path, .. } if **path != *at)
+    }
+
     /// Whether nothing may be decided now.
     pub(crate) fn is_blocked(&self) -> bool {
         self.flight.is_some() || self.resting

@@ -1,12 +1,17 @@
 //! The volume as the API is to have it, and what its object comes to later.
 
+#[cfg(feature = "run")]
+use bitts_api::ClassName;
 use bitts_api::machine::{Create, Destroy, Destruction, Evidence, Part, Target, Write};
 use bitts_api::{
-    Claim, Kind, Name, Node, ObjectKey, ReclaimPolicy, StorageClass, Volume, VolumePhase, names,
+    Claim, Kind, Name, Node, ObjectKey, ReclaimPolicy, Source, StorageClass, Volume, VolumePhase,
+    names,
 };
 use serde_json::{Value, json};
 
-use crate::site::Site;
+use crate::site::{Share, Site};
+#[cfg(feature = "run")]
+use crate::task::Record;
 
 /// The label that a local volume's node affinity goes by.
 pub(crate) const HOSTNAME: &str = "kubernetes.io/hostname";
@@ -54,22 +59,69 @@ pub(crate) fn create(
     match site {
         Site::Disks => {
             let hostname = node.and_then(|node| node.meta.labels.get(HOSTNAME));
-            spec["local"] = json!({ "path": path });
-            spec["nodeAffinity"] = json!({"required": {"nodeSelectorTerms": [{"matchExpressions": [
-                {"key": HOSTNAME, "operator": "In", "values": [hostname]},
-            ]}]}});
+            on_node(&mut spec, path, hostname);
         }
-        Site::Share(share) => {
-            spec["nfs"] = json!({"server": share.server, "path": path});
-            if !share.options.is_empty() {
-                spec["mountOptions"] = json!(share.options);
-            }
-        }
+        Site::Share(share) => on_share(&mut spec, path, share),
     }
     Create {
         step: "record-volume",
         key: ObjectKey::volume(volume),
         body: json!({"metadata": metadata, "spec": spec}),
+    }
+}
+
+/// The object of a volume whose data was put back: as one that an operator made, reserved for whoever
+/// gets the name of the claim that it was made for. `site` is where it lies, at this path; `hostname` is
+/// that of the node, if on one.
+#[cfg(feature = "run")]
+#[must_use]
+pub fn restored(record: &Record, site: &Site, path: &str, hostname: Option<&str>) -> Value {
+    let mut spec = json!({
+        "capacity": {"storage": record.bytes.to_string()},
+        // Whatever it was used as: the claim asks for some of them.
+        "accessModes": ["ReadWriteOnce", "ReadOnlyMany", "ReadWriteMany"],
+        "storageClassName": record.class.as_ref().map_or("", ClassName::as_str),
+        "persistentVolumeReclaimPolicy": ReclaimPolicy::Retain.as_str(),
+        "claimRef": {
+            "apiVersion": "v1",
+            "kind": Kind::Claim.name(),
+            "namespace": record.claim.namespace,
+            "name": record.claim.name,
+        },
+    });
+    match site {
+        Site::Disks => on_node(&mut spec, path, hostname),
+        Site::Share(share) => on_share(&mut spec, path, share),
+    }
+    json!({
+        "apiVersion": "v1",
+        "kind": Kind::Volume.name(),
+        "metadata": {"name": record.volume},
+        "spec": spec,
+    })
+}
+
+fn on_node(spec: &mut Value, path: &str, hostname: Option<&str>) {
+    spec["local"] = json!({ "path": path });
+    spec["nodeAffinity"] = json!({"required": {"nodeSelectorTerms": [{"matchExpressions": [
+        {"key": HOSTNAME, "operator": "In", "values": [hostname]},
+    ]}]}});
+}
+
+fn on_share(spec: &mut Value, path: &str, share: &Share) {
+    spec["nfs"] = json!({"server": share.server, "path": path});
+    if !share.options.is_empty() {
+        spec["mountOptions"] = json!(share.options);
+    }
+}
+
+/// Where a volume lies, if it is one of ours.
+pub(crate) fn path(volume: &Volume) -> Option<&str> {
+    match &volume.source {
+        Source::Local { path, .. } | Source::HostPath { path, .. } | Source::Nfs { path, .. } => {
+            Some(path)
+        }
+        _ => None,
     }
 }
 

@@ -309,6 +309,16 @@ fn what_is_wrong_is_told_once() {
             "none of none, soft and required",
         ),
         (
+            with(json!({"onDelete": "trash", "trashFor": "soon"})),
+            json!({}),
+            "no time of a minute or more",
+        ),
+        (
+            with(json!({"trashFor": "30d"})),
+            json!({}),
+            "only with onDelete: trash",
+        ),
+        (
             with(json!({"pathPattern": "${pvc.name}"})),
             json!({}),
             "no two claims may share",
@@ -324,9 +334,9 @@ fn what_is_wrong_is_told_once() {
             "no label team",
         ),
         (
-            json!({"volumeBindingMode": "Immediate"}),
+            json!({"mountOptions": ["rw"]}),
             json!({}),
-            "WaitForFirstConsumer",
+            "not mounted with options",
         ),
         (
             json!({"mountOptions": ["ro"]}),
@@ -386,6 +396,90 @@ fn what_is_wrong_is_told_once() {
         world.settle();
         assert!(world.objects.contains_key(&v()), "{expected}");
     }
+}
+
+/// The record says how long, whatever becomes of the class.
+#[test]
+fn a_class_says_how_long_data_stays_in_the_trash() {
+    for (told, seconds) in [("90m", 5_400), ("30d", 2_592_000), ("1d 12h", 129_600)] {
+        let mut world = World::new();
+        let parameters = json!({"onDelete": "trash", "trashFor": told});
+        world.put(
+            Kind::StorageClass,
+            class("fast", json!({"parameters": parameters})),
+        );
+        world.put(Kind::Claim, claim("c", "u1", "fast"));
+        world.start();
+        world.run();
+        let record = world.root().join(".bitts/volumes/pvc-u1.json");
+        let record: Value = serde_json::from_slice(&std::fs::read(record).unwrap()).unwrap();
+        assert_eq!(record["trashFor"], seconds, "{record}");
+        assert_eq!(record["class"], "fast");
+    }
+}
+
+/// What is wrong with a class is told on it when it is seen, claims or not; again only when it changes.
+#[test]
+fn a_wrong_class_is_told_on_the_class() {
+    let mut world = World::new();
+    let wrong = |name: &str| class("wrong", json!({"parameters": {name: "x"}}));
+    let key = world.put(Kind::StorageClass, wrong("onDelet"));
+    world.put(
+        Kind::StorageClass,
+        class(
+            "foreign",
+            json!({"provisioner": "other",
+        "parameters": {"any": "thing"}}),
+        ),
+    );
+    world.start();
+    world.settle();
+    world.edit(&key, &json!({"metadata": {"labels": {"edit": "1"}}}));
+    world.settle();
+    let told = world.told_of_classes();
+    assert_eq!(told.len(), 1, "{told:?}");
+    assert!(told[0].starts_with("wrong BittsClassInvalid: no volumes are made for it"));
+    assert!(told[0].contains("did you mean \"onDelete\"?"), "{told:?}");
+    world.put(Kind::StorageClass, wrong("colour"));
+    world.settle();
+    assert_eq!(world.told_of_classes().len(), 2);
+    world.put(Kind::StorageClass, class("wrong", json!({})));
+    world.settle();
+    world.put(Kind::StorageClass, wrong("colour"));
+    world.settle();
+    assert_eq!(world.told_of_classes().len(), 3, "it was right meanwhile");
+}
+
+/// Amendment 37: nobody places a claim that is bound at once on a node, so every node says why it waits.
+#[test]
+fn an_immediate_class_of_nodes_is_told_on_its_claims() {
+    let mut world = World::new();
+    let at_once = json!({"volumeBindingMode": "Immediate"});
+    let wrong = world.put(Kind::StorageClass, class("fast", at_once));
+    let mut unplaced = claim("c", "u1", "fast");
+    let annotations = unplaced["metadata"]["annotations"].as_object_mut().unwrap();
+    annotations.remove("volume.kubernetes.io/selected-node");
+    world.put(Kind::Claim, unplaced);
+    let mut elsewhere = claim("d", "u2", "fast");
+    elsewhere["metadata"]["annotations"]["volume.kubernetes.io/selected-node"] = json!("n2");
+    world.put(Kind::Claim, elsewhere);
+    world.start();
+    world.settle();
+    world.edit(&c(), &json!({"metadata": {"labels": {"edit": "1"}}}));
+    world.settle();
+    let of_claims = world.events.iter().filter(|e| e.about.kind == Kind::Claim);
+    let told: Vec<_> = of_claims
+        .map(|e| (e.about.name.as_str(), e.reason))
+        .collect();
+    assert_eq!(
+        told,
+        [("c", "BittsClassInvalid"), ("d", "BittsClassInvalid")]
+    );
+    assert!(world.directories().is_empty());
+    world.put(wrong.kind, class("fast", json!({})));
+    world.put(Kind::Claim, claim("c", "u1", "fast"));
+    world.settle();
+    assert_eq!(world.directories(), ["default-c-pvc-u1"]);
 }
 
 /// Hazard of the peers: the class may be gone when its volumes go.

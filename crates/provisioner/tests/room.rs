@@ -137,7 +137,7 @@ fn s7_each_class_has_its_own() {
         let expected = [of("held", 0), of("soft", 9 * GIB), of("wrong", 9 * GIB)];
         assert_eq!(told(&world), expected);
     }
-    let events = world.told();
+    let events = world.told_of_classes();
     let about = events.iter().filter(|t| t.contains("no prjquota"));
     assert_eq!(about.count(), 1, "{events:?}");
     assert_eq!(

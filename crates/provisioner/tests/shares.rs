@@ -148,9 +148,16 @@ fn a_dead_server_is_told_and_holds_up_no_other() {
     world.put(Kind::Claim, share_claim("f", "u4", "dead"));
     world.run();
     assert_eq!(world.told().last().unwrap(), words);
+    let of_class = "dead BittsServerUnreachable: no volumes are made for it while this is so: dead:/a: it \
+                    does not answer";
+    assert_eq!(world.told_of_classes(), [of_class]);
     world.down.clear();
     world.settle();
     assert_eq!(world.of_kind(Kind::Volume).len(), 4);
+    world.down.insert("dead".into());
+    world.put(Kind::Claim, share_claim("g", "u5", "dead"));
+    world.settle();
+    assert_eq!(world.told_of_classes().len(), 2, "it was well meanwhile");
 }
 
 /// A server that dies in the middle: the volume waits for it, and so does the deletion of another.

@@ -5,10 +5,12 @@
 
 use std::collections::BTreeMap;
 use std::collections::btree_map::Entry;
+use std::hash::{DefaultHasher, Hash as _, Hasher as _};
 use std::mem;
 use std::time::Duration;
 
 use bitts_api::machine::{Event, Severity};
+use bitts_api::names::reason;
 use bitts_api::{Namespace, ObjectKey, Uid};
 use http::Method;
 use jiff::Timestamp;
@@ -201,7 +203,7 @@ async fn publish(
         .namespace
         .clone()
         .unwrap_or_else(|| Namespace::from("default"));
-    let unique = Uuid::new_v4().simple().to_string();
+    let unique = unique(key);
     let name = cut(key.about.name.to_string(), LONGEST_NAME - 1 - unique.len());
     let name = format!("{}.{unique}", name.trim_end_matches(['.', '-']));
     let collection = format!("/api/v1/namespaces/{namespace}/events");
@@ -217,6 +219,17 @@ async fn publish(
         }
         answer => Err(problem(answer)),
     }
+}
+
+/// What tells the event from others about its object: what many processes say in the same words, they
+/// write once.
+fn unique(key: &Key) -> String {
+    if !reason::SHARED.contains(&key.reason) {
+        return Uuid::new_v4().simple().to_string();
+    }
+    let mut hasher = DefaultHasher::new();
+    (key.uid.to_string(), key.reason, &key.message).hash(&mut hasher);
+    format!("{:016x}", hasher.finish())
 }
 
 fn problem(answer: Answer) -> String {
@@ -308,6 +321,24 @@ mod tests {
         assert_eq!(names, [("a", "x", 2), ("b", "x", 1), ("a", "y", 1)]);
         known.forget(now + MEMORY);
         assert!(known.0.is_empty());
+    }
+
+    /// What all nodes say of a class is one event, and each event of a claim is one of its own.
+    #[tokio::test(start_paused = true)]
+    async fn what_many_say_alike_has_one_name() {
+        let key = |reason, message: &str| {
+            let event = Event {
+                reason,
+                ..event("a", message)
+            };
+            let mut known = Known::default();
+            known.take_in(vec![event], Instant::now()).remove(0)
+        };
+        let shared = key(reason::CLASS_INVALID, "x");
+        assert_eq!(unique(&shared), unique(&key(reason::CLASS_INVALID, "x")));
+        assert_ne!(unique(&shared), unique(&key(reason::CLASS_INVALID, "y")));
+        let own = key("FailedBinding", "x");
+        assert_ne!(unique(&own), unique(&own));
     }
 
     #[test]

@@ -8,6 +8,7 @@ mod deadlines;
 mod disks;
 mod healing;
 mod kills;
+mod leaks;
 mod mounts;
 mod provisioning;
 mod quotas;
@@ -133,11 +134,15 @@ const CASES: &[Case] = &[
         "a_death_leaves_no_volume_without_its_limit",
         quotas::a_death_leaves_no_volume_without_its_limit,
     ),
+    ("nothing_leaks_on_a_share", leaks::nothing_leaks_on_a_share),
 ];
 
 fn main() -> ExitCode {
     bitts_mount::child::serve_with(&[bitts_provisioner::SERVICE]);
     if let Some(ended) = kills::process::be_agent_if_asked() {
+        return ended;
+    }
+    if let Some(ended) = leaks::be_provisioner_if_asked() {
         return ended;
     }
     uml::main(CASES)

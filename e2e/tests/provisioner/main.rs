@@ -1,6 +1,8 @@
 //! The provisioner as a process of its own: beside the stock controllers and scheduler on a real API,
 //! and beside the bitts binder on bitts-apiserver.
 
+mod kills;
+
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -22,6 +24,7 @@ fn main() {
     suite.add_own("provisioner::killed_again_and_again", kinds, killed);
     suite.add_own("provisioner::a_claim_that_asks_for_more", kinds, grown);
     suite.add_own("provisioner::a_node_that_is_full", kinds, full);
+    suite.add_own("provisioner::nothing_leaks", kinds, kills::leaks);
     suite.run()
 }
 

@@ -1,8 +1,10 @@
 //! `bitts explain`: why a claim, a volume, a pod's volumes or an attachment are where they are, and what
-//! would unblock them. Reads only.
+//! would unblock them; what is wrong with a class. Reads only.
 
 #[cfg(feature = "attacher")]
 mod attach;
+#[cfg(feature = "provisioner")]
+mod class;
 mod fetch;
 mod json;
 #[cfg(test)]
@@ -37,6 +39,8 @@ async fn tell(args: &Explain) -> Result<ExitCode> {
     let key = match args.kind {
         #[cfg(feature = "attacher")]
         ExplainKind::Pod | ExplainKind::Attachment => return attach::tell(&client, args).await,
+        #[cfg(feature = "provisioner")]
+        ExplainKind::Class => return class::tell(&client, args).await,
         ExplainKind::Volume => ObjectKey::volume(&*args.name),
         ExplainKind::Claim => {
             let namespace = args.namespace.as_deref();

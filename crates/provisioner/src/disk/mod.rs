@@ -7,6 +7,7 @@
 //! | the record of each volume | `.bitts/volumes/NAME.json` |
 //! | that of a volume that is gone and whose data stays in its place | `.bitts/retained/NAME.json` |
 //! | the data and the record of one that was moved aside | `.bitts/trash/NAME/{data,record.json}` |
+//! | the same while it is swept away, or put back | `.bitts/leaving/NAME`, `.bitts/restoring/NAME` |
 //!
 //! Each step is one rename or one directory, made durable before the next. What a death leaves, and
 //! what the next process makes of it:
@@ -18,9 +19,12 @@
 //! | making the object | both, unconfirmed, and the object | the record is confirmed |
 //! | moving the data | the record, the data in the trash | the record follows |
 //! | moving the record | all in the trash | the volume's object goes; the data is swept away |
+//! | putting the data back | the record in `restoring`, the data in its place | `bitts trash restore` again |
 //!
 //! Only an empty directory is removed where the record is not confirmed: nobody can have used it.
 
+mod census;
+mod keeping;
 mod records;
 mod size;
 mod trash;
@@ -28,6 +32,7 @@ mod trash;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
+use std::time::{SystemTime, UNIX_EPOCH};
 
 use bitts_api::{Name, Uid};
 use bitts_mount::SystemError;
@@ -38,8 +43,10 @@ use rustix::fs::{AtFlags, Gid, Mode, OFlags, Uid as Owner};
 use crate::class::{Access, OnDelete};
 use crate::pattern::Subpath;
 use crate::task::Record;
+pub use census::{Census, Found, Stray};
 use records::Records;
 use size::{Entry, Index};
+pub use trash::{Fate, Trashed};
 
 /// A file of this name in a volume's directory: its data is not taken away.
 pub const PROTECTED: &str = ".bitts-protected";
@@ -116,6 +123,18 @@ pub enum DiskError {
     /// Something is mounted there.
     #[error("something is mounted at {0}: unmount it first")]
     Mounted(String),
+    /// The trash has no such entry.
+    #[error("there is no {0} in the trash: `bitts trash list` shows what there is")]
+    NotTrashed(Name),
+    /// There is nothing to take over.
+    #[error("{0} is no directory here: nothing was recorded")]
+    NoDirectory(String),
+    /// It is on its way into the trash.
+    #[error("{0} is on its way into the trash: try again once its PersistentVolume is gone")]
+    Unfinished(Name),
+    /// The trash has the record of a volume that had no directory.
+    #[error("the trash has no data of {0}, only its record")]
+    NoData(Name),
     /// A name that leads elsewhere.
     #[error(transparent)]
     Name(#[from] NameError),
@@ -157,6 +176,9 @@ pub struct Disk {
     root: Root,
     /// Where volumes lie, so that none comes to lie within another, and what they were promised.
     index: Mutex<Index>,
+    /// When the directory of retained records changed, as far as it was read: another process may put
+    /// one there (`bitts trash restore`).
+    seen: Mutex<Option<(i64, u64)>>,
 }
 
 /// The directory that volumes lie in.
@@ -190,6 +212,7 @@ impl Disk {
         let disk = Self {
             root,
             index: Mutex::default(),
+            seen: Mutex::default(),
         };
         disk.scan()?;
         Ok(disk)
@@ -247,6 +270,7 @@ impl Disk {
     pub fn make(&self, asked: &Record) -> Result<PathBuf, DiskError> {
         let root = self.top()?;
         let records = Records::open(&root)?;
+        self.learn_retained(&records, &asked.path)?;
         let record = match records.read(records::VOLUMES, &asked.volume)? {
             Some(known) => {
                 self.same(&known, &asked.claim.uid)?;
@@ -405,16 +429,17 @@ impl Disk {
         Ok(())
     }
 
-    /// Volumes in the trash whose data is to be swept away.
+    /// Volumes whose data is to be swept away: nobody wants to keep it, or not any more at this time.
     ///
     /// # Errors
     /// When the trash cannot be read.
-    pub fn to_sweep(&self) -> Result<Vec<Name>, DiskError> {
-        trash::doomed(&Records::open(&self.top()?)?)
+    pub fn to_sweep(&self, now: SystemTime) -> Result<Vec<Name>, DiskError> {
+        let records = Records::open(&self.top()?)?;
+        records.clear_unfinished(seconds(now))?;
+        trash::doomed(&records, seconds(now))
     }
 
-    /// Sweeps away the data of a volume in the trash. `sweeper` removes a directory with all that is
-    /// in it.
+    /// Sweeps away the data of such a volume. `sweeper` removes a directory with all that is in it.
     ///
     /// # Errors
     /// When something cannot be removed.
@@ -465,6 +490,24 @@ impl Disk {
             recorded: record.claim.uid.clone(),
             asked: uid.clone(),
         })
+    }
+
+    /// Reads what another process may have put back since, where a volume could come to lie in it.
+    fn learn_retained(&self, records: &Records, path: &Subpath) -> Result<(), DiskError> {
+        // A path of one name lies in another only where something has the name already.
+        if path.names().nth(1).is_none() {
+            return Ok(());
+        }
+        let mut seen = self.seen.lock().unwrap_or_else(PoisonError::into_inner);
+        let changed = records.changed(records::RETAINED)?;
+        if *seen != Some(changed) {
+            for record in records.all(records::RETAINED)? {
+                let entry = Entry::of_retained(&record);
+                self.lock().entry(record.path).or_insert(entry);
+            }
+            *seen = Some(changed);
+        }
+        Ok(())
     }
 
     /// Keeps the path for the volume, where no other has one on the way to it or below it.
@@ -535,6 +578,12 @@ impl Disk {
             Err(e) => Err(e),
         }
     }
+}
+
+/// Since 1970; before that there was no trash.
+fn seconds(time: SystemTime) -> i64 {
+    let since = time.duration_since(UNIX_EPOCH).unwrap_or_default();
+    i64::try_from(since.as_secs()).unwrap_or(i64::MAX)
 }
 
 /// A directory for the calls that a mere handle is not enough for.

@@ -8,17 +8,24 @@ use bitts_mount::dir::{Component, Dir};
 use rustix::fs::{AtFlags, Mode, OFlags};
 use rustix::io::Errno;
 
-use super::{DiskError, readable, sync};
+use super::{DiskError, sync};
 use crate::pattern::OWN;
 use crate::task::Record;
 
 pub(super) const VOLUMES: &str = "volumes";
 pub(super) const RETAINED: &str = "retained";
 pub(super) const TRASH: &str = "trash";
+pub(super) const LEAVING: &str = "leaving";
+pub(super) const RESTORING: &str = "restoring";
 const END: &str = ".json";
 const NEW: &str = ".new";
+/// After how many seconds nobody writes a record any more: more than clocks and servers may differ.
+const UNFINISHED: i64 = 3_600;
 /// More than any record has.
 const MOST: u64 = 64 * 1024;
+
+/// A volume's name, and its record if anybody can read it.
+type Readable = (Name, Result<Record, DiskError>);
 
 /// bitts' own directory at a root.
 pub(super) struct Records {
@@ -37,24 +44,51 @@ impl Records {
 
     /// All records of a place.
     pub(super) fn all(&self, place: &str) -> Result<Vec<Record>, DiskError> {
-        let dir = self.place(place)?;
-        let doing = || format!("reading {}", dir.path().display());
-        let entries = rustix::fs::Dir::new(readable(&dir)?).map_err(DiskError::io(doing()))?;
         let mut records = Vec::new();
-        for entry in entries {
-            let entry = entry.map_err(DiskError::io(doing()))?;
-            let name = entry.file_name().to_str().ok();
-            let Some(volume) = name.and_then(|name| name.strip_suffix(END)) else {
-                continue;
-            };
-            match read(&dir, &format!("{volume}{END}")) {
-                Ok(Some(record)) if record.volume == *volume => records.push(record),
-                Ok(_) => {}
+        for (_, record) in self.each(place)? {
+            match record {
+                Ok(record) => records.push(record),
                 Err(error) => tracing::error!(%error, "left out"),
             }
         }
-        records.sort_by(|a, b| a.volume.cmp(&b.volume));
         Ok(records)
+    }
+
+    /// The records of a place by the name of their volume, and those that nobody can read.
+    pub(super) fn each(&self, place: &str) -> Result<Vec<Readable>, DiskError> {
+        let dir = self.place(place)?;
+        let mut all = Vec::new();
+        for name in dir.names()? {
+            let Some(volume) = name.as_str().strip_suffix(END) else {
+                continue;
+            };
+            let volume = Name::from(volume);
+            match read(&dir, name.as_str()) {
+                Ok(Some(record)) if record.volume == volume => all.push((volume, Ok(record))),
+                Ok(Some(record)) => {
+                    let path = format!("{}/{name}", dir.path().display());
+                    let why = format!("it is the record of {}", record.volume);
+                    all.push((volume, Err(DiskError::Unreadable(path, why))));
+                }
+                // It went meanwhile.
+                Ok(None) => {}
+                Err(error) => all.push((volume, Err(error))),
+            }
+        }
+        Ok(all)
+    }
+
+    /// When a record came to a place, or went.
+    pub(super) fn changed(&self, place: &str) -> Result<(i64, u64), DiskError> {
+        let dir = self.place(place)?;
+        let doing = || format!("looking at {}", dir.path().display());
+        let stat = rustix::fs::fstat(&dir).map_err(DiskError::io(doing()))?;
+        Ok((stat.st_mtime, stat.st_mtime_nsec))
+    }
+
+    /// When the record of a volume was written.
+    pub(super) fn written(&self, place: &str, volume: &Name) -> Result<Option<i64>, DiskError> {
+        modified(&self.place(place)?, &file(volume)?)
     }
 
     pub(super) fn read(&self, place: &str, volume: &Name) -> Result<Option<Record>, DiskError> {
@@ -88,6 +122,19 @@ impl Records {
         Ok(())
     }
 
+    /// Removes what processes left that died while they wrote a record, once nobody can be writing it.
+    pub(super) fn clear_unfinished(&self, now: i64) -> Result<(), DiskError> {
+        let dir = self.place(VOLUMES)?;
+        for name in dir.names()? {
+            let unfinished = name.as_str().ends_with(&format!("{END}{NEW}"));
+            let written = modified(&dir, name.as_str())?;
+            if unfinished && written.is_some_and(|at| now.saturating_sub(at) > UNFINISHED) {
+                dir.delete_file(&name)?;
+            }
+        }
+        Ok(())
+    }
+
     /// Removes the record of a volume of which nothing is left.
     pub(super) fn forget(&self, volume: &Name) -> Result<(), DiskError> {
         let dir = self.place(VOLUMES)?;
@@ -107,6 +154,21 @@ impl Records {
         self.shift(volume, &self.place(RETAINED)?, &file(volume)?)
     }
 
+    /// The same for a record that was in the trash.
+    pub(super) fn retain_again(
+        &self,
+        volume: &Name,
+        entry: &Dir,
+        as_name: &str,
+    ) -> Result<(), DiskError> {
+        let to = self.place(RETAINED)?;
+        rustix::fs::renameat(entry, as_name, &to, &*file(volume)?).map_err(DiskError::io(
+            format!("moving {}/{as_name}", entry.path().display()),
+        ))?;
+        sync(&to)?;
+        sync(entry)
+    }
+
     /// Moves a volume's record; one that is gone was moved before.
     pub(super) fn shift(&self, volume: &Name, to: &Dir, as_name: &str) -> Result<(), DiskError> {
         let from = self.place(VOLUMES)?;
@@ -122,6 +184,18 @@ impl Records {
                 from.path().display()
             ))(e)),
         }
+    }
+}
+
+/// When what has the name changed last, in seconds since 1970; none where nothing has it.
+pub(super) fn modified(dir: &Dir, name: &str) -> Result<Option<i64>, DiskError> {
+    match rustix::fs::statat(dir, name, AtFlags::SYMLINK_NOFOLLOW) {
+        Ok(stat) => Ok(Some(stat.st_mtime)),
+        Err(Errno::NOENT) => Ok(None),
+        Err(e) => Err(DiskError::io(format!(
+            "looking at {}/{name}",
+            dir.path().display()
+        ))(e)),
     }
 }
 

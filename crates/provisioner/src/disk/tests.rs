@@ -1,5 +1,8 @@
+mod keeping;
+
 use super::*;
 use crate::class::Quota;
+use crate::run::now;
 use crate::task;
 use std::fs;
 use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _, symlink};
@@ -20,6 +23,8 @@ fn record(volume: &str, path: &str) -> Record {
             gid: None,
         },
         on_delete: OnDelete::Delete,
+        trash_for: None,
+        class: None,
         bytes: 1,
         quota: Quota::None,
         project: None,
@@ -41,7 +46,7 @@ fn own(disk: &Disk, rest: &str) -> PathBuf {
 const OWN_DIR: &str = crate::pattern::OWN;
 
 fn sweep(disk: &Disk) {
-    for volume in disk.to_sweep().unwrap() {
+    for volume in disk.to_sweep(now()).unwrap() {
         disk.sweep(&volume, |dir, name| bitts_mount::sweep::remove(dir, name))
             .unwrap();
     }
@@ -121,7 +126,7 @@ fn every_death_is_recovered_from() {
     fs::create_dir_all(own(&disk, "trash/pvc-u")).unwrap();
     fs::rename(&path, own(&disk, "trash/pvc-u/data")).unwrap();
     assert!(
-        disk.to_sweep().unwrap().is_empty(),
+        disk.to_sweep(now()).unwrap().is_empty(),
         "not before its record says so"
     );
     disk.remove(&asked.volume, &uid, &path).unwrap();

@@ -2,13 +2,11 @@
 //! before what lies there was seen (B2), or while the site cannot be reached.
 
 use std::collections::BTreeMap;
-use std::sync::Arc;
 
+use bitts_api::Name;
 use bitts_api::machine::Effect;
-use bitts_api::{Name, StorageClass};
 
 use super::Provisioner;
-use crate::class::Template;
 use crate::site::Site;
 use crate::task::{Errand, Task};
 use crate::unit::Unit;
@@ -42,6 +40,14 @@ impl Sites {
         self.0.get(site)
     }
 
+    /// Why it cannot be reached, where that is so.
+    pub(super) fn why_lost(&self, site: &Site) -> Option<&str> {
+        match self.0.get(site) {
+            Some(Sight::Lost(why)) => Some(why),
+            _ => None,
+        }
+    }
+
     /// A scan told what lies there.
     pub(super) fn found(&mut self, site: &Site) {
         self.0.insert(site.clone(), Sight::Known);
@@ -60,17 +66,6 @@ impl Sites {
 }
 
 impl Provisioner {
-    /// Looks at what lies where volumes of these classes are made: what a process that died began there
-    /// is found so.
-    pub(super) fn look_at_classes(&mut self) {
-        let ours = self.classes.iter();
-        let ours = ours.filter(|class| self.options.serves(Some(&class.provisioner)));
-        let templates = ours.filter_map(|c| Template::read(c, &self.options.ground).ok());
-        let sites: Vec<Site> = templates.map(|template| template.site).collect();
-        sites.iter().for_each(|site| self.ask(site));
-        self.look_at_all();
-    }
-
     /// Has a site scanned, unless that was done.
     pub(super) fn ask(&mut self, site: &Site) {
         if self.sites.is_new(site) {
@@ -87,13 +82,9 @@ impl Provisioner {
     pub(super) fn scan_again(&mut self, site: Site) {
         let of_unit =
             |unit: &Unit| unit.site.as_ref() == Some(&site) || unit.awaits.as_ref() == Some(&site);
-        let of_class = |c: &Arc<StorageClass>| match Template::read(c, &self.options.ground) {
-            Ok(template) => template.site == site && self.options.serves(Some(&c.provisioner)),
-            Err(_) => false,
-        };
         let needed = site == Site::Disks
             || self.units.values().any(of_unit)
-            || self.classes.iter().any(of_class);
+            || !self.classes_of(&site).is_empty();
         if needed {
             self.scan(site);
         } else {

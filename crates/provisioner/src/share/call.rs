@@ -4,14 +4,33 @@ use std::io;
 
 use serde::{Deserialize, Serialize};
 
+use crate::operator::{Order, Told};
 use crate::site::Share;
 use crate::task::{Report, Task};
 
-/// A task for the child.
+/// Something for the child to do.
 #[derive(Debug, Serialize, Deserialize)]
 pub(super) struct Call {
     pub(super) id: u64,
-    pub(super) task: Task,
+    pub(super) work: Work,
+}
+
+/// Who asks for it.
+#[derive(Debug, Serialize, Deserialize)]
+pub(crate) enum Work {
+    /// The provisioner.
+    Task(Task),
+    /// An operator.
+    Order(Order),
+}
+
+/// What came of it.
+#[derive(Debug, Serialize, Deserialize)]
+pub(crate) enum Outcome {
+    /// Of a task.
+    Report(Report),
+    /// Of an order.
+    Told(Result<Told, String>),
 }
 
 /// What the child says.
@@ -22,7 +41,7 @@ pub(super) enum Answer {
     /// It is not, and why.
     NotMounted(String),
     /// What came of a call.
-    Done(u64, Report),
+    Done(u64, Outcome),
     /// Something that nobody waits for went wrong.
     Warning(String),
 }

@@ -11,14 +11,13 @@ use tokio::net::UnixStream;
 use tokio::net::unix::{OwnedReadHalf, OwnedWriteHalf};
 use tokio::sync::{Semaphore, oneshot};
 
-use super::call::{Answer, Call, line};
+use super::call::{Answer, Call, Outcome, Work, line};
 use super::{AT_ONCE, SERVICE};
 use crate::site::Share;
-use crate::task::{Report, Task};
 
 /// A child that has a share mounted.
 #[derive(Debug)]
-pub(super) struct Keeper {
+pub(crate) struct Keeper {
     /// So many calls the child does at a time; what waits for its turn waits for no server.
     turns: Semaphore,
     words: tokio::sync::Mutex<OwnedWriteHalf>,
@@ -31,7 +30,7 @@ pub(super) struct Keeper {
 struct State {
     /// Killed when it is dropped; else why it is not there any more.
     child: Result<Attendant, String>,
-    waiting: BTreeMap<u64, oneshot::Sender<Result<Report, String>>>,
+    waiting: BTreeMap<u64, oneshot::Sender<Result<Outcome, String>>>,
 }
 
 impl State {
@@ -53,7 +52,7 @@ fn lock(state: &Mutex<State>) -> MutexGuard<'_, State> {
 
 impl Keeper {
     /// Has a share mounted by a child of its own.
-    pub(super) async fn start(share: &Share, patience: Duration) -> Result<Self, String> {
+    pub(crate) async fn start(share: &Share, patience: Duration) -> Result<Self, String> {
         let started = tokio::task::spawn_blocking(|| Attendant::start(SERVICE.name)).await;
         let (child, stream) = started
             .map_err(|e| e.to_string())?
@@ -95,9 +94,9 @@ impl Keeper {
         lock(&self.state).child.is_ok()
     }
 
-    /// Has a task done on the share. Past the deadline the child is killed, with all that it does:
+    /// Has something done on the share. Past the deadline the child is killed, with all that it does:
     /// it waits for the same server.
-    pub(super) async fn call(&self, task: Task, deadline: Duration) -> Result<Report, String> {
+    pub(crate) async fn call(&self, work: Work, deadline: Duration) -> Result<Outcome, String> {
         let _turn = self.turns.acquire().await.map_err(|e| e.to_string())?;
         let id = self.next.fetch_add(1, Ordering::Relaxed);
         let (sender, answer) = oneshot::channel();
@@ -109,7 +108,7 @@ impl Keeper {
             state.waiting.insert(id, sender);
         }
         let done = tokio::time::timeout(deadline, async {
-            let said = line(&Call { id, task }).map_err(|e| e.to_string())?;
+            let said = line(&Call { id, work }).map_err(|e| e.to_string())?;
             let told = self.words.lock().await.write_all(&said).await;
             told.map_err(|_| ENDED.to_owned())?;
             answer.await.map_err(|_| ENDED.to_owned())?
@@ -143,10 +142,12 @@ async fn hear(
 ) {
     while let Ok(Some(text)) = answers.next_line().await {
         match serde_json::from_str(&text) {
-            Ok(Answer::Done(id, report)) => {
+            Ok(Answer::Done(id, outcome)) => {
                 let waiting = lock(&state).waiting.remove(&id);
                 // Nobody waits any more when it was too late.
-                let _ = waiting.map(|sender| sender.send(Ok(report)));
+                if let Some(sender) = waiting {
+                    let _ = sender.send(Ok(outcome));
+                }
             }
             Ok(Answer::Warning(why)) => tracing::warn!(share, "{why}"),
             Ok(other) => tracing::error!(share, ?other, "not what the child has to say"),

@@ -20,7 +20,8 @@ use crate::run::{failed, log};
 use crate::site::{Share, Site};
 use crate::task::{Errand, Reply, Report, Task};
 use crate::{Options, Provisioner};
-use keeper::Keeper;
+pub(crate) use call::{Outcome, Work};
+pub(crate) use keeper::Keeper;
 use tokio::time::Instant;
 
 /// How many writes are under way at a time.
@@ -150,7 +151,10 @@ impl ShareWorker {
             Task::Scan => self.patience * SCAN,
             _ => self.patience,
         };
-        keeper.call(task, deadline).await
+        match keeper.call(Work::Task(task), deadline).await? {
+            Outcome::Report(report) => Ok(report),
+            Outcome::Told(told) => Err(format!("no answer to a task: {told:?}: a bug in bitts")),
+        }
     }
 }
 

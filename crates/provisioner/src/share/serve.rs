@@ -2,7 +2,7 @@
 
 use std::io::{self, BufRead as _, BufReader, Write as _};
 use std::os::unix::net::UnixStream;
-use std::sync::mpsc::{self, Receiver, Sender};
+use std::sync::mpsc::{self, Receiver, RecvTimeoutError, Sender};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -10,9 +10,10 @@ use bitts_mount::dir::Dir;
 use bitts_mount::{nfs, sweep};
 
 use super::AT_ONCE;
-use super::call::{Answer, Call, line};
+use super::call::{Answer, Call, Outcome, Work, line};
 use crate::disk::{Disk, DiskError};
-use crate::run::LocalWorker;
+use crate::operator::Order;
+use crate::run::{LocalWorker, SWEEP_ANYWAY, now};
 use crate::site::Share;
 use crate::task::Report;
 
@@ -77,14 +78,28 @@ fn next(queue: &Mutex<Receiver<Call>>) -> Option<Call> {
 }
 
 fn answer(worker: &LocalWorker, words: &Words, sweeps: &Sender<()>, call: Call) {
-    let report = worker.perform_here(call.task);
-    let to_sweep = matches!(report, Report::Removed(_) | Report::Scanned(_));
-    let is_failure = matches!(
-        report,
-        Report::ScanFailed(_) | Report::NotMade(..) | Report::NotGrown(..) | Report::Failed(..)
-    );
+    let (outcome, to_sweep, is_failure) = match call.work {
+        Work::Task(task) => {
+            let report = worker.perform_here(task);
+            let to_sweep = matches!(report, Report::Removed(_) | Report::Scanned(_));
+            let is_failure = matches!(
+                report,
+                Report::ScanFailed(_)
+                    | Report::NotMade(..)
+                    | Report::NotGrown(..)
+                    | Report::Failed(..)
+            );
+            (Outcome::Report(report), to_sweep, is_failure)
+        }
+        Work::Order(order) => {
+            let to_sweep = matches!(order, Order::Purge(_));
+            let told = worker.obey(order).map_err(|why| why.to_string());
+            let is_failure = told.is_err();
+            (Outcome::Told(told), to_sweep, is_failure)
+        }
+    };
     // Nobody hears it when the caller is gone, and this process goes too.
-    let _ = say(words, &Answer::Done(call.id, report));
+    let _ = say(words, &Answer::Done(call.id, outcome));
     if is_failure && worker.all().any(|disk| disk.probe().is_err()) {
         // The server forgot what is mounted: it is mounted anew for the next call.
         std::process::exit(1);
@@ -99,9 +114,13 @@ fn say(words: &Words, what: &Answer) -> io::Result<()> {
     words.write_all(&line(what)?)
 }
 
-/// Sweeps the trash whenever something came into it, and again later where that failed.
+/// Sweeps the trash whenever something came into it, now and then for what is kept no longer, and again
+/// where that failed.
 fn sweep_when_told(worker: &LocalWorker, words: &Words, told: &Receiver<()>) {
-    while told.recv().is_ok() {
+    while !matches!(
+        told.recv_timeout(SWEEP_ANYWAY),
+        Err(RecvTimeoutError::Disconnected)
+    ) {
         // What was told meanwhile is swept with it.
         while told.try_recv().is_ok() {}
         while let Err(error) = sweep_all(worker) {
@@ -115,7 +134,7 @@ fn sweep_when_told(worker: &LocalWorker, words: &Words, told: &Receiver<()>) {
 fn sweep_all(worker: &LocalWorker) -> Result<(), DiskError> {
     for disk in worker.all() {
         loop {
-            let volumes = disk.to_sweep()?;
+            let volumes = disk.to_sweep(now())?;
             if volumes.is_empty() {
                 break;
             }

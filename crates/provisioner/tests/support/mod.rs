@@ -2,8 +2,10 @@
 #![allow(
     dead_code,
     unreachable_pub,
+    clippy::disallowed_methods,
     clippy::unwrap_used,
-    reason = "each test crate uses its own part, and one that cannot set itself up shall panic"
+    reason = "each test crate uses its own part, and one that cannot set itself up shall panic; its \
+              trash has real times"
 )]
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
@@ -526,9 +528,22 @@ impl World {
     }
 
     /// The events as `<Type> <Reason>: <message>`.
+    /// What was told of claims and volumes.
     pub fn told(&self) -> Vec<String> {
         let told = |e: &Event| format!("{} {}: {}", e.severity.as_str(), e.reason, e.message);
-        self.events.iter().map(told).collect()
+        let all = self.events.iter();
+        all.filter(|e| e.about.kind != Kind::StorageClass)
+            .map(told)
+            .collect()
+    }
+
+    /// What was told of classes.
+    pub fn told_of_classes(&self) -> Vec<String> {
+        let told = |e: &Event| format!("{} {}: {}", e.about.name, e.reason, e.message);
+        let all = self.events.iter();
+        all.filter(|e| e.about.kind == Kind::StorageClass)
+            .map(told)
+            .collect()
     }
 
     pub fn clear(&mut self) {
@@ -539,7 +554,7 @@ impl World {
     /// Sweeps the trash, as the worker does in a child.
     pub fn sweep(&self) {
         let disk = bitts_provisioner::disk::Disk::open(&self.root()).unwrap();
-        for volume in disk.to_sweep().unwrap() {
+        for volume in disk.to_sweep(std::time::SystemTime::now()).unwrap() {
             disk.sweep(&volume, |dir, name| bitts_mount::sweep::remove(dir, name))
                 .unwrap();
         }
@@ -576,7 +591,7 @@ fn read(kind: Kind, object: &Value) -> Object {
 }
 
 /// RFC 7386.
-fn merge(into: &mut Value, patch: &Value) {
+pub fn merge(into: &mut Value, patch: &Value) {
     let Value::Object(patch) = patch else {
         *into = patch.clone();
         return;

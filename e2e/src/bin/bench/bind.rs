@@ -134,14 +134,14 @@ async fn measure(
 }
 
 /// The claims' changes after a version, or from now on.
-async fn watch_claims(client: &kube::Client, after: Option<&str>) -> Result<Watch> {
+pub(crate) async fn watch_claims(client: &kube::Client, after: Option<&str>) -> Result<Watch> {
     let after = after.map_or_else(String::new, |version| format!("&resourceVersion={version}"));
     let path = format!("{ALL_CLAIMS}?watch=1{after}");
     Request::new("GET", &path, Value::Null).watch(client).await
 }
 
 /// When each claim was seen to be Bound.
-async fn all_bound(
+pub(crate) async fn all_bound(
     client: &kube::Client,
     mut watch: Watch,
     count: usize,

@@ -109,6 +109,17 @@ impl Started {
         })
     }
 
+    /// Another program, which takes `--kubeconfig`.
+    pub(crate) fn program(
+        program: &Path,
+        arguments: Vec<String>,
+        kubeconfig: &str,
+    ) -> Result<Self> {
+        let there = program.is_file();
+        anyhow::ensure!(there, "there is no {}", program.display());
+        Self::start(program, arguments, kubeconfig)
+    }
+
     /// The agent of a node, with this directory as the kubelet's.
     pub(crate) fn agent(
         program: Option<&Path>,

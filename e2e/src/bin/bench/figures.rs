@@ -78,7 +78,11 @@ pub(crate) fn print(output: Output, setup: Value, results: &Results) -> anyhow::
     Ok(())
 }
 
-fn json(setup: Value, results: &Results) -> anyhow::Result<Value> {
+/// One object with a member for each contender: its figures, or null and why among the reasons.
+pub(crate) fn json<F: Serialize>(
+    setup: Value,
+    results: &BTreeMap<&'static str, Result<F, String>>,
+) -> anyhow::Result<Value> {
     let mut all = Map::new();
     let mut reasons = Map::new();
     for (name, result) in results {

@@ -4,7 +4,8 @@
 //! - [`contender`]: the programs that bind; [`limit`] is the one that does nothing but write.
 //! - [`usage`]: what a process took, as the kernel counts it.
 //! - [`way`]: where the time goes between a pod and its mount, from the agent's log.
-//! - [`bind`], [`late`], [`idle`], [`image`], [`neighbour`], [`mount`], [`writes`]: one bench each.
+//! - [`bind`], [`late`], [`idle`], [`image`], [`neighbour`], [`mount`], [`provision`], [`writes`]: one
+//!   bench each.
 //! - [`figures`]: what a bench found, as JSON or as a table.
 
 mod bind;
@@ -16,6 +17,7 @@ mod late;
 mod limit;
 mod mount;
 mod neighbour;
+mod provision;
 mod setup;
 mod usage;
 mod way;
@@ -48,11 +50,16 @@ enum Bench {
     Neighbour(neighbour::Args),
     /// Mount the volumes of many pods at once: the agent, one child for each, and bare system calls.
     Mount(mount::Args),
+    /// Make volumes for many claims: bitts, the stock library, and a client that does nothing else.
+    Provision(provision::Args),
     /// What each form of each write costs the API server.
     Writes(writes::Args),
     /// The contender `limit`, which the other benches start.
     #[command(hide = true)]
     Limit(limit::Args),
+    /// The contender `limit` of `provision`.
+    #[command(hide = true)]
+    LimitProvision(provision::LimitArgs),
 }
 
 fn main() -> Result<ExitCode> {
@@ -72,6 +79,8 @@ async fn run(bench: Bench) -> Result<ExitCode> {
         Bench::Image(args) => image::run(args).await,
         Bench::Neighbour(args) => neighbour::run(args).await,
         Bench::Mount(args) => mount::run(args).await,
+        Bench::Provision(args) => provision::run(args).await,
+        Bench::LimitProvision(args) => provision::limit(args).await,
         Bench::Writes(args) => writes::run(args).await,
         Bench::Limit(args) => limit::run(args).await,
     }
