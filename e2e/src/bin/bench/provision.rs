@@ -380,24 +380,26 @@ pub(crate) struct LimitArgs {
 /// Makes the directory and the object of each claim that is handed to it, until it is killed.
 pub(crate) async fn limit(args: LimitArgs) -> Result<ExitCode> {
     let client = client_for(&std::fs::read_to_string(&args.kubeconfig)?).await?;
-    let path = format!("{ALL_CLAIMS}?watch=1");
-    let watch = Request::new("GET", &path, Value::Null)
-        .watch(&client)
-        .await?;
-    let lines = stream::try_unfold(watch, async |mut watch| {
-        anyhow::Ok(watch.next_line().await?.map(|line| (line, watch)))
-    });
     // Its claims come back with every change of theirs.
     let mut seen = std::collections::BTreeSet::new();
-    let claims = lines.try_filter_map(|line: Vec<u8>| {
-        let claim = handed(&line)
-            .map(|claim| claim.filter(|c| seen.insert(c["metadata"]["uid"].to_string())));
-        std::future::ready(claim)
-    });
-    claims
-        .try_for_each_concurrent(AT_ONCE, |claim| make(&client, &args.root, claim))
-        .await?;
-    anyhow::bail!("the watch ended");
+    // A full API server hangs up on whom it takes for too slow: all claims come once more then.
+    loop {
+        let path = format!("{ALL_CLAIMS}?watch=1");
+        let watch = Request::new("GET", &path, Value::Null)
+            .watch(&client)
+            .await?;
+        let lines = stream::try_unfold(watch, async |mut watch| {
+            anyhow::Ok(watch.next_line().await?.map(|line| (line, watch)))
+        });
+        let claims = lines.try_filter_map(|line: Vec<u8>| {
+            let claim = handed(&line)
+                .map(|claim| claim.filter(|c| seen.insert(c["metadata"]["uid"].to_string())));
+            std::future::ready(claim)
+        });
+        claims
+            .try_for_each_concurrent(AT_ONCE, |claim| make(&client, &args.root, claim))
+            .await?;
+    }
 }
 
 /// A claim that waits for a volume of the limit.
