@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 use xshell::{Shell, cmd};
 
 /// The roles that run without helpers from a distribution.
-const FEATURES: &str = "binder,provisioner";
+const FEATURES: &str = "attacher,binder,provisioner";
 /// Nobody's, as in the manifests; who must be root says so there.
 const USER: &str = "65532:65532";
 

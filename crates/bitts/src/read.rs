@@ -44,23 +44,6 @@ impl<'a> Reader<'a> {
         Ok(Some(object))
     }
 
-    /// What is only an addition: a developer may not be allowed to see nodes.
-    pub(crate) async fn if_allowed(
-        &mut self,
-        kind: Kind,
-        namespace: Option<&Namespace>,
-    ) -> Result<()> {
-        match self.pages(kind, namespace).await {
-            Err(kube::Error::Api(status)) if matches!(status.code, 403 | 404) => {
-                let what = kind.plural();
-                self.unread
-                    .push(format!("{what} were not considered: {}", status.message));
-                Ok(())
-            }
-            other => other.map_err(|error| unreadable(error, kind, "list")),
-        }
-    }
-
     /// All objects of a kind.
     pub(crate) async fn list(&mut self, kind: Kind, namespace: Option<&Namespace>) -> Result<()> {
         let listed = self.pages(kind, namespace).await;
@@ -68,7 +51,11 @@ impl<'a> Reader<'a> {
     }
 
     /// All pages; once more in one piece where the history that pages need is gone (410).
-    async fn pages(&mut self, kind: Kind, namespace: Option<&Namespace>) -> kube::Result<()> {
+    pub(crate) async fn pages(
+        &mut self,
+        kind: Kind,
+        namespace: Option<&Namespace>,
+    ) -> kube::Result<()> {
         let collection = collection(kind, namespace);
         let before = self.objects.len();
         let mut path = format!("{collection}?limit={PAGE}");
@@ -131,7 +118,7 @@ pub(crate) fn collection(kind: Kind, namespace: Option<&Namespace>) -> String {
     }
 }
 
-fn unreadable(error: kube::Error, kind: Kind, verb: &str) -> anyhow::Error {
+pub(crate) fn unreadable(error: kube::Error, kind: Kind, verb: &str) -> anyhow::Error {
     let plural = kind.plural();
     let message = match &error {
         kube::Error::Api(status) if status.code == 403 => format!(

@@ -369,6 +369,8 @@ async fn what_is_deployed_is_enough_for_the_provisioner() {
         "--roles=provisioner".to_owned(),
         "--node-name=n1".to_owned(),
         format!("--disks={}", disk.display()),
+        // In a pod it is the pod's own.
+        "--lease-namespace=bitts-nodes".to_owned(),
         format!("--kubeconfig={}", account.display()),
     ];
     let folder = site.folder.path();

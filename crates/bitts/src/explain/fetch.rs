@@ -1,13 +1,11 @@
 //! Reads what an explanation needs: gets and lists, nothing else.
 
 use anyhow::Result;
-#[cfg(feature = "attacher")]
-use bitts_api::Namespace;
-use bitts_api::{Claim, Kind, Object, ObjectKey, Volume};
+use bitts_api::{Claim, Kind, Namespace, Object, ObjectKey, Volume};
 use bitts_binder::Cluster;
 use kube::Client;
 
-use crate::read::Reader;
+use crate::read::{Reader, unreadable};
 
 /// What was read.
 pub(super) struct Seen {
@@ -83,6 +81,23 @@ pub(super) async fn around_attaching(client: &Client, key: &ObjectKey) -> Result
 }
 
 impl Reader<'_> {
+    /// What is only an addition: a developer may not be allowed to see nodes.
+    pub(super) async fn if_allowed(
+        &mut self,
+        kind: Kind,
+        namespace: Option<&Namespace>,
+    ) -> Result<()> {
+        match self.pages(kind, namespace).await {
+            Err(kube::Error::Api(status)) if matches!(status.code, 403 | 404) => {
+                let what = kind.plural();
+                self.unread
+                    .push(format!("{what} were not considered: {}", status.message));
+                Ok(())
+            }
+            other => other.map_err(|error| unreadable(error, kind, "list")),
+        }
+    }
+
     async fn around_claim(&mut self, claim: &Claim) -> Result<()> {
         // A claim that has its volume, or names it, gets no other.
         let only = claim.volume_name.clone().map(ObjectKey::volume);
