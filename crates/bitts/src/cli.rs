@@ -556,6 +556,30 @@ pub(crate) enum Role {
     NfsProvisioner,
 }
 
+#[cfg(any(
+    feature = "agent",
+    feature = "attacher",
+    feature = "binder",
+    feature = "provisioner"
+))]
+impl Role {
+    /// Whether each node has one, rather than the cluster.
+    pub(crate) fn is_on_each_node(self) -> bool {
+        match self {
+            #[cfg(feature = "binder")]
+            Self::Binder => false,
+            #[cfg(feature = "agent")]
+            Self::Agent => true,
+            #[cfg(feature = "attacher")]
+            Self::Attacher | Self::CsiAttacher => false,
+            #[cfg(feature = "provisioner")]
+            Self::Provisioner => true,
+            #[cfg(feature = "provisioner")]
+            Self::NfsProvisioner => false,
+        }
+    }
+}
+
 /// The roles that this binary was built with, by their names.
 #[cfg(any(
     feature = "agent",

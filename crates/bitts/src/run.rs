@@ -48,7 +48,11 @@ async fn roles(mut args: Run) -> Result<ExitCode> {
              of the driver's controller"
         );
     }
-    let client = bitts_runtime::connect(args.kubeconfig.as_deref()).await?;
+    let kubeconfig = args.kubeconfig.as_deref();
+    let client = match args.roles.iter().all(|role| role.is_on_each_node()) {
+        true => bitts_runtime::connect_shared(kubeconfig).await?,
+        false => bitts_runtime::connect(kubeconfig).await?,
+    };
     #[cfg(any(feature = "attacher", feature = "binder"))]
     if !crate::rbac::stands_in_for(&args.roles).is_empty() {
         let (roles, namespace) = (&args.roles, lease_namespace(&args));

@@ -83,12 +83,30 @@ pub enum ConnectError {
 /// # Errors
 /// When there is no usable configuration, or the server does not answer.
 pub async fn connect(kubeconfig: Option<&Path>) -> Result<Client, ConnectError> {
+    connect_by(kubeconfig, Client::try_from).await
+}
+
+/// The same for a role of which each node has one: all that it asks shares one connection (HTTP/2),
+/// where the server speaks that. Thousands of nodes cost the server less so, and a burst of reads
+/// waits for no handshakes. A role that writes all the time for the whole cluster is better off with
+/// a connection for each request: a busy server gives each connection its turn.
+///
+/// # Errors
+/// As [`connect`].
+pub async fn connect_shared(kubeconfig: Option<&Path>) -> Result<Client, ConnectError> {
+    connect_by(kubeconfig, connection::client).await
+}
+
+async fn connect_by(
+    kubeconfig: Option<&Path>,
+    client: impl FnOnce(Config) -> Result<Client, kube::Error>,
+) -> Result<Client, ConnectError> {
     let mut config = configuration(kubeconfig).await?;
     config.default_retry = false;
     config.connect_timeout = Some(CONNECT);
     config.headers.push((USER_AGENT, NAME));
     let server = config.cluster_url.to_string();
-    let client = connection::client(config).map_err(|source| ConnectError::Setup {
+    let client = client(config).map_err(|source| ConnectError::Setup {
         server: server.clone(),
         source: Box::new(source),
     })?;

@@ -1,4 +1,4 @@
-//! One connection to the API server for all requests and watches, where it speaks HTTP/2.
+//! One connection to the API server for all requests and watches of a process, where it speaks HTTP/2.
 //!
 //! kube's own client speaks HTTP/1.1: a connection, its handshake and its buffers for each request
 //! that is under way, which a burst of short reads pays first. Servers and proxies that offer no

@@ -93,7 +93,7 @@ mod users;
 mod watch;
 
 pub use admin::serve_admin;
-pub use connect::{ConnectError, connect};
+pub use connect::{ConnectError, connect, connect_shared};
 pub use grants::{event_grants, lease_grants};
 pub use host::{Host, Timing};
 pub use logging::{LogFormat, LoggingError, init_logging};

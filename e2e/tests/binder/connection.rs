@@ -1,5 +1,5 @@
-//! How roles are connected to the API: all of a process shares one connection, and one that fell silent
-//! is given up.
+//! How a node's roles are connected to the API: all of a process shares one connection, and one that
+//! fell silent is given up.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -94,7 +94,7 @@ async fn connected(kind: Kind) -> anyhow::Result<(Site, Between, Client)> {
     let folder = tempfile::tempdir()?;
     let file = folder.path().join("kubeconfig");
     std::fs::write(&file, changed)?;
-    let client = bitts_runtime::connect(Some(&file)).await?;
+    let client = bitts_runtime::connect_shared(Some(&file)).await?;
     Ok((site, between, client))
 }
 

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use anyhow::{Context as _, ensure};
 use bitts_agent::AgentConfig;
-use bitts_runtime::{Host, connect};
+use bitts_runtime::{Host, connect_shared};
 use procfs::process::{Process, all_processes};
 
 use crate::agent::{DEVICES, KUBELET, NODE};
@@ -37,7 +37,7 @@ fn be_agent(kubeconfig: &Path) -> anyhow::Result<()> {
         .enable_all()
         .build()?;
     runtime.block_on(async {
-        let host = Host::new(connect(Some(kubeconfig)).await?);
+        let host = Host::new(connect_shared(Some(kubeconfig)).await?);
         let (observer, mut reports) = tokio::sync::mpsc::unbounded_channel();
         tokio::spawn(async move {
             while let Some(report) = reports.recv().await {
