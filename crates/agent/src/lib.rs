@@ -20,7 +20,8 @@
 //!   leads to the device (M26, M27).
 //! - It is taken down when the API says that the pod is over, all pods having been listed, *and*
 //!   the node shows nothing of it: no process in its cgroup, none that holds the mount. Otherwise
-//!   it stays, the user is told, and it is looked at again.
+//!   it stays, the user is told, and it is looked at again. A process that was killed and waits in the
+//!   kernel for its server runs no more: its volume is unmounted by force, after patience.
 //! - There is no private state: what an earlier agent left is found by a scan.
 //! - Only empty directories are removed, and other volume types' are not touched.
 //!
@@ -33,8 +34,8 @@
 //! another type is an event on its pod), attaching by itself, subPath (M44), raw block volumes,
 //! secrets and tokens for CSI drivers and calling these again (M24, M26), SELinux labels (M46), the loop
 //! device that keeps a raw device (M27), progress of a long fsGroup walk (M36), and the check that a
-//! container really uses a volume (M2: all claims of a pod are mounted). Beside a kubelet it only looks
-//! ([`Mode::BesideKubelet`]); in the wrong mode for its node it does not begin (`kubelet`).
+//! container really uses a volume (M2: all claims of a pod are mounted). Beside a kubelet it only mends
+//! what that one mounted ([`Mode::BesideKubelet`]); in the wrong mode for its node it does not begin (`kubelet`).
 //!
 //! ```
 //! use bitts_agent::{Agent, Task};

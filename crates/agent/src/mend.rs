@@ -7,7 +7,7 @@ use bitts_mount::holders::Holding;
 
 use crate::mode::Mode;
 use crate::task::{Mount, Report, Task};
-use crate::tree::{Tree, Trouble, Watcher, name};
+use crate::tree::{Down, Tree, Trouble, Watcher, name};
 
 impl Tree {
     /// Does a task, as the owner of the volumes or beside a kubelet. Blocks.
@@ -47,14 +47,14 @@ impl Tree {
             return report;
         }
         // The pod ended meanwhile, and the kubelet may have passed by before this mount was there.
-        match self.unmount(&mount.key, watcher) {
-            Ok(_) => left(),
-            Err(error) => {
-                tracing::warn!(volume = %mount.key.volume, pod = %mount.key.pod, %error,
-                    "the pod ended while its volume was mended; it may stay mounted");
-                left()
-            }
-        }
+        let stays = match self.unmount(&mount.key, watcher) {
+            Ok(Down::Gone { .. }) => return left(),
+            Ok(Down::Held(holders)) => holders,
+            Err(error) => error.to_string(),
+        };
+        tracing::warn!(volume = %mount.key.volume, pod = %mount.key.pod, why = stays,
+            "the pod ended while its volume was mended; it may stay mounted");
+        left()
     }
 
     /// Whether the kubelet's directory for the volume is there.
