@@ -38,10 +38,13 @@ impl Running {
     }
 
     /// The process ends, then the volume is taken down. The API hears of that later.
-    fn end(mut self, target: &Path) -> anyhow::Result<()> {
+    async fn end(mut self, target: &Path) -> anyhow::Result<()> {
         self.process.kill()?;
         self.process.wait()?;
         run("umount", &[target.to_str().context("an odd path")?])?;
+        // It takes its time, so that what is mounted meanwhile shows.
+        tokio::time::sleep(INTERVAL).await;
+        ensure!(!is_mounted(target)?, "mounted behind the kubelet's back");
         fs::remove_dir(target)?;
         Ok(())
     }
@@ -88,7 +91,7 @@ pub(crate) fn a_kubelets_mounts_are_mended() -> anyhow::Result<()> {
             world.event("BittsMountHealed").await?;
 
             // The pod ends; its object says so only later.
-            pod.end(&target)?;
+            pod.end(&target).await?;
             tokio::time::sleep(2 * INTERVAL).await;
             ensure!(!is_mounted(&target)?, "mounted behind the kubelet's back");
             ensure!(!target.exists(), "the agent made a directory");
@@ -123,7 +126,7 @@ pub(crate) fn a_kubelets_stale_mount_is_mounted_anew() -> anyhow::Result<()> {
             world.until_mounted(How::Anew).await?;
             world.event("BittsMountStale").await?;
             ensure!(fs::read_to_string(target.join("file"))? == "new");
-            pod.end(&target)?;
+            pod.end(&target).await?;
             ensure!(!is_mounted(&target)?);
             world.end_pod("p").await
         },
