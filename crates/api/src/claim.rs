@@ -1,14 +1,13 @@
 //! PersistentVolumeClaim: what a developer asks for.
 
 use jiff::Timestamp;
-use serde::de::IgnoredAny;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
 use crate::names;
 use crate::volume::{class, non_empty};
 use crate::wire::{Storage, or_default};
-use crate::{AccessModes, ClassName, LabelSelector, Meta, Name, Quantity, VolumeMode};
+use crate::{AccessModes, ClassName, LabelSelector, Meta, Name, Namespace, Quantity, VolumeMode};
 
 /// A PersistentVolumeClaim.
 #[derive(Clone, Debug, PartialEq, Deserialize)]
@@ -31,8 +30,8 @@ pub struct Claim {
     pub attributes_class: Option<ClassName>,
     /// Which volumes may be taken; `None` for any.
     pub selector: Option<LabelSelector>,
-    /// Whether the volume is to begin with data: a snapshot's, another claim's, a populator's.
-    pub has_data_source: bool,
+    /// What the volume is to begin with, if not empty; apart, since most claims name nothing.
+    pub data_source: Option<Box<DataSource>>,
     /// The volume that was chosen, by the user or by the binder.
     pub volume_name: Option<Name>,
     /// Where in its life it is.
@@ -51,6 +50,22 @@ pub struct Claim {
     pub unused_since: Option<Timestamp>,
     /// All other conditions, as they are; a list in a merge patch replaces the whole list.
     pub other_conditions: Box<[Value]>,
+}
+
+/// What a claim's volume is to begin with: a snapshot, another claim's data, a populator's.
+#[derive(Clone, Debug, PartialEq, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct DataSource {
+    /// The API group of its kind; empty for those of the core.
+    #[serde(default, rename = "apiGroup", deserialize_with = "or_default")]
+    pub group: Box<str>,
+    /// Its kind.
+    pub kind: Box<str>,
+    /// Its name.
+    pub name: Name,
+    /// Its namespace, where that is not the claim's.
+    #[serde(default)]
+    pub namespace: Option<Namespace>,
 }
 
 /// What a claim's status says about VolumeAttributesClasses.
@@ -197,8 +212,8 @@ struct Spec {
     volume_attributes_class_name: Option<Box<str>>,
     selector: Option<LabelSelector>,
     volume_name: Option<Box<str>>,
-    data_source: Option<IgnoredAny>,
-    data_source_ref: Option<IgnoredAny>,
+    data_source: Option<Box<DataSource>>,
+    data_source_ref: Option<Box<DataSource>>,
 }
 
 #[derive(Default, Deserialize)]
@@ -276,7 +291,8 @@ impl From<Wire> for Claim {
             access_modes: spec.access_modes,
             volume_mode: spec.volume_mode,
             selector: spec.selector,
-            has_data_source: spec.data_source.is_some() || spec.data_source_ref.is_some(),
+            // The API mirrors one in the other (V6); the second says more.
+            data_source: spec.data_source_ref.or(spec.data_source),
             volume_name: spec
                 .volume_name
                 .filter(|n| !n.is_empty())

@@ -51,7 +51,7 @@ mod wire;
 
 pub use attachment::{AttachError, Attachment};
 pub use attributes_class::AttributesClass;
-pub use claim::{Claim, ClaimPhase, Resize, StatusAttributes, Unused};
+pub use claim::{Claim, ClaimPhase, DataSource, Resize, StatusAttributes, Unused};
 pub use csi::{CsiDriver, CsiNode, DriverOnNode, DriverWants, GroupPolicy, StorageCapacity};
 pub use labels::{LabelSelector, Labels};
 pub use meta::{Annotations, ClassName, Meta, Name, Namespace, NodeName, ResourceVersion};

@@ -10,7 +10,8 @@
 //! by a [`child`] with a deadline; what a program itself does on a mount that may hang, by an
 //! [`attendant`]. A device is formatted only when it is proven to be blank.
 //!
-//! How much a directory may hold is the kernel's to say too ([`quota`]), where its file system can.
+//! How much a directory may hold is the kernel's to say too ([`quota`]), where its file system can. A tree is
+//! copied with all that it is ([`copy`]), its blocks shared where the file system can do that.
 //!
 //! It needs Linux 5.8 or newer ([`quota`] 5.14) and knows nothing of Kubernetes. There is no unsafe code
 //! but for the calls of [`quota`], which no crate has.
@@ -37,6 +38,7 @@ pub mod attendant;
 pub mod bind;
 pub mod census;
 pub mod child;
+pub mod copy;
 mod crew;
 mod detached;
 pub mod device;
@@ -53,6 +55,7 @@ pub mod quota;
 pub mod sandbox;
 pub mod sweep;
 pub mod table;
+mod tree;
 mod work;
 
 pub use error::SystemError;

@@ -1,20 +1,17 @@
 //! Removing a directory with all that is in it: no link is followed, nothing that is mounted in it is
 //! entered. What is removed in between by somebody else is as good as removed.
 
-use std::io;
 use std::time::Duration;
 
-use rustix::fd::{AsFd, OwnedFd};
-use rustix::fs::{AtFlags, FileType, Mode, OFlags, ResolveFlags};
+use rustix::fd::{AsFd, BorrowedFd};
+use rustix::fs::{AtFlags, FileType};
 use rustix::io::Errno;
 
 use crate::SystemError;
 use crate::child::{self, ChildError};
 use crate::dir::{Component, Dir};
+use crate::tree::{DEEPEST, Failure, Level, OsName, enter, failure};
 use crate::work::SWEEP;
-
-/// Directories deeper than this are no tree that anybody made by hand; each costs a descriptor.
-const DEEPEST: usize = 512;
 
 /// Removes the directory of this name within `dir`, in a child process that is killed at the deadline:
 /// then it has to be asked for again, and goes on where it was.
@@ -37,17 +34,7 @@ pub fn remove(dir: impl AsFd, name: &Component) -> Result<(), SystemError> {
     })
 }
 
-type OsName = Vec<u8>;
-type Failure = (Vec<u8>, io::Error);
-
-/// A directory on the way down, and what is left to be looked at in it.
-struct Level {
-    fd: OwnedFd,
-    name: OsName,
-    entries: Vec<(OsName, FileType)>,
-}
-
-fn sweep(root: rustix::fd::BorrowedFd<'_>, top: OsName) -> Result<(), Failure> {
+fn sweep(root: BorrowedFd<'_>, top: OsName) -> Result<(), Failure> {
     let mut levels: Vec<Level> = Vec::new();
     let mut next = Some((top, FileType::Directory));
     loop {
@@ -85,55 +72,6 @@ fn sweep(root: rustix::fd::BorrowedFd<'_>, top: OsName) -> Result<(), Failure> {
         }
         next = levels.last_mut().and_then(|level| level.entries.pop());
     }
-}
-
-fn enter(parent: impl AsFd, name: &[u8]) -> Result<Option<Level>, Errno> {
-    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC | OFlags::NOFOLLOW;
-    let resolve = ResolveFlags::BENEATH | ResolveFlags::NO_SYMLINKS | ResolveFlags::NO_XDEV;
-    let fd = match rustix::fs::openat2(parent, name, flags, Mode::empty(), resolve) {
-        Ok(fd) => fd,
-        Err(Errno::NOENT) => return Ok(None),
-        Err(e) => return Err(e),
-    };
-    let mut entries = Vec::new();
-    for entry in rustix::fs::Dir::read_from(&fd)? {
-        let entry = entry?;
-        let name = entry.file_name().to_bytes();
-        if name != b"." && name != b".." {
-            let kind = match entry.file_type() {
-                FileType::Unknown => kind_of(&fd, name)?,
-                kind => kind,
-            };
-            entries.push((name.to_vec(), kind));
-        }
-    }
-    Ok(Some(Level {
-        fd,
-        name: name.to_vec(),
-        entries,
-    }))
-}
-
-/// Some file systems do not tell the type in a listing.
-fn kind_of(fd: impl AsFd, name: &[u8]) -> Result<FileType, Errno> {
-    match rustix::fs::statat(fd, name, AtFlags::SYMLINK_NOFOLLOW) {
-        Ok(stat) => Ok(FileType::from_raw_mode(stat.st_mode)),
-        Err(Errno::NOENT) => Ok(FileType::RegularFile),
-        Err(e) => Err(e),
-    }
-}
-
-fn failure(levels: &[Level], name: OsName, error: Errno) -> Failure {
-    let names = levels.iter().map(|level| &level.name).chain([&name]);
-    let path: Vec<&[u8]> = names.map(Vec::as_slice).collect();
-    let error = match error {
-        Errno::XDEV | Errno::BUSY => io::Error::new(
-            io::Error::from(error).kind(),
-            "something is mounted there: unmount it first",
-        ),
-        error => error.into(),
-    };
-    (path.join(&b'/'), error)
 }
 
 #[cfg(test)]

@@ -138,6 +138,7 @@ fn plan(
         quota: Quota::None,
         project: None,
         bytes: volume.capacity.as_ref().map_or(0, |size| size.value()),
+        copy_of: None,
         confirmed: true,
     };
     let annotations = json!({names::PROVISIONED_BY: by, names::PROVISIONED_ON: on});

@@ -1,6 +1,6 @@
 //! Whether a volume is to be made for a claim, and which.
 
-use bitts_api::{BindingMode, Claim, Node, StorageClass, VolumeMode, names};
+use bitts_api::{BindingMode, Claim, Name, Node, Quantity, StorageClass, VolumeMode, names};
 
 use crate::class::{ClassError, Template};
 use crate::options::Options;
@@ -22,8 +22,28 @@ pub(crate) enum Refusal {
     Pattern(#[from] PatternError),
     #[error("a claim with a selector asks for a volume that is there; remove spec.selector")]
     Selector,
-    #[error("volumes are made empty: dataSource and dataSourceRef are not supported yet")]
-    DataSource,
+    #[error("dataSource: volumes are made empty or as copies of other claims, not of a {0}")]
+    NoCopyOf(String),
+    #[error("dataSource: only a claim of the same namespace can be copied")]
+    OtherNamespace,
+    #[error(
+        "dataSource: there is no claim {0:?} whose volume was made by this provisioner; it is copied once there is"
+    )]
+    NoSource(Name),
+    #[error("dataSource: the claim {0:?} is not Bound; it is copied once it is")]
+    SourceUnbound(Name),
+    #[error("dataSource: the claim {0:?} is being deleted")]
+    SourceGoes(Name),
+    #[error(
+        "dataSource: the volume of claim {claim} lies on {lies}, not on {here}: name a class that is made there"
+    )]
+    SourceElsewhere {
+        claim: Name,
+        lies: String,
+        here: String,
+    },
+    #[error("dataSource: the volume of claim {claim} has {has}; ask for as much at least")]
+    Smaller { claim: Name, has: Quantity },
     #[error("volumes are made as directories: volumeMode Block is not supported")]
     Block,
     #[error("the claim names no size above zero")]
@@ -58,7 +78,8 @@ pub(crate) fn is_served(claim: &Claim, options: &Options) -> bool {
     options.serves(asked)
 }
 
-/// What is to be made, and where; of the node, if it is made on one.
+/// What is to be made, and where; of the node, if it is made on one. What it begins with is decided
+/// apart.
 pub(crate) fn plan(
     claim: &Claim,
     class: Option<&StorageClass>,
@@ -75,9 +96,6 @@ pub(crate) fn plan(
     let template = Template::read(class, &options.ground)?;
     if claim.selector.is_some() {
         return Err(Refusal::Selector);
-    }
-    if claim.has_data_source {
-        return Err(Refusal::DataSource);
     }
     if claim.volume_mode == VolumeMode::Block {
         return Err(Refusal::Block);
@@ -108,6 +126,7 @@ pub(crate) fn plan(
         bytes,
         quota: template.quota,
         project: None,
+        copy_of: None,
         confirmed: false,
     };
     Ok((template.site, record))

@@ -17,8 +17,7 @@
 //!   claim (D10).
 //!
 //! - A claim that asks for more has it on the disk first, then in the volume, then itself (R5).
-//!
-//! Not here yet: clones.
+//! - A volume that begins as a copy is one once everything is copied.
 //!
 //! ```
 //! use bitts_api::Kind;
@@ -73,6 +72,6 @@ pub use run::{LocalConfig, LocalWorker, run};
 #[cfg(feature = "run")]
 pub use share::{SERVICE, ShareConfig, run_shares};
 pub use site::{Share, Site};
-pub use task::{Alarm, Errand, Owner, Record, Reply, Report, Survey, Task, Trouble};
+pub use task::{Alarm, CopyOf, Errand, Owner, Record, Reply, Report, Survey, Task, Trouble};
 #[cfg(feature = "run")]
 pub use volume::restored;

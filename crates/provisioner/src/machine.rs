@@ -2,6 +2,7 @@
 
 mod capacity;
 mod classes;
+mod copying;
 mod growing;
 mod sites;
 
@@ -26,6 +27,7 @@ use crate::task::{Alarm, Errand, Owner, Record, Reply, Report, Task};
 use crate::unit::{Disk, Flight, Unit};
 use crate::volume::{self, Wish, name_for};
 use capacity::Room;
+use copying::{Beginning, Copies};
 use sites::Sites;
 
 /// What is watched: of nodes, the own one only, if there is one.
@@ -57,6 +59,7 @@ pub struct Provisioner {
     nodes: Cache<Node>,
     /// Where each claim is that asks for a volume from here, by the volume's name.
     places: BTreeMap<Name, Place>,
+    copies: Copies,
     /// All claims there are: a volume's claim may have been replaced by one of its name.
     present: BTreeMap<Place, Uid>,
     units: BTreeMap<Name, Unit>,
@@ -85,6 +88,7 @@ impl Provisioner {
             classes: Cache::default(),
             nodes: Cache::default(),
             places: BTreeMap::new(),
+            copies: Copies::default(),
             present: BTreeMap::new(),
             units: BTreeMap::new(),
             sites: Sites::default(),
@@ -272,6 +276,7 @@ impl Provisioner {
         if concerns {
             self.resume(name);
         }
+        self.copies_follow(&claim, there);
     }
 
     fn volume_changed(&mut self, change: &Change<Volume>) {
@@ -283,6 +288,7 @@ impl Provisioner {
             self.ask(&site);
         }
         self.resume(volume.meta.name.clone());
+        self.copies_follow_volume(volume);
     }
 
     fn node_changed(&mut self, change: Change<Node>) {
@@ -328,6 +334,7 @@ impl Provisioner {
                         .insert(record.volume.clone(), record.claim.clone());
                     let unit = self.units.entry(record.volume.clone()).or_default();
                     unit.disk = Disk::of(&record);
+                    unit.copy_of = record.copy_of;
                     unit.site = Some(site.clone());
                     self.dirty.insert(record.volume);
                 }
@@ -352,6 +359,11 @@ impl Provisioner {
                 let confirmed = matches!(unit.disk, Disk::Recorded { confirmed: true });
                 unit.disk = Disk::Made { path, confirmed };
             }
+            Report::Copying {
+                volume,
+                bytes,
+                total,
+            } => self.is_copied(&volume, bytes, total),
             Report::NotMade(volume, trouble) => {
                 let (unit, _) = self.landed(&volume);
                 unit.misplaced = trouble.elsewhere.then(|| trouble.message.clone());
@@ -580,7 +592,11 @@ impl Provisioner {
             return self.discard(name);
         }
         let plan = plan(claim, class.as_deref(), node.as_deref(), &self.options);
-        let (site, record) = match plan {
+        let plan = plan.and_then(|(site, record)| {
+            let beginning = self.beginning(name, claim, &site)?;
+            Ok((site, record, beginning))
+        });
+        let (site, mut record, beginning) = match plan {
             Ok(plan) => plan,
             Err(refusal) => return self.tell_claim(name, &refusal.to_string()),
         };
@@ -588,9 +604,17 @@ impl Provisioner {
             return;
         };
         let fits = |node: &Arc<Node>| node.fits(class.allowed_topologies.as_ref());
-        let elsewhere = (!node.as_ref().is_none_or(fits))
+        let left_out = (!node.as_ref().is_none_or(fits))
             .then(|| "the class's allowedTopologies leave this node out".to_owned());
+        let elsewhere = match beginning {
+            Beginning::Elsewhere(why) => Some(why),
+            Beginning::With(copy_of) => {
+                record.copy_of = copy_of;
+                left_out
+            }
+        };
         let unit = self.units.entry(name.clone()).or_default();
+        unit.copy_of.clone_from(&record.copy_of);
         if let Some(why) = unit.misplaced.clone().or(elsewhere) {
             let message = format!("{why}; the pod is scheduled again");
             self.tell_claim(name, &message);

@@ -53,6 +53,23 @@ pub(crate) fn succeeded(claim: &Claim, volume: &str) -> Event {
     )
 }
 
+/// How far the copy is that a claim asks for.
+pub(crate) fn copying(claim: &Claim, bytes: u64, total: u64) -> Event {
+    const MIB: u64 = 1 << 20;
+    let source = claim
+        .data_source
+        .as_ref()
+        .map_or("", |source| source.name.as_str());
+    let (done, all) = (bytes / MIB, total.div_ceil(MIB));
+    event(
+        about(claim),
+        &claim.meta.uid,
+        Severity::Normal,
+        reason::PROVISIONING,
+        format!("copying the data of claim \"{source}\": {done} of {all} MiB"),
+    )
+}
+
 pub(crate) fn failed(claim: &Claim, why: &str) -> Event {
     let class = claim.class.as_ref().map_or("", ClassName::as_str);
     event(

@@ -9,7 +9,7 @@ use bitts_mount::sweep;
 use bitts_runtime::{Host, RoleOptions, RuntimeError, Worker, run_role};
 
 use crate::class::Quota;
-use crate::disk::{Disk, DiskError};
+use crate::disk::{Disk, DiskError, Made};
 use crate::operator::{Order, Told};
 use crate::task::{Errand, Record, Reply, Report, Survey, Task, Trouble};
 use crate::{Options, Provisioner};
@@ -74,6 +74,8 @@ struct Site {
     disk: std::sync::OnceLock<Disk>,
     /// One sweep at a time.
     sweeping: tokio::sync::Mutex<()>,
+    /// One copy at a time.
+    copying: std::sync::Mutex<()>,
 }
 
 impl LocalWorker {
@@ -84,6 +86,7 @@ impl LocalWorker {
             root: root.clone(),
             disk: std::sync::OnceLock::new(),
             sweeping: tokio::sync::Mutex::default(),
+            copying: std::sync::Mutex::default(),
         };
         Self {
             disks: disks.iter().map(site).collect(),
@@ -96,6 +99,7 @@ impl LocalWorker {
             root: disk.root().to_owned(),
             disk: std::sync::OnceLock::from(disk),
             sweeping: tokio::sync::Mutex::default(),
+            copying: std::sync::Mutex::default(),
         };
         Self {
             disks: [site].into(),
@@ -118,7 +122,16 @@ impl LocalWorker {
             Task::Make(record) => {
                 let volume = record.volume.clone();
                 match self.make(&record) {
-                    Ok(path) => Report::Made(volume, path.to_string_lossy().into()),
+                    Ok(Made::Whole(path)) => Report::Made(volume, path.to_string_lossy().into()),
+                    Ok(Made::Copying { bytes, total }) => Report::Copying {
+                        volume,
+                        bytes,
+                        total,
+                    },
+                    // What it is a copy of is here alone.
+                    Err(error) if record.copy_of.is_some() => {
+                        Report::NotMade(volume, lasting(&error))
+                    }
                     Err(error) => Report::NotMade(volume, trouble(&error)),
                 }
             }
@@ -202,10 +215,17 @@ impl LocalWorker {
         Ok(None)
     }
 
-    /// Makes a volume where it was begun, else where there is most room.
-    fn make(&self, record: &Record) -> Result<PathBuf, DiskError> {
+    /// Makes a volume where it was begun, else where there is most room; a copy where its source is.
+    fn make(&self, record: &Record) -> Result<Made, DiskError> {
         if let Some(disk) = self.of(&record.volume)? {
             return disk.make(record);
+        }
+        if let Some(of) = &record.copy_of {
+            let disk = self.of(&of.volume)?;
+            return match disk {
+                Some(disk) => disk.make(record),
+                None => Err(DiskError::NoSource(of.volume.clone())),
+            };
         }
         let mut disks: Vec<(u64, &Disk)> = Vec::new();
         let mut refused = DiskError::Full {
@@ -239,6 +259,16 @@ impl LocalWorker {
         match disk {
             Some(disk) => disk.remove(volume, uid, path),
             None => Err(DiskError::NoRecord(path.display().to_string())),
+        }
+    }
+
+    /// Makes what is to be copied, on this thread, unless another does so. One that comes just as that ends
+    /// waits until it is asked for again.
+    pub fn copy_here(&self) {
+        for site in self.disks.iter() {
+            if let (Ok(_one), Some(disk)) = (site.copying.try_lock(), site.disk.get()) {
+                disk.copy_all();
+            }
         }
     }
 
@@ -318,6 +348,14 @@ impl LocalWorker {
 fn trouble(error: &DiskError) -> Trouble {
     Trouble {
         elsewhere: error.is_of_this_node(),
+        ..lasting(error)
+    }
+}
+
+/// What no other node would do better.
+fn lasting(error: &DiskError) -> Trouble {
+    Trouble {
+        elsewhere: false,
         message: error.to_string(),
     }
 }
@@ -340,6 +378,11 @@ impl Worker for LocalWorker {
         log(&site, &report);
         if matches!(report, Report::Removed(_) | Report::Scanned(_)) {
             self.sweep();
+        }
+        if let Report::Copying { .. } = report {
+            let worker = self.clone();
+            // What fails is told by who asks for the copy next.
+            drop(tokio::task::spawn_blocking(move || worker.copy_here()));
         }
         Reply { site, report }
     }
@@ -375,6 +418,11 @@ pub(crate) fn log(site: &crate::Site, report: &Report) {
         Report::Surveyed(survey) => tracing::debug!(%site, free = survey.free, "surveyed"),
         Report::ScanFailed(error) => tracing::error!(%site, error, "cannot scan"),
         Report::Made(volume, path) => tracing::info!(%volume, %path, "made"),
+        Report::Copying {
+            volume,
+            bytes,
+            total,
+        } => tracing::debug!(%volume, bytes, total, "being copied"),
         Report::NotMade(volume, trouble) => {
             tracing::warn!(%volume, error = trouble.message, "not made");
         }

@@ -36,10 +36,23 @@ pub struct Record {
     /// The number of the project that holds the volume to its size, chosen where it is made.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub project: Option<u32>,
+    /// What it begins with, if not empty.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub copy_of: Option<CopyOf>,
     /// Whether the API is known to have had the volume. Until then nobody can have used it, and only
     /// its empty directory may be removed without being asked.
     #[serde(default)]
     pub confirmed: bool,
+}
+
+/// The volume that another begins as a copy of.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CopyOf {
+    /// Its name. It lies at the same root.
+    pub volume: Name,
+    /// Whether everything is copied.
+    #[serde(default)]
+    pub whole: bool,
 }
 
 /// The claim that a volume was made for.
@@ -124,6 +137,15 @@ pub enum Report {
     Surveyed(Survey),
     /// The volume is there, at this path.
     Made(Name, Box<str>),
+    /// The volume is to be a copy, and is not whole yet: asking again tells how far it is.
+    Copying {
+        /// Which.
+        volume: Name,
+        /// How many bytes are copied.
+        bytes: u64,
+        /// Of how many; 0 before that is known.
+        total: u64,
+    },
     /// The volume is not there, or not whole.
     NotMade(Name, Trouble),
     /// It is noted that the API has the volume.

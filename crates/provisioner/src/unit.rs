@@ -6,7 +6,7 @@ use bitts_api::{Name, ObjectKey, ResourceVersion};
 
 use crate::resize::Growth;
 use crate::site::Site;
-use crate::task::{Alarm, Record};
+use crate::task::{Alarm, CopyOf, Record};
 
 /// What the disk holds of a volume.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -66,6 +66,8 @@ pub(crate) struct Unit {
     pub(crate) disk: Disk,
     /// Where that is, once something may be there.
     pub(crate) site: Option<Site>,
+    /// What it begins as a copy of.
+    pub(crate) copy_of: Option<CopyOf>,
     /// What has to be known before anything can be done.
     pub(crate) awaits: Option<Site>,
     pub(crate) flight: Option<Flight>,
@@ -98,6 +100,13 @@ impl Unit {
         const MOST: Duration = Duration::from_secs(300);
         let after = (FIRST * (1 << self.failures.min(9))).min(MOST);
         self.failures += 1;
+        self.attempt += 1;
+        self.resting = true;
+        (after, Alarm::Retry(volume.clone(), self.attempt))
+    }
+
+    /// It is under way elsewhere. Returns when to look at it again.
+    pub(crate) fn rest(&mut self, volume: &Name, after: Duration) -> (Duration, Alarm) {
         self.attempt += 1;
         self.resting = true;
         (after, Alarm::Retry(volume.clone(), self.attempt))

@@ -562,7 +562,7 @@ fn two_provisioners_of_one_name_and_disk() {
         };
         // One may be told that the other is faster; it tries again.
         both(&|disk| {
-            let made = (0..100).find_map(|_| disk.make(&record).ok());
+            let made = (0..100).find_map(|_| disk.make(&record).ok()?.whole());
             assert!(made.is_some_and(|path| path.is_dir()));
         });
         let disk = Disk::open(temp.path()).unwrap();
@@ -649,7 +649,7 @@ fn on_a_small_disk() -> nix::Result<()> {
         serde_json::from_value(text).unwrap()
     };
     let old = record("old", 1);
-    let path = disk.make(&old).unwrap();
+    let path = disk.make(&old).unwrap().whole().unwrap();
     fs::write(path.join("file"), "x").unwrap();
     disk.confirm(&old.volume, &old.claim.uid).unwrap();
     let new = record("new", 0);

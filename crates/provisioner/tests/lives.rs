@@ -5,18 +5,23 @@
 
 mod support;
 
+use std::collections::BTreeSet;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use bitts_api::{Kind, ObjectKey};
 use proptest::prelude::*;
 use proptest::test_runner::{Config, TestCaseError, TestRunner};
-use serde_json::json;
+use serde_json::{Value, json};
 use support::{Fate, NODE, Plant, World, claim};
 
 /// One thing that happens.
 #[derive(Clone, Copy, Debug)]
 enum Deed {
     CreateClaim(u8),
+    /// One that is to have a copy of another's data.
+    CreateCopy(u8, u8),
+    /// What is to be copied is.
+    Copy,
     DeleteClaim(u8),
     DeleteVolume(u8),
     /// The scheduler chooses a node: this one or another.
@@ -40,6 +45,8 @@ fn deed() -> impl Strategy<Value = Deed> {
     ];
     prop_oneof![
         3 => (0_u8..4).prop_map(Deed::CreateClaim),
+        1 => (0_u8..4, 0_u8..4).prop_map(|(n, of)| Deed::CreateCopy(n, of)),
+        1 => Just(Deed::Copy),
         2 => (0_u8..4).prop_map(Deed::DeleteClaim),
         1 => (0_u8..4).prop_map(Deed::DeleteVolume),
         2 => (0_u8..4, any::<bool>()).prop_map(|(n, here)| Deed::Place(n, here)),
@@ -60,6 +67,8 @@ struct Life {
     world: World,
     /// How many claims there ever were: each has a uid of its own.
     born: u32,
+    /// The volumes that are to be copies.
+    copies: BTreeSet<String>,
 }
 
 impl Life {
@@ -67,7 +76,11 @@ impl Life {
         let mut world = World::new();
         world.plant = plant;
         world.start();
-        Self { world, born: 0 }
+        Self {
+            world,
+            born: 0,
+            copies: BTreeSet::new(),
+        }
     }
 
     fn live(&mut self, deed: Deed) {
@@ -78,6 +91,16 @@ impl Life {
                 let uid = format!("u{}", self.born);
                 world.put(Kind::Claim, claim(&format!("c{n}"), &uid, "fast"));
             }
+            Deed::CreateCopy(n, of) if !world.objects.contains_key(&key(n)) => {
+                self.born += 1;
+                let uid = format!("u{}", self.born);
+                self.copies.insert(format!("pvc-{uid}"));
+                let mut copy = claim(&format!("c{n}"), &uid, "fast");
+                copy["spec"]["dataSource"] =
+                    json!({"kind": "PersistentVolumeClaim", "name": format!("c{of}")});
+                world.put(Kind::Claim, copy);
+            }
+            Deed::Copy => world.worker.copy_here(),
             Deed::DeleteClaim(n) => world.delete(&key(n)),
             Deed::DeleteVolume(n) => {
                 let volumes = world.of_kind(Kind::Volume);
@@ -113,7 +136,7 @@ impl Life {
                 }
             }
             Deed::Kill => world.start(),
-            Deed::CreateClaim(_) | Deed::Execute(..) => {}
+            Deed::CreateClaim(_) | Deed::CreateCopy(..) | Deed::Execute(..) => {}
         }
     }
 
@@ -149,16 +172,22 @@ impl Life {
             for n in 0..4 {
                 self.live(Deed::Place(n, true));
             }
-            self.world.settle();
+            self.world.copy();
             self.world.bind();
             self.world.settle();
         }
+        // Nobody wrote to a copy before it was one: it has what its source had at the time, or nothing.
         self.write();
         let world = &self.world;
         let mut expected = Vec::new();
+        let mut waiting = 0;
         for key in world.of_kind(Kind::Claim) {
             let claim = &world.objects[&key];
             let uid = claim["metadata"]["uid"].as_str().unwrap();
+            if self.is_without_source(claim) {
+                waiting += 1;
+                continue;
+            }
             assert_eq!(
                 claim["spec"]["volumeName"],
                 format!("pvc-{uid}"),
@@ -174,13 +203,25 @@ impl Life {
         );
         let volumes = world.of_kind(Kind::Volume);
         assert_eq!(volumes.len(), expected.len(), "{volumes:?}");
-        assert_eq!(world.records().len(), expected.len());
+        let records = world.records().len();
+        assert!((expected.len()..=expected.len() + waiting).contains(&records));
         for (uid, path) in self.volumes() {
             let data = std::fs::read_to_string(path.join("data")).unwrap();
             assert_eq!(data, uid, "somebody else's data");
         }
         world.sweep();
-        assert!(world.trash().is_empty());
+        // A copy of which it was not known that nobody had it.
+        assert!(world.trash().iter().all(|left| self.copies.contains(left)));
+    }
+
+    /// Whether a claim waits for what it is to be a copy of.
+    fn is_without_source(&self, claim: &Value) -> bool {
+        let Some(source) = claim["spec"]["dataSource"]["name"].as_str() else {
+            return false;
+        };
+        let source = self.world.objects.get(&ObjectKey::claim("default", source));
+        let bound = source.is_some_and(|source| source["spec"]["volumeName"].is_string());
+        claim["spec"]["volumeName"].is_null() && !bound
     }
 }
 

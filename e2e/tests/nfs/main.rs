@@ -115,6 +115,10 @@ const CASES: &[Case] = &[
         provisioning::a_claim_has_a_directory_on_a_share,
     ),
     (
+        "a_claim_begins_as_a_copy",
+        provisioning::a_claim_begins_as_a_copy,
+    ),
+    (
         "a_dead_server_is_told_to_who_waits",
         provisioning::a_dead_server_is_told_to_who_waits,
     ),

@@ -198,6 +198,54 @@ pub(crate) fn a_claim_has_a_directory_on_a_share() -> anyhow::Result<()> {
     })
 }
 
+/// A claim that asks for a copy of another's data has all of it, whichever way the protocol copies; what
+/// both write later is their own.
+pub(crate) fn a_claim_begins_as_a_copy() -> anyhow::Result<()> {
+    let server = Server::start(1, &["a", "b"])?;
+    with_provisioner(async |world| {
+        for (export, options) in [("a", "vers=4.2"), ("b", "nfsvers=3")] {
+            class(world, export, &server, export, (options, json!({}))).await?;
+            claim(world, export, export).await?;
+            let source = volume(world, export).await?;
+            let directory = |volume: &Value| {
+                let path = text(volume, "/spec/nfs/path").to_owned();
+                let below = path.strip_prefix(&server.path(export, options));
+                let below = below.unwrap_or_default().trim_start_matches('/');
+                server.export(export).join(below)
+            };
+            let data: Vec<u8> = (0_u32..(5 << 20)).map(|n| (n % 251) as u8).collect();
+            fs::create_dir(directory(&source).join("sub"))?;
+            fs::write(directory(&source).join("sub/file"), &data)?;
+            std::os::unix::fs::symlink("/etc", directory(&source).join("link"))?;
+            let name = format!("copy-of-{export}");
+            let copy = json!({"apiVersion": "v1", "kind": "PersistentVolumeClaim",
+                "metadata": {"name": name}, "spec": {"accessModes": ["ReadWriteMany"],
+                    "storageClassName": export, "resources": {"requests": {"storage": "1Ti"}},
+                    "dataSource": {"kind": "PersistentVolumeClaim", "name": export}}});
+            let start = Instant::now();
+            world
+                .api
+                .post(&world.api.claims(""), copy)
+                .await?
+                .expect(201)?;
+            let copy = volume(world, &name).await?;
+            println!("{options}: a copy is Bound after {:?}", start.elapsed());
+            ensure!(directory(&copy) != directory(&source));
+            ensure!(fs::read(directory(&copy).join("sub/file"))? == data);
+            ensure!(fs::read_link(directory(&copy).join("link"))? == Path::new("/etc"));
+            fs::write(directory(&copy).join("sub/file"), "its own")?;
+            ensure!(fs::read(directory(&source).join("sub/file"))? == data);
+            delete(world, export).await?;
+            gone(world, &source).await?;
+            ensure!(fs::read(directory(&copy).join("sub/file"))? == b"its own");
+            delete(world, &name).await?;
+            gone(world, &copy).await?;
+            ensure!(names(&server.export(export))?.is_empty());
+        }
+        Ok(())
+    })
+}
+
 /// A server that refuses, hangs or dies while it is worked on: whoever waits is told, another server's
 /// claims are made as ever, and when it is back all is made and deleted.
 pub(crate) fn a_dead_server_is_told_to_who_waits() -> anyhow::Result<()> {

@@ -256,7 +256,7 @@ pub(crate) fn a_death_leaves_no_volume_without_its_limit() -> anyhow::Result<()>
         "access": {"mode": 0o777, "uid": null, "gid": null}, "onDelete": "trash",
         "bytes": 8 * MIB, "quota": "required"}))?;
     let disk = Disk::open(DISK.as_ref())?;
-    let path = disk.make(&asked)?;
+    let path = disk.make(&asked)?.whole().context("not whole")?;
     let made = disk.find(&asked.volume)?.context("no record")?;
     let project = made.project.and_then(Project::new).context("none")?;
     let whole = |what: &str| {

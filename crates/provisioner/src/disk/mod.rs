@@ -8,6 +8,7 @@
 //! | that of a volume that is gone and whose data stays in its place | `.bitts/retained/NAME.json` |
 //! | the data and the record of one that was moved aside | `.bitts/trash/NAME/{data,record.json}` |
 //! | the same while it is swept away, or put back | `.bitts/leaving/NAME`, `.bitts/restoring/NAME` |
+//! | what is copied for one that begins as a copy | `.bitts/copying/NAME/data` |
 //!
 //! Each step is one rename or one directory, made durable before the next. What a death leaves, and
 //! what the next process makes of it:
@@ -20,10 +21,14 @@
 //! | moving the data | the record, the data in the trash | the record follows |
 //! | moving the record | all in the trash | the volume's object goes; the data is swept away |
 //! | putting the data back | the record in `restoring`, the data in its place | `bitts trash restore` again |
+//! | copying in part | the record, and part of the data in `copying` | it is copied anew |
+//! | copying all of it | the record, which says that it is whole, the data in `copying` | the data is moved into its place |
 //!
-//! Only an empty directory is removed where the record is not confirmed: nobody can have used it.
+//! Only an empty directory is removed where the record is not confirmed: nobody can have used it. A copy
+//! that is not confirmed is moved to the trash, for a day.
 
 mod census;
+mod copies;
 mod keeping;
 mod records;
 mod size;
@@ -44,6 +49,7 @@ use crate::class::{Access, OnDelete};
 use crate::pattern::Subpath;
 use crate::task::Record;
 pub use census::{Census, Found, Stray};
+use copies::Copies;
 use records::Records;
 use size::{Entry, Index};
 pub use trash::{Fate, Trashed};
@@ -126,6 +132,18 @@ pub enum DiskError {
     /// The trash has no such entry.
     #[error("there is no {0} in the trash: `bitts trash list` shows what there is")]
     NotTrashed(Name),
+    /// What is to be copied is not there.
+    #[error("{0}, which it is to be a copy of, is not here any more")]
+    NoSource(Name),
+    /// A copy did not come to be.
+    #[error("copying {0}: {1}")]
+    NotCopied(Name, String),
+    /// The copy of a volume is being made.
+    #[error("it is being copied to {0}: it goes when that is done")]
+    BeingCopied(Name),
+    /// A copy is not wanted any more.
+    #[error("the copy that was being made for {0} is stopped")]
+    Stopping(Name),
     /// There is nothing to take over.
     #[error("{0} is no directory here: nothing was recorded")]
     NoDirectory(String),
@@ -170,12 +188,38 @@ impl DiskError {
     }
 }
 
+/// How far the making of a volume is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Made {
+    /// It is there, at this path.
+    Whole(PathBuf),
+    /// It is to be a copy: [`Disk::copy_all`] makes those.
+    Copying {
+        /// How many bytes are copied.
+        bytes: u64,
+        /// Of how many; 0 before that is known.
+        total: u64,
+    },
+}
+
+impl Made {
+    /// Where it is, if it is there.
+    #[must_use]
+    pub fn whole(self) -> Option<PathBuf> {
+        match self {
+            Self::Whole(path) => Some(path),
+            Self::Copying { .. } => None,
+        }
+    }
+}
+
 /// A directory whose subdirectories are volumes.
 #[derive(Debug)]
 pub struct Disk {
     root: Root,
     /// Where volumes lie, so that none comes to lie within another, and what they were promised.
     index: Mutex<Index>,
+    copies: Copies,
     /// When the directory of retained records changed, as far as it was read: another process may put
     /// one there (`bitts trash restore`).
     seen: Mutex<Option<(i64, u64)>>,
@@ -212,6 +256,7 @@ impl Disk {
         let disk = Self {
             root,
             index: Mutex::default(),
+            copies: Copies::default(),
             seen: Mutex::default(),
         };
         disk.scan()?;
@@ -262,12 +307,12 @@ impl Disk {
         Records::open(&self.top()?)?.read(records::VOLUMES, volume)
     }
 
-    /// Makes a volume's directory, and returns where it is. What the record on the disk says goes
-    /// before what is asked for: an earlier process may have begun.
+    /// Makes a volume's directory. What the record on the disk says goes before what is asked for: an
+    /// earlier process may have begun.
     ///
     /// # Errors
     /// When it cannot be made; what came to be before that is undone by [`Self::discard`].
-    pub fn make(&self, asked: &Record) -> Result<PathBuf, DiskError> {
+    pub fn make(&self, asked: &Record) -> Result<Made, DiskError> {
         let root = self.top()?;
         let records = Records::open(&root)?;
         self.learn_retained(&records, &asked.path)?;
@@ -279,6 +324,9 @@ impl Disk {
             }
             None => self.begin(&root, &records, asked)?,
         };
+        if let Some(of) = &record.copy_of {
+            return self.make_copy(&root, &records, &record, of);
+        }
         let path = self.path(&record.path);
         let (parent, last) = self.parent(&root, &record.path, true)?;
         let new = match rustix::fs::mkdirat(&parent, last.as_str(), Mode::RWXU) {
@@ -297,7 +345,7 @@ impl Disk {
         }
         Self::hold(&root, &dir, &record)?;
         sync(&parent)?;
-        Ok(path)
+        Ok(Made::Whole(path))
     }
 
     /// Writes the record of a volume whose directory is not there yet.
@@ -361,6 +409,9 @@ impl Disk {
         if record.confirmed {
             return Err(DiskError::Used(path));
         }
+        if let Some(of) = &record.copy_of {
+            return self.discard_copy(&root, &records, &record, of);
+        }
         if let Some((parent, last)) = self.existing(&root, &record.path)? {
             match parent.remove(&last)? {
                 Removal::Removed | Removal::Absent => sync(&parent)?,
@@ -394,6 +445,10 @@ impl Disk {
             return Ok(());
         };
         self.same(&record, uid)?;
+        let copy_of_it = |entry: &&Entry| entry.copies.as_ref() == Some(volume);
+        if let Some(copy) = self.lock().values().find(copy_of_it) {
+            return Err(DiskError::BeingCopied(copy.volume.clone()));
+        }
         let recorded = self.path(&record.path);
         if recorded != path {
             return Err(DiskError::Elsewhere {

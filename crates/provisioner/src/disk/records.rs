@@ -17,6 +17,7 @@ pub(super) const RETAINED: &str = "retained";
 pub(super) const TRASH: &str = "trash";
 pub(super) const LEAVING: &str = "leaving";
 pub(super) const RESTORING: &str = "restoring";
+pub(super) const COPYING: &str = "copying";
 const END: &str = ".json";
 const NEW: &str = ".new";
 /// After how many seconds nobody writes a record any more: more than clocks and servers may differ.

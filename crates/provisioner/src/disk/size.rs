@@ -25,6 +25,8 @@ pub(super) type Index = BTreeMap<Subpath, Entry>;
 #[derive(Clone, Debug)]
 pub(super) struct Entry {
     pub(super) volume: Name,
+    /// The volume that it is to be a copy of, and is not yet.
+    pub(super) copies: Option<Name>,
     promise: Option<Promise>,
 }
 
@@ -41,8 +43,10 @@ impl Entry {
             bytes: bytes(record),
             project: project(record),
         });
+        let unfinished = record.copy_of.as_ref().filter(|of| !of.whole);
         Self {
             volume: record.volume.clone(),
+            copies: unfinished.map(|of| of.volume.clone()),
             promise,
         }
     }
@@ -51,6 +55,7 @@ impl Entry {
     pub(super) fn of_retained(record: &Record) -> Self {
         Self {
             volume: record.volume.clone(),
+            copies: None,
             promise: None,
         }
     }

@@ -1,3 +1,4 @@
+mod copies;
 mod keeping;
 
 use super::*;
@@ -28,6 +29,7 @@ fn record(volume: &str, path: &str) -> Record {
         bytes: 1,
         quota: Quota::None,
         project: None,
+        copy_of: None,
         confirmed: false,
     }
 }
@@ -56,7 +58,7 @@ fn sweep(disk: &Disk) {
 fn a_directory_is_made_with_its_mode_and_taken_away() {
     let (_temp, disk) = disk();
     let asked = record("pvc-u", "ns/c-pvc-u");
-    let path = disk.make(&asked).unwrap();
+    let path = disk.make(&asked).unwrap().whole().unwrap();
     assert_eq!(path, disk.root().join("ns/c-pvc-u"));
     let meta = path.metadata().unwrap();
     assert_eq!(meta.permissions().mode() & 0o7777, 0o2770);
@@ -97,7 +99,7 @@ fn every_death_is_recovered_from() {
     };
     let (_temp, disk) = recorded();
     assert_eq!(disk.scan().unwrap(), std::slice::from_ref(&asked));
-    assert!(disk.make(&asked).unwrap().is_dir());
+    assert!(disk.make(&asked).unwrap().whole().unwrap().is_dir());
     let (_temp, disk) = recorded();
     disk.discard(&asked.volume, &uid).unwrap();
     assert!(disk.scan().unwrap().is_empty());
@@ -122,7 +124,7 @@ fn every_death_is_recovered_from() {
 
     // After the data was moved, before its record.
     let (_temp, disk) = recorded();
-    let path = disk.make(&asked).unwrap();
+    let path = disk.make(&asked).unwrap().whole().unwrap();
     fs::create_dir_all(own(&disk, "trash/pvc-u")).unwrap();
     fs::rename(&path, own(&disk, "trash/pvc-u/data")).unwrap();
     assert!(
@@ -137,7 +139,7 @@ fn every_death_is_recovered_from() {
     // In the middle of the sweep.
     for gone in ["data", "record.json"] {
         let (_temp, disk) = recorded();
-        let path = disk.make(&asked).unwrap();
+        let path = disk.make(&asked).unwrap().whole().unwrap();
         disk.remove(&asked.volume, &uid, &path).unwrap();
         fs::remove_dir(own(&disk, "trash/pvc-u/data")).unwrap();
         if gone == "record.json" {
@@ -160,7 +162,7 @@ fn on_delete_is_what_the_record_says() {
             on_delete,
             ..record("pvc-u", "d-pvc-u")
         };
-        let path = disk.make(&asked).unwrap();
+        let path = disk.make(&asked).unwrap().whole().unwrap();
         fs::write(path.join("file"), "x").unwrap();
         for _again in 0..2 {
             disk.remove(&asked.volume, &asked.claim.uid, &path).unwrap();
@@ -178,7 +180,7 @@ fn on_delete_is_what_the_record_says() {
 fn only_what_the_record_names_is_touched() {
     let (_temp, disk) = disk();
     let asked = record("pvc-u", "d-pvc-u");
-    let path = disk.make(&asked).unwrap();
+    let path = disk.make(&asked).unwrap().whole().unwrap();
     let other = Uid::from("other");
     let foreign = Record {
         claim: task::Owner {
@@ -215,7 +217,7 @@ fn only_what_the_record_names_is_touched() {
 fn what_was_used_is_not_undone() {
     let (_temp, disk) = disk();
     let asked = record("pvc-u", "d-pvc-u");
-    let path = disk.make(&asked).unwrap();
+    let path = disk.make(&asked).unwrap().whole().unwrap();
     fs::write(path.join("file"), "x").unwrap();
     let kept = disk.discard(&asked.volume, &asked.claim.uid);
     assert!(matches!(kept, Err(DiskError::NotEmpty(_))), "{kept:?}");
@@ -295,7 +297,7 @@ fn links_are_not_followed_when_data_goes() {
     fs::create_dir_all(outside.join("sub")).unwrap();
     fs::write(outside.join("kept"), "x").unwrap();
     let asked = record("pvc-u", "d-pvc-u");
-    let path = disk.make(&asked).unwrap();
+    let path = disk.make(&asked).unwrap().whole().unwrap();
     fs::remove_dir(&path).unwrap();
     symlink(&outside, &path).unwrap();
     assert!(disk.remove(&asked.volume, &asked.claim.uid, &path).is_err());
@@ -381,7 +383,7 @@ fn more_than_there_is_does_not_fit() {
 fn a_marker_protects() {
     let (_temp, disk) = disk();
     let asked = record("pvc-u", "d-pvc-u");
-    let path = disk.make(&asked).unwrap();
+    let path = disk.make(&asked).unwrap().whole().unwrap();
     let marker = path.join(PROTECTED);
     let kinds: [fn(&Path); 3] = [
         |p| fs::write(p, "").unwrap(),

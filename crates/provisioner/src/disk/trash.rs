@@ -10,7 +10,7 @@ use rustix::fs::AtFlags;
 use rustix::io::Errno;
 use serde::{Deserialize, Serialize};
 
-use super::records::{self, LEAVING, RESTORING, Records, TRASH, modified};
+use super::records::{self, COPYING, LEAVING, RESTORING, Records, TRASH, modified};
 use super::{DiskError, is_there, sync};
 use crate::class::OnDelete;
 use crate::task::Record;
@@ -221,7 +221,17 @@ fn shift(records: &Records, name: &Component, from: &str, to: &str) -> Result<bo
     }
 }
 
-fn remove(dir: &Dir, name: &Component) -> Result<(), DiskError> {
+/// Has what was copied for a volume leave, which never was in its place; whether there was anything.
+pub(super) fn abandon(records: &Records, volume: &Name) -> Result<bool, DiskError> {
+    let name = Component::new(volume.as_str())?;
+    let entry = records.place(COPYING)?.child(&name)?;
+    let data = Component::new(DATA)?;
+    let is_anything = entry.map_or(Ok(false), |entry| is_there(&entry, &data))?;
+    shift(records, &name, COPYING, LEAVING)?;
+    Ok(is_anything)
+}
+
+pub(super) fn remove(dir: &Dir, name: &Component) -> Result<(), DiskError> {
     let path = || dir.path().join(name.as_str()).display().to_string();
     match dir.remove(name)? {
         Removal::Removed | Removal::Absent => sync(dir),

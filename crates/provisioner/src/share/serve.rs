@@ -81,6 +81,11 @@ fn answer(worker: &LocalWorker, words: &Words, sweeps: &Sender<()>, call: Call) 
     let (outcome, to_sweep, is_failure) = match call.work {
         Work::Task(task) => {
             let report = worker.perform_here(task);
+            if let Report::Copying { .. } = report {
+                let worker = worker.clone();
+                // What fails is told by who asks for the copy next.
+                std::thread::spawn(move || worker.copy_here());
+            }
             let to_sweep = matches!(report, Report::Removed(_) | Report::Scanned(_));
             let is_failure = matches!(
                 report,

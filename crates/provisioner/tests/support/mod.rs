@@ -551,6 +551,13 @@ impl World {
         self.steps.clear();
     }
 
+    /// Makes what is to be copied, as the worker does in the background, and lets two seconds pass.
+    pub fn copy(&mut self) {
+        self.worker.copy_here();
+        self.shares.values().for_each(LocalWorker::copy_here);
+        self.settle();
+    }
+
     /// Sweeps the trash, as the worker does in a child.
     pub fn sweep(&self) {
         let disk = bitts_provisioner::disk::Disk::open(&self.root()).unwrap();

@@ -10,7 +10,7 @@ fn trashed(trash_for: Option<u64>) -> (tempfile::TempDir, Disk, Record, PathBuf)
         trash_for,
         ..record("pvc-u", "ns/d-pvc-u")
     };
-    let path = disk.make(&asked).unwrap();
+    let path = disk.make(&asked).unwrap().whole().unwrap();
     fs::write(path.join("file"), "x").unwrap();
     disk.remove(&asked.volume, &asked.claim.uid, &path).unwrap();
     (temp, disk, asked, path)
@@ -177,7 +177,7 @@ fn the_trash_is_purged_by_name() {
 fn what_is_nobodys_is_set_aside() {
     let (_temp, disk) = disk();
     let asked = record("pvc-u", "d-pvc-u");
-    let path = disk.make(&asked).unwrap();
+    let path = disk.make(&asked).unwrap().whole().unwrap();
     fs::write(path.join("file"), "x").unwrap();
     let foreign = disk.set_aside(&asked.volume, &"other".into()).unwrap_err();
     assert!(matches!(foreign, DiskError::Foreign { .. }), "{foreign}");
@@ -200,6 +200,7 @@ fn what_is_nobodys_is_set_aside() {
 fn a_directory_of_another_provisioner_is_taken_over() {
     let (temp, disk) = disk();
     let asked = Record {
+        copy_of: None,
         confirmed: true,
         ..record("pvc-u", "default-c-pvc-u")
     };
@@ -215,6 +216,7 @@ fn a_directory_of_another_provisioner_is_taken_over() {
     }
     assert_eq!(disk.scan().unwrap(), std::slice::from_ref(&asked));
     let second = Record {
+        copy_of: None,
         confirmed: true,
         ..record("pvc-w", "default-c-pvc-u")
     };
@@ -234,7 +236,7 @@ fn a_census_tells_what_is_there() {
         on_delete: OnDelete::Retain,
         ..record("pvc-k", "k-pvc-k")
     };
-    let path = disk.make(&kept).unwrap();
+    let path = disk.make(&kept).unwrap().whole().unwrap();
     disk.remove(&kept.volume, &kept.claim.uid, &path).unwrap();
     fs::write(own(&disk, "volumes/pvc-z.json"), "{").unwrap();
     for stray in ["lost+found", "stray", "x/d-pvc-a/inside", "x/other/deep"] {
