@@ -41,18 +41,20 @@ const RENDERED: [Rendered; 3] = [
     },
     Rendered {
         name: "replace-stock-attach",
-        about: "the same, and instead of the attach-detach controller, which must be off too",
+        about: "the same, and instead of the attach-detach controller, which must be off too; with the role lost-nodes",
         values: &[
             "roles.binder=true",
             "roles.attacher=true",
             "roles.csi-attacher=true",
+            "roles.lost-nodes=true",
         ],
     },
 ];
 
 /// All that can be switched on, so that all of it is looked at.
-const EVERYTHING: [&str; 12] = [
+const EVERYTHING: [&str; 13] = [
     "roles.binder=true",
+    "roles.lost-nodes=true",
     "roles.attacher=true",
     "roles.csi-attacher=true",
     "csiAttacher.accounts[0].name=disk-controller",

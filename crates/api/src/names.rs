@@ -49,6 +49,10 @@ pub const RECYCLED: &str = "bitts.dev/recycled";
 pub const PROVISIONED_ON: &str = "bitts.dev/provisioned-on";
 /// The provisioner says that the volume's data goes, after the claim of this uid.
 pub const DELETING: &str = "bitts.dev/deleting";
+/// On a volume that lies on a node: what becomes of it once that node is gone for good.
+pub const NODE_GONE: &str = "bitts.dev/node-gone";
+/// On such a volume: the claim that is to be made anew, as JSON, once the one that it was made for is gone.
+pub const RECREATES: &str = "bitts.dev/recreates";
 /// The agent says why it could not wipe the volume.
 pub const RECYCLE_FAILED: &str = "bitts.dev/recycle-failed";
 
@@ -133,6 +137,8 @@ pub mod reason {
     pub const CLASS_INVALID: &str = "BittsClassInvalid";
     /// Of a StorageClass: the server that it names does not answer, or refuses.
     pub const SERVER_UNREACHABLE: &str = "BittsServerUnreachable";
+    /// The data of a volume lies on a node that is not in the cluster any more.
+    pub const NODE_GONE: &str = "BittsNodeGone";
     /// The reasons that the processes of many nodes tell in the same words: they share one event.
     pub const SHARED: [&str; 1] = [CLASS_INVALID];
     /// What a failed provisioning left behind could not be removed.

@@ -89,6 +89,9 @@ pub(crate) enum Command {
         left."
     )]
     Adopt(crate::adopt::Args),
+    /// Give up the data of a claim that lies on a node that is gone, and make the claim anew, empty.
+    #[cfg(feature = "provisioner")]
+    Recreate(crate::recreate::Args),
     /// Serve an in-memory Kubernetes API that kubectl works against.
     #[cfg(feature = "demo")]
     Apiserver(Apiserver),
@@ -272,6 +275,10 @@ pub(crate) struct Run {
     #[cfg(feature = "provisioner")]
     #[command(flatten)]
     pub(crate) nfs_provisioner: NfsProvisioner,
+
+    #[cfg(feature = "provisioner")]
+    #[command(flatten)]
+    pub(crate) lost_nodes: LostNodes,
 }
 
 /// What `bitts run --roles provisioner` needs to know of its node.
@@ -325,6 +332,23 @@ pub(crate) struct NfsProvisioner {
         value_parser = patience
     )]
     pub(crate) nfs_patience: std::time::Duration,
+}
+
+/// What can be set about `bitts run --roles lost-nodes`.
+#[cfg(feature = "provisioner")]
+#[derive(Debug, Args)]
+#[command(next_help_heading = "Lost nodes")]
+pub(crate) struct LostNodes {
+    /// For how long a node must have been deleted from the cluster before it counts as gone, and its volumes
+    /// are dealt with as their class says (`nodeGone`).
+    #[arg(
+        long,
+        value_name = "DURATION",
+        default_value = "10m",
+        env = "BITTS_NODE_GONE_AFTER",
+        value_parser = patience
+    )]
+    pub(crate) node_gone_after: std::time::Duration,
 }
 
 /// A path that leads to the same place wherever the process runs.
@@ -554,6 +578,8 @@ pub(crate) enum Role {
     Provisioner,
     #[cfg(feature = "provisioner")]
     NfsProvisioner,
+    #[cfg(feature = "provisioner")]
+    LostNodes,
 }
 
 #[cfg(any(
@@ -575,7 +601,7 @@ impl Role {
             #[cfg(feature = "provisioner")]
             Self::Provisioner => true,
             #[cfg(feature = "provisioner")]
-            Self::NfsProvisioner => false,
+            Self::NfsProvisioner | Self::LostNodes => false,
         }
     }
 }
@@ -600,6 +626,8 @@ pub(crate) const BUILT_IN: &[(&str, Role)] = &[
     ("provisioner", Role::Provisioner),
     #[cfg(feature = "provisioner")]
     ("nfs-provisioner", Role::NfsProvisioner),
+    #[cfg(feature = "provisioner")]
+    ("lost-nodes", Role::LostNodes),
 ];
 
 #[cfg(any(

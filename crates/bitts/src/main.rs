@@ -25,6 +25,8 @@ mod preflight;
 mod rbac;
 #[cfg(any(feature = "binder", feature = "provisioner"))]
 mod read;
+#[cfg(feature = "provisioner")]
+mod recreate;
 #[cfg(any(
     feature = "agent",
     feature = "attacher",
@@ -78,7 +80,10 @@ fn execute(cli: Cli) -> Result<ExitCode> {
         #[cfg(feature = "binder")]
         (None, Command::Explain(_)) => "error",
         #[cfg(feature = "provisioner")]
-        (None, Command::Trash(_) | Command::Orphans(_) | Command::Adopt(_)) => "error",
+        (
+            None,
+            Command::Trash(_) | Command::Orphans(_) | Command::Adopt(_) | Command::Recreate(_),
+        ) => "error",
         (None, _) => "info",
     };
     let format = match cli.log_format {
@@ -108,6 +113,8 @@ fn execute(cli: Cli) -> Result<ExitCode> {
         Command::Orphans(args) => orphans::run(args),
         #[cfg(feature = "provisioner")]
         Command::Adopt(args) => adopt::run(args),
+        #[cfg(feature = "provisioner")]
+        Command::Recreate(args) => recreate::run(&args),
         #[cfg(feature = "demo")]
         Command::Apiserver(args) => apiserver::run(args),
         Command::Completions { shell } => {

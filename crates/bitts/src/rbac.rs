@@ -68,6 +68,11 @@ pub(crate) fn grants(roles: &[Role]) -> Vec<Grant> {
                 grants.extend(bitts_provisioner::grants(&of_shares));
                 grants.extend(bitts_runtime::lease_grants(crate::run::NFS_LEASE));
             }
+            #[cfg(feature = "provisioner")]
+            Role::LostNodes => {
+                grants.extend(bitts_provisioner::lost_grants());
+                grants.extend(bitts_runtime::lease_grants(crate::run::LOST_NODES_LEASE));
+            }
         }
     }
     grants.extend(bitts_runtime::event_grants());
@@ -82,6 +87,8 @@ fn runs_in(role: Role) -> &'static str {
         Role::Binder => "controllers",
         #[cfg(feature = "attacher")]
         Role::Attacher => "controllers",
+        #[cfg(feature = "provisioner")]
+        Role::LostNodes => "controllers",
         // Beside a driver's controller, in its pod.
         #[cfg(feature = "attacher")]
         Role::CsiAttacher => "drivers",
@@ -111,7 +118,7 @@ pub(crate) fn stands_in_for(roles: &[Role]) -> Vec<StockController> {
             #[cfg(feature = "agent")]
             Role::Agent => {}
             #[cfg(feature = "provisioner")]
-            Role::Provisioner | Role::NfsProvisioner => {}
+            Role::Provisioner | Role::NfsProvisioner | Role::LostNodes => {}
         }
     }
     stock.into_iter().collect()

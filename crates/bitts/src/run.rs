@@ -120,6 +120,15 @@ async fn roles(mut args: Run) -> Result<ExitCode> {
                     ("nfs-provisioner", ended)
                 });
             }
+            #[cfg(feature = "provisioner")]
+            Role::LostNodes => {
+                let lease = lease(&args, LOST_NODES_LEASE);
+                let options = lost_nodes(&args);
+                roles.spawn(async move {
+                    let ended = bitts_provisioner::run_lost(&host, options, lease).await;
+                    ("lost-nodes", ended)
+                });
+            }
         }
     }
     tokio::spawn({
@@ -198,6 +207,18 @@ fn provisioner(args: &Run) -> bitts_provisioner::LocalConfig {
 /// The name of the lease of the provisioner of NFS shares.
 #[cfg(feature = "provisioner")]
 pub(crate) const NFS_LEASE: &str = "bitts-nfs-provisioner";
+
+/// The name of the lease of who looks after lost nodes.
+#[cfg(feature = "provisioner")]
+pub(crate) const LOST_NODES_LEASE: &str = "bitts-lost-nodes";
+
+#[cfg(feature = "provisioner")]
+fn lost_nodes(args: &Run) -> bitts_provisioner::LostOptions {
+    bitts_provisioner::LostOptions {
+        names: [args.provisioner.provisioner_name.as_str().into()].into(),
+        grace: args.lost_nodes.node_gone_after,
+    }
+}
 
 #[cfg(feature = "provisioner")]
 fn nfs_provisioner(args: &Run) -> bitts_provisioner::ShareConfig {

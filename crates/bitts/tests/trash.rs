@@ -101,7 +101,7 @@ impl Ground {
             "access": {"mode": 504, "uid": null, "gid": null}, "onDelete": on_delete,
             "bytes": 1 << 30});
         let record: Record = serde_json::from_value(record).unwrap();
-        let path = self.disk.make(&record).unwrap();
+        let path = self.disk.make(&record).unwrap().whole().unwrap();
         self.disk
             .confirm(&record.volume, &record.claim.uid)
             .unwrap();

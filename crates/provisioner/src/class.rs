@@ -6,6 +6,7 @@ use serde::{Deserialize, Serialize};
 use crate::options::{Ground, LOCAL, NFS};
 use crate::pattern::{Pattern, PatternError};
 use crate::site::{self, Share, Site};
+use crate::volume::{CSI_DRIVER, NODE_GONE};
 
 /// How the volumes of a class are made.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -22,6 +23,8 @@ pub struct Template {
     pub quota: Quota,
     /// How many seconds it stays in the trash; none for until somebody purges it.
     pub trash_for: Option<u64>,
+    /// What becomes of a volume whose node is gone for good.
+    pub node_gone: NodeGone,
 }
 
 /// Mode and owner of a volume's directory.
@@ -59,6 +62,40 @@ pub enum Quota {
     Soft,
     /// It is kept for the volume, and its file system refuses a writer more.
     Required,
+}
+
+/// What becomes of a volume whose node was deleted from the cluster, with the disk that it lies on. A node
+/// that is merely not ready is not gone.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum NodeGone {
+    /// It stays, for the node that may come back.
+    #[default]
+    Keep,
+    /// Its object goes with its claim: nobody can take its data away any more.
+    Release,
+    /// The same, and an operator may have its claim made anew, empty (`bitts recreate`).
+    Recreate,
+}
+
+impl NodeGone {
+    const ALL: [Self; 3] = [Self::Keep, Self::Release, Self::Recreate];
+
+    /// As classes and volumes spell it.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Keep => "keep",
+            Self::Release => "release",
+            Self::Recreate => "recreate",
+        }
+    }
+
+    /// Reads it.
+    #[must_use]
+    pub fn parse(text: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|one| one.as_str() == text)
+    }
 }
 
 /// Why no volumes are made for a class.
@@ -119,9 +156,9 @@ fn hint(nearest: Option<&'static str>, all: &[&'static str]) -> String {
 
 const PARAMETERS: [&str; 6] = ["gid", "mode", "onDelete", "pathPattern", "trashFor", "uid"];
 /// Those that only nodes' disks have.
-const OF_DISKS: [&str; 1] = ["quota"];
+const OF_DISKS: [&str; 2] = [NODE_GONE, "quota"];
 /// Those that say where volumes are made.
-const OF_SHARES: [&str; 2] = ["server", "share"];
+const OF_SHARES: [&str; 3] = [CSI_DRIVER, "server", "share"];
 
 impl Template {
     /// Reads a class by what its provisioner is usually called; none for one of somebody else.
@@ -153,6 +190,13 @@ impl Template {
         let mut template = Self::with(class, Site::Disks, 0o770, &OF_DISKS)?;
         if let Some(value) = class.parameters.get("quota") {
             template.quota = quota(value)?;
+        }
+        if let Some(value) = class.parameters.get(NODE_GONE) {
+            template.node_gone = NodeGone::parse(value).ok_or_else(|| ClassError::Value {
+                name: NODE_GONE,
+                value: value.to_string(),
+                what: "none of keep, release and recreate",
+            })?;
         }
         if class.binding_mode == BindingMode::Immediate {
             return Err(ClassError::Immediate);
@@ -198,6 +242,15 @@ impl Template {
             })?,
             ..nowhere
         });
+        if let Some(driver) = class.parameters.get(CSI_DRIVER)
+            && !is_driver(driver)
+        {
+            return Err(wrong(
+                CSI_DRIVER,
+                driver,
+                "no name of a CSI driver, as \"nfs.csi.k8s.io\" is",
+            ));
+        }
         if class.allowed_topologies.is_some() {
             return Err(ClassError::Topologies);
         }
@@ -221,6 +274,7 @@ impl Template {
             on_delete: OnDelete::default(),
             quota: Quota::default(),
             trash_for: None,
+            node_gone: NodeGone::default(),
         };
         for (name, value) in &class.parameters {
             match &**name {
@@ -239,6 +293,16 @@ impl Template {
         }
         Ok(template)
     }
+}
+
+/// As the API has it for CSIDrivers.
+fn is_driver(name: &str) -> bool {
+    let inner = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '.');
+    let outer = |c: Option<char>| c.is_some_and(|c| c.is_ascii_alphanumeric());
+    name.len() <= 63
+        && name.chars().all(inner)
+        && outer(name.chars().next())
+        && outer(name.chars().last())
 }
 
 fn no_such(name: &str, others: &[&'static str]) -> ClassError {

@@ -7,6 +7,8 @@
 //! of the cluster. With the feature `run`, [`disk`] keeps the directories, `share` does so on what a
 //! server exports, in a child, and `run` and `run_shares` put it all on a cluster.
 //!
+//! [`LostNodes`] is another machine, one for the cluster: it looks after the volumes of nodes that are gone.
+//!
 //! What holds, whenever the process is killed:
 //! - A claim has one volume or none, named `pvc-<uid of the claim>` (P12). Everything that is made is
 //!   named by it, so that making it twice is making it once.
@@ -38,6 +40,7 @@ mod class;
 #[cfg(feature = "run")]
 pub mod disk;
 mod grants;
+mod lost;
 mod machine;
 #[cfg(feature = "run")]
 mod operator;
@@ -58,8 +61,11 @@ mod volume;
 
 #[cfg(feature = "run")]
 pub use adopt::{AdoptError, Adoption, adopt, equivalent};
-pub use class::{Access, ClassError, OnDelete, Quota, Template};
+pub use class::{Access, ClassError, NodeGone, OnDelete, Quota, Template};
 pub use grants::grants;
+#[cfg(feature = "run")]
+pub use lost::run_lost;
+pub use lost::{LostAlarm, LostNodes, LostOptions, lost_grants};
 pub use machine::Provisioner;
 #[cfg(feature = "run")]
 pub use operator::{Order, Store, StoreError, Told};

@@ -22,7 +22,7 @@ use bitts_api::{
 use crate::claim::{is_served, plan, waits_for_its_pod, wants};
 use crate::options::{Ground, Options};
 use crate::reason;
-use crate::site::Site;
+use crate::site::{Site, on_server};
 use crate::task::{Alarm, Errand, Owner, Record, Reply, Report, Task};
 use crate::unit::{Disk, Flight, Unit};
 use crate::volume::{self, Wish, name_for};
@@ -718,9 +718,11 @@ impl Provisioner {
         let path = match (&self.options.ground, &volume.source) {
             // The second is what was taken over from another provisioner.
             (Ground::Node(_), Source::Local { path, .. } | Source::HostPath { path, .. }) => path,
-            (Ground::Shares, Source::Nfs { path, .. }) => path,
             (Ground::Node(_), _) => return refused("it is no local volume any more"),
-            (Ground::Shares, _) => return refused("it is no NFS volume any more"),
+            (Ground::Shares, source) => match on_server(source) {
+                Some((_, path)) => path,
+                None => return refused("it is no NFS volume any more"),
+            },
         };
         let Some(site) = self.options.site_of(volume) else {
             return refused("its path or its annotation bitts.dev/provisioned-on was changed");
@@ -736,7 +738,7 @@ impl Provisioner {
         let task = Task::Remove {
             volume: name.clone(),
             uid: uid.clone(),
-            path: path.clone(),
+            path: path.into(),
         };
         Ok((site, task))
     }

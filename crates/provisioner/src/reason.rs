@@ -2,7 +2,7 @@
 
 use bitts_api::machine::{Event, Severity};
 use bitts_api::names::reason;
-use bitts_api::{Claim, ClassName, Kind, ObjectKey, StorageClass, Uid, Volume};
+use bitts_api::{Claim, ClassName, Kind, ObjectKey, StorageClass, Uid, Volume, VolumePhase};
 
 use crate::task::Owner;
 
@@ -163,5 +163,44 @@ pub(crate) fn no_room(class: &StorageClass, node: &str, why: &str) -> Event {
         Severity::Warning,
         reason::PROVISIONING_FAILED,
         format!("node {node} can have no volume of this class: {why}"),
+    )
+}
+
+/// The node that a volume lies on was deleted: told on the claim, where there is one.
+pub(crate) fn node_gone(volume: &Volume, message: String) -> Event {
+    let claim = volume.claim_ref.as_ref().and_then(|owner| {
+        let key = ObjectKey::claim(owner.namespace.clone(), owner.name.clone());
+        Some((key, owner.uid.clone()?))
+    });
+    let claim = claim.filter(|_| volume.phase != VolumePhase::Released);
+    let (about, uid) = claim.unwrap_or_else(|| {
+        let key = ObjectKey::volume(volume.meta.name.clone());
+        (key, volume.meta.uid.clone())
+    });
+    event(about, &uid, Severity::Warning, reason::NODE_GONE, message)
+}
+
+pub(crate) fn waits_for_node(node: &str) -> String {
+    format!(
+        "its data lies on node {node}, which was deleted from the cluster: it is there again once a node of \
+         that name is, with its disks; to give the data up, delete the claim and make it anew"
+    )
+}
+
+pub(crate) fn may_be_recreated(node: &str, volume: &Volume) -> String {
+    let claim = volume.claim_ref.as_ref();
+    let claim = claim.map(|owner| format!("{}/{}", owner.namespace, owner.name));
+    format!(
+        "its data lies on node {node}, which was deleted from the cluster; `bitts recreate {}` gives it up and \
+         has the claim made anew, empty",
+        claim.unwrap_or_default()
+    )
+}
+
+pub(crate) fn data_stays(node: &str) -> String {
+    format!(
+        "its claim is gone, and node {node} with its data was deleted from the cluster: it stays for a node \
+         of that name; to give it up, delete it and take the finalizer {} off",
+        bitts_api::names::EXTERNAL_PROVISIONER
     )
 }

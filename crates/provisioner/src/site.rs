@@ -68,12 +68,10 @@ impl Share {
     /// The share on which a volume was made, where the volume says it: its source must lie in it.
     #[must_use]
     pub fn of_volume(volume: &Volume) -> Option<Self> {
-        let Source::Nfs { server, path, .. } = &volume.source else {
-            return None;
-        };
+        let (server, path) = on_server(&volume.source)?;
         let made_on = volume.meta.annotations.get(names::PROVISIONED_ON)?;
         let mut share = Self {
-            server: server.clone(),
+            server: server.into(),
             path: "".into(),
             options: volume.mount_options.clone(),
         };
@@ -91,6 +89,22 @@ impl fmt::Display for Share {
         } else {
             write!(f, "{}:{}", self.server, self.path)
         }
+    }
+}
+
+/// What CSI drivers for NFS call the server and the path on it.
+pub(crate) const CSI_SERVER: &str = "server";
+pub(crate) const CSI_SHARE: &str = "share";
+
+/// The server of a volume on NFS, and its path there; a CSI driver's say it in their attributes.
+pub(crate) fn on_server(source: &Source) -> Option<(&str, &str)> {
+    match source {
+        Source::Nfs { server, path, .. } => Some((server, path)),
+        Source::Csi(volume) => {
+            let attribute = |name| volume.attributes.get(name).map(|value| &**value);
+            Some((attribute(CSI_SERVER)?, attribute(CSI_SHARE)?))
+        }
+        _ => None,
     }
 }
 

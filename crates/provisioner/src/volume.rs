@@ -9,12 +9,17 @@ use bitts_api::{
 };
 use serde_json::{Value, json};
 
-use crate::site::{Share, Site};
+use crate::site::{CSI_SERVER, CSI_SHARE, Share, Site, on_server};
 #[cfg(feature = "run")]
 use crate::task::Record;
 
 /// The label that a local volume's node affinity goes by.
 pub(crate) const HOSTNAME: &str = "kubernetes.io/hostname";
+
+/// The parameter of a class that says what becomes of its volumes on nodes that are gone.
+pub(crate) const NODE_GONE: &str = "nodeGone";
+/// The parameter of a class that names the CSI driver by which its volumes are mounted.
+pub(crate) const CSI_DRIVER: &str = "csiDriver";
 
 /// The name of the volume of a claim (P12).
 pub(crate) fn name_for(claim: &bitts_api::Uid) -> Name {
@@ -35,10 +40,15 @@ pub(crate) fn create(
         (Site::Share(share), _) => json!(share.to_string()),
         (Site::Disks, node) => json!(node.map(|node| &node.meta.name)),
     };
+    let node_gone = class.parameters.get(NODE_GONE);
     let mut metadata = json!({"annotations": {
         names::PROVISIONED_BY: class.provisioner,
         names::PROVISIONED_ON: made_on,
     }});
+    // The class may be gone when it is looked for.
+    if let Some(node_gone) = node_gone {
+        metadata["annotations"][names::NODE_GONE] = json!(node_gone);
+    }
     if class.reclaim_policy == ReclaimPolicy::Delete {
         metadata["finalizers"] = json!([names::EXTERNAL_PROVISIONER]);
     }
@@ -61,7 +71,10 @@ pub(crate) fn create(
             let hostname = node.and_then(|node| node.meta.labels.get(HOSTNAME));
             on_node(&mut spec, path, hostname);
         }
-        Site::Share(share) => on_share(&mut spec, path, share),
+        Site::Share(share) => match class.parameters.get(CSI_DRIVER) {
+            Some(driver) => on_share_by(&mut spec, path, share, (driver, &volume)),
+            None => on_share(&mut spec, path, share),
+        },
     }
     Create {
         step: "record-volume",
@@ -110,6 +123,17 @@ fn on_node(spec: &mut Value, path: &str, hostname: Option<&str>) {
 
 fn on_share(spec: &mut Value, path: &str, share: &Share) {
     spec["nfs"] = json!({"server": share.server, "path": path});
+    mounted_with(spec, share);
+}
+
+/// The same, to be mounted by a CSI driver, in the words of csi-driver-nfs.
+fn on_share_by(spec: &mut Value, path: &str, share: &Share, (driver, handle): (&str, &Name)) {
+    spec["csi"] = json!({"driver": driver, "volumeHandle": handle,
+        "volumeAttributes": {CSI_SERVER: share.server, CSI_SHARE: path}});
+    mounted_with(spec, share);
+}
+
+fn mounted_with(spec: &mut Value, share: &Share) {
     if !share.options.is_empty() {
         spec["mountOptions"] = json!(share.options);
     }
@@ -118,10 +142,8 @@ fn on_share(spec: &mut Value, path: &str, share: &Share) {
 /// Where a volume lies, if it is one of ours.
 pub(crate) fn path(volume: &Volume) -> Option<&str> {
     match &volume.source {
-        Source::Local { path, .. } | Source::HostPath { path, .. } | Source::Nfs { path, .. } => {
-            Some(path)
-        }
-        _ => None,
+        Source::Local { path, .. } | Source::HostPath { path, .. } => Some(path),
+        source => on_server(source).map(|(_, path)| path),
     }
 }
 
@@ -186,9 +208,13 @@ pub(crate) fn is_held(volume: &Volume) -> bool {
 
 /// Takes the finalizer away.
 pub(crate) fn let_go(volume: &Volume) -> Write {
-    let others = volume.meta.finalizers.iter().map(|f| &**f);
-    let others = others.filter(|f| *f != names::EXTERNAL_PROVISIONER);
-    finalizers(volume, "let-volume-go", others.collect())
+    finalizers(volume, "let-volume-go", others(volume))
+}
+
+/// The finalizers that are not ours.
+pub(crate) fn others(volume: &Volume) -> Vec<&str> {
+    let all = volume.meta.finalizers.iter().map(|f| &**f);
+    all.filter(|f| *f != names::EXTERNAL_PROVISIONER).collect()
 }
 
 /// Deletes the object of a volume whose data is gone.

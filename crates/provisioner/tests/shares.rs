@@ -76,6 +76,32 @@ fn a_claim_gets_a_volume_on_the_share() {
     assert_eq!(world.steps, steps);
 }
 
+/// Mounted by a CSI driver, made and deleted as any other.
+#[test]
+fn a_claim_gets_a_volume_for_a_csi_driver() {
+    let by = json!({"mountOptions": ["vers=4.2"], "parameters": {"csiDriver": "nfs.csi.k8s.io"}});
+    let mut world = bound(nfs(by));
+    let spec = &world.objects[&v()]["spec"];
+    assert_eq!(
+        spec["csi"],
+        json!({"driver": "nfs.csi.k8s.io", "volumeHandle": "pvc-u1", "volumeAttributes":
+            {"server": "nas", "share": "/export/default-c-pvc-u1"}})
+    );
+    assert_eq!(
+        (&spec["nfs"], &spec["mountOptions"]),
+        (&Value::Null, &json!(["vers=4.2"]))
+    );
+    let directory = world.share("nas", "/export/default-c-pvc-u1");
+    assert!(directory.is_dir());
+    world.delete(&c());
+    world.bind();
+    world.settle();
+    assert!(!directory.exists() && !world.objects.contains_key(&v()));
+    let wrong = nfs(json!({"parameters": {"csiDriver": "a/b"}}));
+    let world = bound(wrong);
+    assert!(!world.objects.contains_key(&v()));
+}
+
 /// P12: a class that waits for the first pod waits until that was placed; then the node is of no matter.
 #[test]
 fn a_claim_that_waits_for_its_pod() {

@@ -60,19 +60,20 @@ impl Cluster {
     }
 
     pub fn with_binder() -> Option<Self> {
+        Self::with(&["--roles=binder"])
+    }
+
+    /// With these flags of `bitts run`.
+    pub fn with(flags: &[&str]) -> Option<Self> {
         let mut cluster = Self::start()?;
-        let binder = Command::new(env!("CARGO_BIN_EXE_bitts"))
-            .args([
-                "run",
-                "--roles",
-                "binder",
-                "--leader-elect=false",
-                "--kubeconfig",
-            ])
+        let roles = Command::new(env!("CARGO_BIN_EXE_bitts"))
+            .args(["run", "--leader-elect=false"])
+            .args(flags)
+            .arg("--kubeconfig")
             .arg(cluster.kubeconfig())
             .spawn()
             .unwrap();
-        cluster.processes.push(binder);
+        cluster.processes.push(roles);
         Some(cluster)
     }
 
