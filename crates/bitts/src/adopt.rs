@@ -149,7 +149,7 @@ async fn apply(client: &Client, store: &Store, adoption: &Adoption) -> Result<()
 }
 
 /// Two provisioners would both delete: refuses while the other one runs.
-async fn nobody_else(client: &Client) -> Result<()> {
+pub(crate) async fn nobody_else(client: &Client) -> Result<()> {
     let request = http::Request::get(collection(Kind::Pod, None)).body(Vec::new())?;
     let pods: Value = client
         .request(request)

@@ -306,6 +306,17 @@ pub(crate) struct Provisioner {
         env = "BITTS_PROVISIONER_NAME"
     )]
     pub(crate) provisioner_name: String,
+
+    /// Other names that classes may have for it, as `rancher.io/local-path`: classes that were written for
+    /// local-path-provisioner are served as they are. That one must be off, as must be whoever else has the
+    /// name.
+    #[arg(
+        long,
+        value_name = "NAME",
+        value_delimiter = ',',
+        env = "BITTS_LEGACY_LOCAL"
+    )]
+    pub(crate) legacy_local: Vec<String>,
 }
 
 /// What can be set about `bitts run --roles nfs-provisioner`.
@@ -322,6 +333,17 @@ pub(crate) struct NfsProvisioner {
     )]
     pub(crate) nfs_provisioner_name: String,
 
+    /// Names of nfs-subdir-external-provisioners whose classes are served as they are, each with the share that
+    /// it made its volumes on. They must be off.
+    #[arg(
+        long,
+        value_name = "NAME=SERVER:/PATH",
+        value_delimiter = ',',
+        value_parser = legacy_nfs,
+        env = "BITTS_LEGACY_NFS"
+    )]
+    pub(crate) legacy_nfs: Vec<(Box<str>, bitts_provisioner::Share)>,
+
     /// How long an NFS server may take for a mount or a directory before it is told that it does not
     /// answer, and tried again.
     #[arg(
@@ -332,6 +354,15 @@ pub(crate) struct NfsProvisioner {
         value_parser = patience
     )]
     pub(crate) nfs_patience: std::time::Duration,
+}
+
+#[cfg(feature = "provisioner")]
+fn legacy_nfs(text: &str) -> Result<(Box<str>, bitts_provisioner::Share), String> {
+    let (name, share) = text.split_once('=').unwrap_or_default();
+    match bitts_provisioner::Share::parse(share) {
+        Some(share) if !name.is_empty() => Ok((name.into(), share)),
+        _ => Err("no NAME=SERVER:/PATH, as cluster.local/nfs=nas:/export is".to_owned()),
+    }
 }
 
 /// What can be set about `bitts run --roles lost-nodes`.

@@ -59,6 +59,10 @@ async fn roles(mut args: Run) -> Result<ExitCode> {
         let allow = args.allow_stock_controllers;
         crate::preflight::at_start(&client, roles, &namespace, allow).await?;
     }
+    #[cfg(feature = "provisioner")]
+    if !args.provisioner.legacy_local.is_empty() || !args.nfs_provisioner.legacy_nfs.is_empty() {
+        crate::adopt::nobody_else(&client).await?;
+    }
     let timing = Timing {
         resync: args.resync_interval.0,
         ..Timing::default()
@@ -198,6 +202,11 @@ fn provisioner(args: &Run) -> bitts_provisioner::LocalConfig {
         options: bitts_provisioner::Options {
             ground: bitts_provisioner::Ground::Node(node.into()),
             names: [args.provisioner_name.as_str().into()].into(),
+            legacy: (args
+                .legacy_local
+                .iter()
+                .map(|name| (name.as_str().into(), None)))
+            .collect(),
             capacity: Some(namespace.as_str().into()),
         },
         disks: args.disks.clone(),
@@ -215,7 +224,10 @@ pub(crate) const LOST_NODES_LEASE: &str = "bitts-lost-nodes";
 #[cfg(feature = "provisioner")]
 fn lost_nodes(args: &Run) -> bitts_provisioner::LostOptions {
     bitts_provisioner::LostOptions {
-        names: [args.provisioner.provisioner_name.as_str().into()].into(),
+        names: ([&args.provisioner.provisioner_name].into_iter())
+            .chain(&args.provisioner.legacy_local)
+            .map(|name| name.as_str().into())
+            .collect(),
         grace: args.lost_nodes.node_gone_after,
     }
 }
@@ -225,6 +237,9 @@ fn nfs_provisioner(args: &Run) -> bitts_provisioner::ShareConfig {
     bitts_provisioner::ShareConfig {
         options: bitts_provisioner::Options {
             names: [args.nfs_provisioner.nfs_provisioner_name.as_str().into()].into(),
+            legacy: (args.nfs_provisioner.legacy_nfs.iter().cloned())
+                .map(|(name, share)| (name, Some(share)))
+                .collect(),
             ..bitts_provisioner::Options::of_shares()
         },
         lease: lease(args, NFS_LEASE),

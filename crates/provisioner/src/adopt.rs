@@ -6,12 +6,13 @@ use std::path::Path;
 
 use bitts_api::machine::Target;
 use bitts_api::{Kind, Node, Source, StorageClass, Volume, VolumePhase, names};
-use serde_json::{Map, Value, json};
+use serde_json::{Value, json};
 
 use crate::class::{Access, OnDelete, Quota};
+use crate::legacy::{self, of_subdir};
 use crate::options::{LOCAL, NFS};
 use crate::orphans::Home;
-use crate::pattern::{Pattern, Subpath, SubpathError};
+use crate::pattern::{Subpath, SubpathError};
 use crate::task::{Owner, Record};
 use crate::volume::name_for;
 
@@ -151,53 +152,15 @@ fn plan(
     })
 }
 
-/// What nfs-subdir-external-provisioner does with the data of a volume of this class.
-fn of_subdir(class: &StorageClass) -> OnDelete {
-    let get = |name| class.parameters.get(name).map(|value| &**value);
-    match (get("onDelete"), get("archiveOnDelete")) {
-        (Some("delete"), _) => OnDelete::Delete,
-        (Some("retain"), _) => OnDelete::Retain,
-        (_, Some("false" | "0" | "f" | "F" | "FALSE" | "False")) => OnDelete::Delete,
-        _ => OnDelete::Trash,
-    }
-}
-
 /// A class of this home's provisioner that does what a class of another one did, as far as it can; and what
 /// it cannot.
 #[must_use]
 pub fn equivalent(class: &StorageClass, home: &Home) -> (Value, Vec<String>) {
-    let mut parameters: Map<String, Value> = Map::new();
-    let mut notes = Vec::new();
-    let provisioner = match home {
-        Home::Node(_) => LOCAL,
-        Home::Share(share) => {
-            parameters.insert("server".to_owned(), json!(share.server));
-            parameters.insert("share".to_owned(), json!(share.path));
-            let on_delete = of_subdir(class);
-            parameters.insert("onDelete".to_owned(), json!(on_delete));
-            NFS
-        }
+    let (provisioner, share) = match home {
+        Home::Node(_) => (LOCAL, None),
+        Home::Share(share) => (NFS, Some(share)),
     };
-    for (name, value) in &class.parameters {
-        match &**name {
-            "onDelete" | "archiveOnDelete" => {}
-            "pathPattern" => match unique(value) {
-                Some(pattern) => {
-                    if pattern != **value {
-                        notes.push(format!(
-                            "pathPattern {value:?} gave two claims one directory, one after the other: \
-                             here each has its own"
-                        ));
-                    }
-                    parameters.insert("pathPattern".to_owned(), json!(pattern));
-                }
-                None => notes.push(format!(
-                    "pathPattern {value:?} means nothing here: left out"
-                )),
-            },
-            other => notes.push(format!("parameter {other} means nothing here: left out")),
-        }
-    }
+    let (parameters, notes) = legacy::parameters(class, share);
     let mut equivalent = json!({
         "apiVersion": "storage.k8s.io/v1",
         "kind": Kind::StorageClass.name(),
@@ -214,11 +177,4 @@ pub fn equivalent(class: &StorageClass, home: &Home) -> (Value, Vec<String>) {
         Home::Share(_) => {}
     }
     (equivalent, notes)
-}
-
-/// A pattern under which each claim has a directory of its own.
-fn unique(pattern: &str) -> Option<String> {
-    let with_volume = format!("{}-${{pv.name}}", pattern.trim_end_matches('/'));
-    let all = [pattern.to_owned(), with_volume];
-    all.into_iter().find(|text| Pattern::read(text).is_ok())
 }

@@ -2,7 +2,7 @@
 
 use bitts_api::{BindingMode, Claim, Name, Node, Quantity, StorageClass, VolumeMode, names};
 
-use crate::class::{ClassError, Template};
+use crate::class::ClassError;
 use crate::options::Options;
 use crate::pattern::PatternError;
 use crate::site::Site;
@@ -93,7 +93,7 @@ pub(crate) fn plan(
     if !options.serves(Some(&class.provisioner)) {
         return Err(Refusal::OtherProvisioner(class.provisioner.to_string()));
     }
-    let template = Template::read(class, &options.ground)?;
+    let template = options.template(class)?;
     if claim.selector.is_some() {
         return Err(Refusal::Selector);
     }

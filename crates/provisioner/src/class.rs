@@ -51,6 +51,18 @@ pub enum OnDelete {
     Trash,
 }
 
+impl OnDelete {
+    /// As classes spell it.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Delete => "delete",
+            Self::Retain => "retain",
+            Self::Trash => "trash",
+        }
+    }
+}
+
 /// What the size that a claim asks for means to a node's disk.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]

@@ -40,6 +40,7 @@ mod class;
 #[cfg(feature = "run")]
 pub mod disk;
 mod grants;
+mod legacy;
 mod lost;
 mod machine;
 #[cfg(feature = "run")]

@@ -1,9 +1,11 @@
 //! What can be set about the provisioner.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
-use bitts_api::{Claim, Kind, Namespace, NodeName, Volume, names};
+use bitts_api::{Claim, Kind, Namespace, NodeName, StorageClass, Volume, names};
 
+use crate::class::{ClassError, Template};
+use crate::legacy;
 use crate::site::{Share, Site};
 
 /// What can be set about a provisioner.
@@ -13,6 +15,9 @@ pub struct Options {
     pub ground: Ground,
     /// The names that classes know it by.
     pub names: BTreeSet<Box<str>>,
+    /// The names of other provisioners whose classes it serves too, in their own words; on shares, each with the
+    /// one that it made all its volumes on.
+    pub legacy: BTreeMap<Box<str>, Option<Share>>,
     /// In which namespace the scheduler is told of a node's room, if it is.
     pub capacity: Option<Namespace>,
 }
@@ -38,6 +43,7 @@ impl Options {
         Self {
             ground: Ground::Node(node),
             names: [LOCAL.into()].into(),
+            legacy: BTreeMap::new(),
             capacity: None,
         }
     }
@@ -48,6 +54,7 @@ impl Options {
         Self {
             ground: Ground::Shares,
             names: [NFS.into()].into(),
+            legacy: BTreeMap::new(),
             capacity: None,
         }
     }
@@ -55,7 +62,15 @@ impl Options {
     /// Whether a class or annotation means this provisioner.
     #[must_use]
     pub fn serves(&self, provisioner: Option<&str>) -> bool {
-        provisioner.is_some_and(|name| self.names.contains(name))
+        provisioner.is_some_and(|name| self.names.contains(name) || self.legacy.contains_key(name))
+    }
+
+    /// Reads a class of ours, or of one whose classes are served too.
+    pub(crate) fn template(&self, class: &StorageClass) -> Result<Template, ClassError> {
+        match self.legacy.get(&class.provisioner) {
+            None => Template::read(class, &self.ground),
+            Some(share) => Template::read(&legacy::as_ours(class, share.as_ref()), &self.ground),
+        }
     }
 
     /// Whether a claim was placed where this makes volumes.

@@ -242,3 +242,36 @@ fn a_class_of_theirs_has_an_equivalent() {
         assert!(Template::read(&class, &ground).is_ok(), "{text}");
     }
 }
+
+/// Classes cannot be changed: those that were written for others are served as they are (P12).
+#[test]
+fn a_class_of_theirs_is_served_as_it_is() {
+    let theirs = "cluster.local/nfs-subdir";
+    let mut world = World::of_shares();
+    let share = Share::parse("nas:/export").unwrap();
+    world.options.legacy = [(theirs.into(), Some(share))].into();
+    let class = json!({"metadata": {"name": "nfs-client", "uid": "class"}, "provisioner": theirs,
+        "volumeBindingMode": "Immediate", "reclaimPolicy": "Delete", "parameters":
+            {"archiveOnDelete": "true", "pathPattern": "${.PVC.namespace}/${.PVC.name}"}});
+    world.put(Kind::StorageClass, class);
+    let mut claim = support::share_claim("c", "u1", "nfs-client");
+    claim["metadata"]["annotations"]["volume.kubernetes.io/storage-provisioner"] = json!(theirs);
+    let claim = world.put(Kind::Claim, claim);
+    world.start();
+    world.run();
+    world.bind();
+    world.run();
+    let volume = ObjectKey::volume("pvc-u1");
+    let object = &world.objects[&volume];
+    assert_eq!(object["spec"]["nfs"]["path"], "/export/default/c-pvc-u1");
+    let by = &object["metadata"]["annotations"]["pv.kubernetes.io/provisioned-by"];
+    assert_eq!(by, theirs);
+    let directory = world.share("nas", "/export/default/c-pvc-u1");
+    std::fs::write(directory.join("file"), "x").unwrap();
+    world.delete(&claim);
+    world.bind();
+    world.settle();
+    assert!(!directory.exists() && !world.objects.contains_key(&volume));
+    let kept = world.share("nas", "/export/.bitts/trash/pvc-u1/data/file");
+    assert!(kept.exists(), "archived, as they say");
+}

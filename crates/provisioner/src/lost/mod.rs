@@ -340,12 +340,17 @@ impl Machine for LostNodes {
     }
 
     fn measures(&self) -> Vec<Measure> {
-        vec![Measure {
-            name: "bitts_lost_nodes_volumes",
-            help: "Volumes whose data lies on nodes that are gone",
+        let measure = |name, help, reading| Measure {
+            name,
+            help,
             labels: Vec::new(),
-            reading: Reading::Gauge(self.units.len() as u64),
-        }]
+            reading,
+        };
+        vec![measure(
+            "bitts_lost_nodes_volumes",
+            "Volumes whose data lies on nodes that were deleted",
+            Reading::Gauge(self.units.len() as u64),
+        )]
     }
 }
 

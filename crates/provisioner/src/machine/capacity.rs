@@ -14,7 +14,7 @@ use bitts_api::{ClassName, Kind, Name, ObjectKey, StorageCapacity, StorageClass}
 use serde_json::json;
 
 use super::Provisioner;
-use crate::class::{Quota, Template};
+use crate::class::Quota;
 use crate::options::Ground;
 use crate::reason;
 use crate::site::Site;
@@ -175,7 +175,7 @@ impl Provisioner {
         let Some(told) = self.room.told.get_mut(&key.name) else {
             return;
         };
-        let quota = Template::read(class, &self.options.ground).map(|template| template.quota);
+        let quota = self.options.template(class).map(|template| template.quota);
         let room = match quota {
             Ok(Quota::Required) => survey.held,
             // What is wrong with the class is told to a claim that comes here.

@@ -8,7 +8,7 @@ use bitts_api::{BindingMode, Claim, StorageClass};
 
 use super::Provisioner;
 use crate::claim::is_served;
-use crate::class::{ClassError, Template};
+use crate::class::ClassError;
 use crate::options::Ground;
 use crate::reason;
 use crate::site::Site;
@@ -22,7 +22,7 @@ impl Provisioner {
         self.told
             .retain(|uid, _| ours.iter().any(|c| c.meta.uid == *uid));
         for class in &ours {
-            match Template::read(class, &self.options.ground) {
+            match self.options.template(class) {
                 Ok(template) => {
                     self.ask(&template.site);
                     if self.sites.why_lost(&template.site).is_none() {
@@ -57,7 +57,7 @@ impl Provisioner {
     pub(super) fn classes_of(&self, site: &Site) -> Vec<Arc<StorageClass>> {
         let of_site = |class: &&Arc<StorageClass>| {
             self.options.serves(Some(&class.provisioner))
-                && Template::read(class, &self.options.ground).is_ok_and(|t| t.site == *site)
+                && self.options.template(class).is_ok_and(|t| t.site == *site)
         };
         self.classes.iter().filter(of_site).cloned().collect()
     }
