@@ -46,6 +46,8 @@ const KILLS: &str = "BITTS_E2E_KILLS";
 const PASSED: &[&str] = &[KILLS, "BITTS_E2E_SEED"];
 /// Where Debian has the modules of user-mode Linux.
 const MODULES: &str = "/usr/lib/uml/modules";
+/// What linux.uml does not know of today's processors (see there).
+const PTRACE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/src/uml/ptrace.c");
 
 /// What the guests need, and the Debian package that has it.
 const PROGRAMS: &[(&str, &str)] = &[
@@ -174,8 +176,12 @@ fn boot(case: &str, shared: &Path) -> anyhow::Result<std::process::ExitStatus> {
     );
     let [modules, program, share] = paths;
     let console = File::create(shared.join("console"))?;
+    let preload = format!("LD_PRELOAD={}", ptrace(shared)?.display());
     let mut command = Command::new("sh");
-    command.args(["-c", GUARD, "guest", "linux.uml"]).args([
+    command.args(["-c", GUARD, "guest"]).args([
+        "env".to_owned(),
+        preload,
+        "linux.uml".to_owned(),
         format!("mem={MEGABYTES}M"),
         "umid=guest".to_owned(),
         format!("uml_dir={share}/"),
@@ -208,6 +214,19 @@ fn boot(case: &str, shared: &Path) -> anyhow::Result<std::process::ExitStatus> {
     let status = guard.wait()?;
     drop(stdin);
     Ok(status)
+}
+
+/// Compiles what is laid over linux.uml.
+fn ptrace(shared: &Path) -> anyhow::Result<PathBuf> {
+    let library = shared.join("ptrace.so");
+    let output = Command::new("cc")
+        .args(["-shared", "-fPIC", "-O2", PTRACE, "-o"])
+        .arg(&library)
+        .output()
+        .context("no C compiler")?;
+    let said = String::from_utf8_lossy(&output.stderr);
+    ensure!(output.status.success(), "cc: {said}");
+    Ok(library)
 }
 
 fn limit() -> anyhow::Result<Duration> {

@@ -31,6 +31,7 @@ const UNNOTICED: Duration = Duration::from_secs(120);
 /// What the machines and the host need, and the Debian package that has it.
 const NEEDED: &[(&str, &str)] = &[
     ("linux.uml", "user-mode-linux"),
+    ("cc", "gcc"),
     ("modprobe", "kmod"),
     ("ip", "iproute2"),
     ("mkfs.ext4", "e2fsprogs"),
@@ -98,6 +99,7 @@ impl Local {
     fn lay_out(&self, sh: &Shell, programs: &Path) -> Result<()> {
         sh.create_dir(&self.folder)?;
         std::os::unix::fs::symlink(programs, self.folder.join(PROGRAMS))?;
+        machine::prepare(sh, &self.folder)?;
         for machine in MACHINES {
             machine.make(sh, &self.folder, programs, SANDBOX_IMAGE)?;
         }

@@ -13,6 +13,9 @@ use super::network;
 use crate::e2e::progress::{output, until};
 
 const INIT: &str = "e2e/node/init";
+/// What is laid over linux.uml (see there), and what is made of it.
+const PTRACE: &str = "e2e/src/uml/ptrace.c";
+const PRELOAD: &str = "ptrace.so";
 /// Where Debian has the modules of user-mode Linux,
 const MODULES: &str = "/usr/lib/uml/modules";
 /// and the programs that connect pods.
@@ -131,8 +134,10 @@ impl Machine {
         let console = File::options().create(true).append(true).open(&console)?;
         let mut command = Command::new("setsid");
         command
-            .args(["ip", "netns", "exec", network::NAMESPACE, "linux.uml"])
+            .args(["ip", "netns", "exec", network::NAMESPACE, "env"])
             .args([
+                format!("LD_PRELOAD={}", all.join(PRELOAD).display()),
+                "linux.uml".to_owned(),
                 format!("mem={memory}"),
                 format!("umid={name}"),
                 format!("uml_dir={}/", umid.display()),
@@ -199,6 +204,12 @@ impl Machine {
             Ok(there)
         })
     }
+}
+
+/// Makes what all machines need on the host.
+pub(super) fn prepare(sh: &Shell, all: &Path) -> Result<()> {
+    let library = all.join(PRELOAD);
+    output(cmd!(sh, "cc -shared -fPIC -O2 {PTRACE} -o {library}")).map(drop)
 }
 
 /// The modules as modprobe looks for them.
