@@ -119,6 +119,10 @@ const CASES: &[Case] = &[
         provisioning::a_claim_begins_as_a_copy,
     ),
     (
+        "a_hundred_claims_at_once",
+        provisioning::a_hundred_claims_at_once,
+    ),
+    (
         "a_dead_server_is_told_to_who_waits",
         provisioning::a_dead_server_is_told_to_who_waits,
     ),

@@ -6,11 +6,13 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, ensure};
 use bitts_e2e::raw::text;
+use bitts_e2e::uml::guest::run;
 use bitts_e2e::uml::server::Server;
 use bitts_provisioner::ShareConfig;
+use futures::{StreamExt as _, TryStreamExt as _, stream};
 use serde_json::{Value, json};
 
-use super::agent::{KUBELET, NODE, World, with_agent_and};
+use super::agent::{KUBELET, NODE, World, median, with_agent_and};
 
 const PATIENCE: Duration = Duration::from_secs(4);
 /// Nothing here takes as long; a test that waits for more fails.
@@ -303,4 +305,109 @@ pub(crate) fn a_dead_server_is_told_to_who_waits() -> anyhow::Result<()> {
         ensure!(left.len() == 2, "two claims are left: {left:?}");
         Ok(())
     })
+}
+
+/// How many claims come at once where it is measured.
+const AT_ONCE: usize = 100;
+/// How many times as long it may take as the least that has to be done.
+const MOST: f64 = 2.0;
+
+/// How long a hundred volumes on a share take at once: the provisioner, beside a client that makes each
+/// directory on a mount of its own, and the volume's object, and does nothing else. The binder binds for both.
+pub(crate) fn a_hundred_claims_at_once() -> anyhow::Result<()> {
+    let server = Server::start(1, &["a"])?;
+    let options = "vers=4.2";
+    let mount = Path::new("/mnt/limit");
+    fs::create_dir_all(mount)?;
+    let source = format!("{}:{}", server.address(), server.path("a", options));
+    let mount_path = mount.display().to_string();
+    run(
+        "mount",
+        &["-t", "nfs4", "-o", options, &source, &mount_path],
+    )?;
+    with_provisioner(async |world| {
+        class(world, "nfs", &server, "a", (options, json!({}))).await?;
+        let by_hand = json!({"apiVersion": "storage.k8s.io/v1", "kind": "StorageClass",
+            "metadata": {"name": "limit"}, "provisioner": "limit.bitts.dev"});
+        let path = "/apis/storage.k8s.io/v1/storageclasses";
+        world.api.post(path, by_hand).await?.expect(201)?;
+        let at = server.path("a", options);
+        let (mut bitts, mut limit) = (Vec::new(), Vec::new());
+        for round in 0..3 {
+            let took =
+                at_once(world, &format!("bitts-{round}"), "nfs", async |_, _| Ok(())).await?;
+            let least = at_once(
+                world,
+                &format!("limit-{round}"),
+                "limit",
+                async |claim, uid| {
+                    let name = format!("pvc-{uid}");
+                    let directory = mount.join(&name);
+                    tokio::task::spawn_blocking(move || fs::create_dir(directory)).await??;
+                    let volume = json!({"apiVersion": "v1", "kind": "PersistentVolume",
+                    "metadata": {"name": name,
+                        "annotations": {"pv.kubernetes.io/provisioned-by": "limit.bitts.dev"}},
+                    "spec": {"capacity": {"storage": "1Ti"}, "accessModes": ["ReadWriteMany"],
+                        "storageClassName": "limit", "persistentVolumeReclaimPolicy": "Retain",
+                        "nfs": {"server": server.address(), "path": format!("{at}/{name}")},
+                        "claimRef": {"apiVersion": "v1", "kind": "PersistentVolumeClaim",
+                            "namespace": world.api.namespace(), "name": claim, "uid": uid}}});
+                    let path = "/api/v1/persistentvolumes";
+                    world.api.post(path, volume).await?.expect(201).map(drop)
+                },
+            )
+            .await?;
+            // The first of both mounts and looks around.
+            if round > 0 {
+                bitts.push(took);
+                limit.push(least);
+            }
+        }
+        let (bitts, limit) = (
+            median(&mut bitts).as_secs_f64(),
+            median(&mut limit).as_secs_f64(),
+        );
+        let ratio = bitts / limit;
+        println!(
+            "{AT_ONCE} claims: {bitts:.3} s, the least {limit:.3} s: {ratio:.2} times as long"
+        );
+        ensure!(ratio <= MOST, "{ratio:.2} times as long as the least");
+        Ok(())
+    })
+}
+
+/// Has claims made at once, and what makes their volumes beside the provisioner; how long until all are Bound.
+async fn at_once(
+    world: &World,
+    prefix: &str,
+    class: &str,
+    make: impl AsyncFn(&str, &str) -> anyhow::Result<()>,
+) -> anyhow::Result<Duration> {
+    let start = Instant::now();
+    let all = stream::iter(0..AT_ONCE).map(|n| {
+        let (name, make) = (format!("{prefix}-{n}"), &make);
+        async move {
+            let claim = json!({"apiVersion": "v1", "kind": "PersistentVolumeClaim",
+                "metadata": {"name": name}, "spec": {"accessModes": ["ReadWriteMany"],
+                    "storageClassName": class, "resources": {"requests": {"storage": "1Ti"}}}});
+            let made = world
+                .api
+                .post(&world.api.claims(""), claim)
+                .await?
+                .expect(201)?;
+            make(&name, text(&made, "/metadata/uid")).await
+        }
+    });
+    all.buffer_unordered(32).try_collect::<Vec<()>>().await?;
+    let path = world.api.claims("");
+    until(world, &path, "all Bound", |list| {
+        let claims = list["items"].as_array().into_iter().flatten();
+        let of_this = claims.filter(|c| text(c, "/metadata/name").starts_with(prefix));
+        of_this
+            .filter(|c| text(c, "/status/phase") == "Bound")
+            .count()
+            == AT_ONCE
+    })
+    .await?;
+    Ok(start.elapsed())
 }
