@@ -2,6 +2,7 @@
 
 mod capacity;
 mod classes;
+mod confirming;
 mod copying;
 mod growing;
 mod sites;
@@ -660,25 +661,13 @@ impl Provisioner {
             let there = self.present.get(&place);
             there.is_some() && there != owner.uid.as_ref()
         });
+        let wish = volume::wish(volume, replaced);
+        if self.is_recorded_first(name, volume, wish == Wish::Rest) {
+            return;
+        }
         let unit = self.units.entry(name.clone()).or_default();
         let removed = unit.disk == Disk::Removed;
-        if unit.disk.is_unconfirmed()
-            && let (Some(uid), Some(begun)) = (claim_uid(name), unit.site.clone())
-        {
-            let site = self.options.site_of(volume);
-            // One of the same name made it on a disk of its own, and was faster.
-            if let Some(at) = volume::path(volume)
-                && unit.is_made_elsewhere(at)
-            {
-                return self.send(name, begun, Task::Discard(name.clone(), uid));
-            }
-            return match site.is_none_or(|site| site.holds_the_same(&begun)) {
-                true => self.send(name, begun, Task::Confirm(name.clone(), uid)),
-                // It was made on another share in the end.
-                false => self.send(name, begun, Task::Discard(name.clone(), uid)),
-            };
-        }
-        match volume::wish(volume, replaced) {
+        match wish {
             Wish::Rest => self.decide_size(name, volume),
             Wish::Hold(write) => self.write(name, write),
             Wish::Mark(destroy) => self.destroy(name, destroy),
@@ -808,6 +797,7 @@ impl Machine for Provisioner {
             Input::Report(report) => self.report(report),
             Input::Alarm(Alarm::Scan(site)) => self.scan_again(site),
             Input::Alarm(Alarm::Survey) => self.survey_for_ever(),
+            Input::Alarm(Alarm::Confirm(volume)) => self.confirm_now(volume),
             Input::Alarm(Alarm::Retry(volume, attempt)) => {
                 if let Some(unit) = self.units.get_mut(&volume) {
                     unit.retry(Some(attempt));

@@ -136,21 +136,21 @@ impl LocalWorker {
                 }
             }
             Task::Confirm(volume, uid) => {
-                let done = self.of(&volume).and_then(|disk| match disk {
+                let done = self.keeper(&volume).and_then(|disk| match disk {
                     Some(disk) => disk.confirm(&volume, &uid),
                     None => Ok(()),
                 });
                 told(volume, done, Report::Confirmed)
             }
             Task::Discard(volume, uid) => {
-                let done = self.of(&volume).and_then(|disk| match disk {
+                let done = self.keeper(&volume).and_then(|disk| match disk {
                     Some(disk) => disk.discard(&volume, &uid),
                     None => Ok(()),
                 });
                 told(volume, done, Report::Discarded)
             }
             Task::Grow { volume, uid, bytes } => {
-                let grown = self.of(&volume).and_then(|disk| match disk {
+                let grown = self.keeper(&volume).and_then(|disk| match disk {
                     Some(disk) => disk.grow(&volume, &uid, bytes),
                     None => Err(DiskError::NoRecord(volume.to_string())),
                 });
@@ -215,9 +215,17 @@ impl LocalWorker {
         Ok(None)
     }
 
+    /// The disk that has the record of a volume, or is the only one that could have it: that looks itself.
+    fn keeper(&self, volume: &Name) -> Result<Option<&Disk>, DiskError> {
+        match &*self.disks {
+            [only] => Ok(only.disk.get()),
+            _ => self.of(volume),
+        }
+    }
+
     /// Makes a volume where it was begun, else where there is most room; a copy where its source is.
     fn make(&self, record: &Record) -> Result<Made, DiskError> {
-        if let Some(disk) = self.of(&record.volume)? {
+        if let Some(disk) = self.keeper(&record.volume)? {
             return disk.make(record);
         }
         if let Some(of) = &record.copy_of {

@@ -198,6 +198,8 @@ pub enum Alarm {
     Scan(Site),
     /// Ask for the disks' room again.
     Survey,
+    /// Note that the API has a volume.
+    Confirm(Name),
     /// Look at a volume again; stale unless it is the volume's latest try.
     Retry(Name, u32),
 }

@@ -60,6 +60,16 @@ pub(crate) enum Flight {
     Write(ObjectKey, ResourceVersion),
 }
 
+/// When it is noted that the API has a volume. Nobody waits for that, and it takes as much of the disk or
+/// the server as the making: so it is done once those that wait have theirs.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) enum Confirm {
+    #[default]
+    NotYet,
+    Soon,
+    Now,
+}
+
 /// One volume.
 #[derive(Debug, Default)]
 pub(crate) struct Unit {
@@ -73,6 +83,8 @@ pub(crate) struct Unit {
     pub(crate) flight: Option<Flight>,
     /// Why this node cannot have the volume.
     pub(crate) misplaced: Option<String>,
+    /// Whether it is to be noted that the API has it.
+    pub(crate) confirm: Confirm,
     /// What is known of its growth.
     pub(crate) growth: Growth,
     /// The user was told that it is being made.

@@ -267,7 +267,7 @@ fn death_after_every_single_effect() {
         let mut run = |life: &mut Life| {
             loop {
                 if life.world.queue.is_empty() {
-                    if !life.world.tell() {
+                    if !life.world.tell() && !life.world.confirm() {
                         return;
                     }
                     continue;

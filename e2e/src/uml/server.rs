@@ -7,7 +7,7 @@ use std::fs;
 use std::io::{BufRead as _, BufReader, Write as _};
 use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, bail, ensure};
 use nix::sched::CloneFlags;
@@ -21,6 +21,9 @@ const SERVER: &str = "bitts_guest_server";
 const CLIENTS: &str = "/var/lib/nfs/clients";
 /// and where the kernel asks for it.
 const PIPES: &str = "/run/pipes";
+
+/// Nothing of it takes as long.
+const LONG: Duration = Duration::from_secs(30);
 
 /// An NFS server. It has the exports `/srv/<number>/<name>`, each a file system of its own.
 pub struct Server {
@@ -237,13 +240,12 @@ fn start(number: &str) -> anyhow::Result<Vec<Child>> {
 }
 
 fn until(what: &str, is_there: impl Fn() -> bool) -> anyhow::Result<()> {
-    for _ in 0..50 {
-        if is_there() {
-            return Ok(());
-        }
+    let start = Instant::now();
+    while !is_there() {
+        ensure!(start.elapsed() < LONG, "{what} never came up");
         std::thread::sleep(Duration::from_millis(10));
     }
-    bail!("{what} never came up")
+    Ok(())
 }
 
 fn set(file: &str, value: &str) -> anyhow::Result<()> {

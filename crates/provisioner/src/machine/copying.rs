@@ -16,7 +16,9 @@ use crate::task::CopyOf;
 use crate::unit::Disk;
 use crate::volume::name_for;
 
-/// How often a copy that is being made is looked at.
+/// When a copy is looked at that was just begun: many are small, or share their blocks.
+const LOOK_FIRST: Duration = Duration::from_millis(250);
+/// How often one is looked at that takes its time.
 const LOOK_AGAIN: Duration = Duration::from_secs(2);
 
 /// The claims that ask for copies, by the claim that is to be copied.
@@ -148,7 +150,8 @@ impl Provisioner {
     pub(super) fn is_copied(&mut self, volume: &Name, bytes: u64, total: u64) {
         let (unit, _) = self.landed(volume);
         unit.disk = Disk::Recorded { confirmed: false };
-        let (after, alarm) = unit.rest(volume, LOOK_AGAIN);
+        let again = if bytes == 0 { LOOK_FIRST } else { LOOK_AGAIN };
+        let (after, alarm) = unit.rest(volume, again);
         let tenths = (bytes * 10).checked_div(total).unwrap_or(0).min(10);
         let news = unit.tells(&format!("copied {tenths}"));
         self.out.push(Effect::Wake(after, alarm));

@@ -477,12 +477,23 @@ impl World {
         for _ in 0..10_000 {
             if !self.queue.is_empty() {
                 self.execute(0, Fate::Done);
-            } else if !self.tell() {
+            } else if !self.tell() && !self.confirm() {
                 return;
             }
         }
         self.steps.truncate(20);
         panic!("does not come to rest: {:?}", self.steps);
+    }
+
+    /// Lets the time pass until which it is noted that the API has a volume.
+    pub fn confirm(&mut self) -> bool {
+        let mut timers = self.timers.iter();
+        let due = timers.position(|(_, alarm)| matches!(alarm, Alarm::Confirm(_)));
+        let due = due.map(|index| self.timers.remove(index));
+        if let Some((_, alarm)) = due.clone() {
+            self.feed(Input::Alarm(alarm));
+        }
+        due.is_some()
     }
 
     /// Runs until no timer runs either; those that come back for ever are left alone.

@@ -1,0 +1,60 @@
+//! Noting in the record of a volume that the API has it.
+//!
+//! Nobody waits for that, and it takes as much of the disk or the server as the making: where many claims
+//! come at once it is done a little later. A process that dies before leaves it to the next, which finds
+//! the record and the volume.
+
+use std::time::Duration;
+
+use bitts_api::machine::Effect;
+use bitts_api::{Name, Volume};
+
+use super::{Provisioner, claim_uid};
+use crate::task::{Alarm, Task};
+use crate::unit::{Confirm, Disk};
+use crate::volume;
+
+/// How much later.
+const LATER: Duration = Duration::from_secs(2);
+
+impl Provisioner {
+    /// Whether something has to be recorded before anything else comes of a volume that the API has. `rests` says
+    /// that nothing is to come of it.
+    pub(super) fn is_recorded_first(&mut self, name: &Name, volume: &Volume, rests: bool) -> bool {
+        let site = self.options.site_of(volume);
+        let unit = self.units.entry(name.clone()).or_default();
+        if !unit.disk.is_unconfirmed() {
+            return false;
+        }
+        let (Some(uid), Some(begun)) = (claim_uid(name), unit.site.clone()) else {
+            return false;
+        };
+        // One of the same name made it on a disk of its own, or it was made on another share in the end.
+        let elsewhere = volume::path(volume).is_some_and(|at| unit.is_made_elsewhere(at))
+            || site.is_some_and(|site| !site.holds_the_same(&begun));
+        if elsewhere {
+            self.send(name, begun, Task::Discard(name.clone(), uid));
+            return true;
+        }
+        match unit.confirm {
+            Confirm::NotYet if rests && matches!(unit.disk, Disk::Made { .. }) => {
+                unit.confirm = Confirm::Soon;
+                let alarm = Alarm::Confirm(name.clone());
+                self.out.push(Effect::Wake(LATER, alarm));
+            }
+            Confirm::Soon if rests => {}
+            Confirm::NotYet | Confirm::Soon | Confirm::Now => {
+                self.send(name, begun, Task::Confirm(name.clone(), uid));
+            }
+        }
+        true
+    }
+
+    /// It is time to.
+    pub(super) fn confirm_now(&mut self, volume: Name) {
+        if let Some(unit) = self.units.get_mut(&volume) {
+            unit.confirm = Confirm::Now;
+        }
+        self.dirty.insert(volume);
+    }
+}
