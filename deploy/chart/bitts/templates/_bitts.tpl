@@ -37,10 +37,14 @@ app.kubernetes.io/component: {{ .component }}
 imagePullPolicy: {{ .root.Values.image.pullPolicy }}
 ports:
 - {name: metrics, containerPort: {{ .port | default 9590 }}}
+# A busy node is slow to answer; to end what runs there makes it busier.
 livenessProbe:
   httpGet: {path: /healthz, port: metrics}
+  timeoutSeconds: 10
+  failureThreshold: 6
 readinessProbe:
   httpGet: {path: /readyz, port: metrics}
+  timeoutSeconds: 5
 {{- end -}}
 
 {{- define "bitts.pod" -}}
