@@ -8,9 +8,10 @@
 //! | `BITTS_E2E_POD_IMAGE` | an image with a shell that the nodes have |
 //! | `BITTS_E2E_ROLES` | the roles that are installed, separated by commas |
 //! | `BITTS_E2E_KUBECTL` | the kubectl to use; the one in PATH where it is not set |
-//! | `BITTS_E2E_ABILITIES` | what not every cluster can: `kernel-nfs`, `power`, separated by commas |
-//! | `BITTS_E2E_CHANGE` | a command that takes `install`, `install --replace-stock` and `power off NODE` |
+//! | `BITTS_E2E_ABILITIES` | what not every cluster can: `kernel-nfs`, `power`, `upgrade`, separated by commas |
+//! | `BITTS_E2E_CHANGE` | a command that takes `install`, `install-earlier`, both with `--replace-stock`, and `power off NODE` |
 
+mod attach;
 mod class;
 mod handover;
 mod kept;
@@ -18,6 +19,7 @@ mod kubectl;
 mod leader;
 mod local;
 mod many;
+mod mended;
 mod moved;
 mod nfs;
 mod power;
@@ -25,6 +27,7 @@ mod reclaim;
 mod restart;
 mod seed;
 mod stateful;
+mod upgrade;
 
 use std::io::Write as _;
 use std::process::ExitCode;
@@ -58,6 +61,12 @@ impl Need {
 
 const NODES: &[Need] = &[Role("provisioner")];
 const NFS: &[Need] = &[Role("nfs-provisioner"), Ability("kernel-nfs")];
+const AGENT: &[Need] = &[
+    Role("agent"),
+    Role("nfs-provisioner"),
+    Ability("kernel-nfs"),
+];
+const ATTACHER: &[Need] = &[Role("binder"), Role("attacher")];
 const BINDER: &[Need] = &[Role("binder")];
 const POWER: &[Need] = &[
     Role("provisioner"),
@@ -66,6 +75,8 @@ const POWER: &[Need] = &[
     Change,
 ];
 const HANDOVER: &[Need] = &[Role("provisioner"), Change];
+
+const UPGRADE: &[Need] = &[Role("provisioner"), Ability("upgrade"), Change];
 
 const TESTS: &[(&str, &[Need], Test)] = &[
     ("seed", &[], seed::word_for_word),
@@ -90,8 +101,11 @@ const TESTS: &[(&str, &[Need], Test)] = &[
         NFS,
         leader::of_the_nfs_provisioner,
     ),
+    ("attached_and_detached", ATTACHER, attach::and_detached),
+    ("mount_mended", AGENT, mended::behind_the_kubelet),
     ("node_lost_and_back", POWER, power::lost_and_back),
     ("handed_over_and_back", HANDOVER, handover::and_back),
+    ("upgraded", UPGRADE, upgrade::from_earlier),
 ];
 
 fn main() -> ExitCode {

@@ -58,7 +58,7 @@ pub(crate) fn and_back(cluster: &Cluster) -> Result<()> {
 }
 
 /// A volume by hand and its claim.
-fn bind(cluster: &Cluster, namespace: &str, name: &str) -> Result<()> {
+pub(crate) fn bind(cluster: &Cluster, namespace: &str, name: &str) -> Result<()> {
     cluster.delete("", "pv", name)?;
     cluster.apply(namespace, &volume_by_hand(name))?;
     let mut claim = claim(name, BY_HAND);
@@ -87,7 +87,7 @@ fn works(cluster: &Cluster, namespace: &str, name: &str) -> Result<()> {
 }
 
 /// Every claim and volume of the cluster: its uid, phase and partner.
-fn all(cluster: &Cluster) -> Result<BTreeMap<String, String>> {
+pub(crate) fn all(cluster: &Cluster) -> Result<BTreeMap<String, String>> {
     let objects = cluster.read(&["get", "pv,pvc", "--all-namespaces"])?;
     let objects = objects["items"].as_array().cloned().unwrap_or_default();
     let told = objects.iter().map(|object| {
@@ -103,7 +103,10 @@ fn all(cluster: &Cluster) -> Result<BTreeMap<String, String>> {
     Ok(told.collect())
 }
 
-fn same(before: &BTreeMap<String, String>, after: &BTreeMap<String, String>) -> Result<()> {
+pub(crate) fn same(
+    before: &BTreeMap<String, String>,
+    after: &BTreeMap<String, String>,
+) -> Result<()> {
     let changed: Vec<_> = before
         .iter()
         .filter(|(name, was)| after.get(*name) != Some(*was))

@@ -69,22 +69,11 @@ impl Cluster {
     /// Has who made the cluster change it.
     pub(crate) fn change(&self, arguments: &[&str]) -> Result<()> {
         let (program, first) = self.change.split_first().context("BITTS_E2E_CHANGE")?;
-        let mut command = Command::new(program);
-        // What cargo tells a test of its package would have cargo build others anew.
-        for (name, _) in std::env::vars_os() {
-            let name = name.to_string_lossy();
-            if ["CARGO_PKG_", "CARGO_MANIFEST_"]
-                .iter()
-                .any(|of| name.starts_with(of))
-            {
-                command.env_remove(&*name);
-            }
-        }
-        let output = command
+        let output = Command::new(program)
             .args(first)
             .args(arguments)
             // It belongs to the workspace, not to this package.
-            .current_dir(concat!(env!("CARGO_MANIFEST_DIR"), "/.."))
+            .current_dir(concat!(env!("CARGO_MANIFEST_DIR"), "/../.."))
             .output()
             .with_context(|| format!("cannot start {program}"))?;
         let said = String::from_utf8_lossy(&output.stderr);
@@ -250,6 +239,29 @@ impl Cluster {
         Ok(())
     }
 
+    /// Runs a shell script in a node itself, with its programs, processes and mounts.
+    pub(crate) fn in_node(&self, node: &str, script: &str) -> Result<()> {
+        let name = "in-node";
+        self.delete("default", "pod", name)?;
+        let mut pod = self.pod(name, "", &[]);
+        pod["spec"]["nodeName"] = json!(node);
+        pod["spec"]["hostPID"] = json!(true);
+        let container = &mut pod["spec"]["containers"][0];
+        container["securityContext"] = json!({"privileged": true});
+        container["command"] = json!([
+            "nsenter",
+            "--target=1",
+            "--mount",
+            "--",
+            "sh",
+            "-euc",
+            script
+        ]);
+        self.apply("default", &pod)?;
+        self.until_phase("default", "pod", name, "Succeeded")?;
+        self.delete("default", "pod", name)
+    }
+
     /// Deletes what [`Self::on_node`] left.
     pub(crate) fn look_no_more(&self) {
         let label = format!("app={LOOKS}");
@@ -327,7 +339,7 @@ pub(crate) fn undo(cluster: &Cluster, arguments: &[&str]) {
 
 /// A manifest of examples/.
 pub(crate) fn example(path: &str) -> Result<Value> {
-    let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/../examples");
+    let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/../../examples");
     let file = format!("{folder}/{path}");
     let text = std::fs::read_to_string(&file).with_context(|| format!("cannot read {file}"))?;
     Ok(serde_yaml_ng::from_str(&text)?)
