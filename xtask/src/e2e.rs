@@ -11,6 +11,7 @@ mod progress;
 mod provider;
 mod rights;
 mod stock;
+mod version;
 
 use std::process::Command;
 
@@ -24,6 +25,7 @@ use kind::Kind;
 use local::Local;
 use progress::Progress;
 use provider::{Power, Provider};
+use version::Version;
 
 /// Everything of a run is here: the kubeconfig, images, what was collected of failures.
 const FOLDER: &str = "target/e2e";
@@ -57,6 +59,9 @@ pub(crate) struct Args {
     /// A node image of your own, where kind's cannot be pulled.
     #[arg(long, value_name = "IMAGE")]
     node_image: Option<String>,
+    /// A version to upgrade from, a tag or a commit: with it the test `upgraded` runs, too.
+    #[arg(long, env = "BITTS_E2E_EARLIER", value_name = "NAME")]
+    earlier: Option<String>,
     /// Install what is missing of Debian packages, as root.
     #[arg(long)]
     install_packages: bool,
@@ -78,7 +83,9 @@ enum Change {
 enum Step {
     /// Make the cluster and the NFS server, or what is missing of them.
     Up,
-    /// Build the image and install it, or what changed.
+    /// Build the version that --earlier names and install it.
+    InstallEarlier,
+    /// Build the images and install them, or what changed.
     Install,
     /// Run the tests.
     Test,
@@ -157,11 +164,20 @@ fn forward(
     progress: &mut Progress,
 ) -> Result<()> {
     let wants = |step| args.steps.contains(&step);
+    // It takes longest where it was not built before, and needs no cluster.
+    let this = wants(Step::Install)
+        .then(|| Version::this(sh))
+        .transpose()?;
     if wants(Step::Up) {
         provider.up(sh, progress)?;
     }
-    if wants(Step::Install) {
-        install::install(sh, provider, roles, args.replace_stock, progress)?;
+    if wants(Step::InstallEarlier) {
+        let name = args.earlier.as_deref();
+        let earlier = Version::earlier(sh, name.context("--earlier says which version")?)?;
+        install::install(sh, provider, earlier, roles, args.replace_stock, progress)?;
+    }
+    if let Some(this) = this {
+        install::install(sh, provider, this, roles, args.replace_stock, progress)?;
     }
     if wants(Step::Test) {
         if args.filter.is_empty() {
@@ -189,7 +205,10 @@ fn test(
     provider: &dyn Provider,
     filter: Option<&str>,
 ) -> Result<()> {
-    let cluster = provider.cluster(sh)?;
+    let mut cluster = provider.cluster(sh)?;
+    if args.earlier.is_some() {
+        cluster.abilities.push("upgrade");
+    }
     let kubectl = provider.kubectl();
     let roles: Vec<&str> = roles.iter().map(|role| role.name()).collect();
     let program = std::env::current_exe()?;
@@ -199,7 +218,7 @@ fn test(
         args.provider.name()
     );
     let status = Command::new("cargo")
-        .args(["test", "--package", "bitts-e2e", "--test", "cluster", "--"])
+        .args(["test", "--package", "bitts-e2e-cluster", "--"])
         .args(filter)
         .env("KUBECONFIG", std::path::absolute(&kubectl.kubeconfig)?)
         .env("BITTS_E2E_KUBECTL", &kubectl.program)
@@ -208,6 +227,7 @@ fn test(
         .env("BITTS_E2E_ROLES", roles.join(","))
         .env("BITTS_E2E_ABILITIES", cluster.abilities.join(","))
         .env("BITTS_E2E_CHANGE", change)
+        .envs(args.earlier.iter().map(|name| ("BITTS_E2E_EARLIER", name)))
         .status()
         .context("cannot start cargo")?;
     ensure!(status.success(), "tests failed ({status})");

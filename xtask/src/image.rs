@@ -1,75 +1,163 @@
 //! `cargo xtask image`: the container image of the cluster's roles, from a static binary and nothing
-//! else. Written as an archive without a container engine, and the same bytes each time.
+//! else, and that of the agent, which has the programs beside it that it calls. Written as archives without
+//! a container engine, and the same bytes each time.
 
+use std::collections::BTreeSet;
 use std::env::consts::ARCH;
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
 
-use anyhow::{Context as _, Result, bail};
+use anyhow::{Context as _, Result, bail, ensure};
 use serde_json::{Value, json};
 use xshell::{Shell, cmd};
 
-/// The roles that run without helpers from a distribution.
-const FEATURES: &str = "attacher,binder,provisioner";
+/// The roles that run without helpers from a distribution,
+const CLUSTER: &str = "attacher,binder,provisioner";
+/// what runs on each node,
+const AGENT: &str = "agent";
+/// and what tests take for both: it is built once, and quickly. What is shipped is built with the profile
+/// `release`, whose last step alone takes minutes.
+const EVERYTHING: &str = "agent,attacher,binder,provisioner";
+const QUICK: [&str; 4] = [
+    "profile.e2e.inherits='release'",
+    "profile.e2e.opt-level=1",
+    "profile.e2e.lto='off'",
+    "profile.e2e.codegen-units=16",
+];
+/// What the agent calls where a kubelet is beside it, and what that reads.
+const HELPERS: [(&str, &str); 2] = [
+    ("/sbin/mount.nfs", "nfs-common"),
+    ("/etc/netconfig", "libtirpc-common"),
+];
 /// Nobody's, as in the manifests; who must be root says so there.
 const USER: &str = "65532:65532";
 
 /// What is written.
 #[derive(clap::Args)]
 pub(crate) struct Args {
-    /// The name in the archive.
-    #[arg(long, default_value = concat!("bitts:", env!("CARGO_PKG_VERSION")), value_name = "IMAGE")]
-    name: String,
-    /// The archive, as `docker load` takes it.
-    #[arg(long, default_value = "target/image/bitts.tar", value_name = "FILE")]
+    /// What stands before the images' names, such as `registry.example/storage/`.
+    #[arg(long, default_value = "", value_name = "TEXT")]
+    prefix: String,
+    /// The images' tag.
+    #[arg(long, default_value = env!("CARGO_PKG_VERSION"), value_name = "TEXT")]
+    tag: String,
+    /// Where the archives are written, bitts.tar and bitts-agent.tar, as `docker load` takes them.
+    #[arg(long, default_value = "target/image", value_name = "FOLDER")]
     output: PathBuf,
 }
 
 pub(crate) fn run(args: &Args) -> Result<()> {
+    let Args {
+        prefix,
+        tag,
+        output,
+    } = args;
     let sh = Shell::new()?;
-    let binary = binary(&sh)?;
-    bitts(&sh, &binary, &args.output, &args.name)?;
-    let size = fs::metadata(&args.output)?.len();
-    println!(
-        "{}: {}, {:.1} MB; `docker load --input` takes it",
-        args.output.display(),
-        args.name,
-        size as f64 / 1e6
-    );
+    let images = [
+        ("bitts", CLUSTER, bitts as Write),
+        ("bitts-agent", AGENT, agent),
+    ];
+    for (image, roles, write) in images {
+        let binary = Build::release(&sh, roles)?.finish()?;
+        let archive = output.join(format!("{image}.tar"));
+        let name = format!("{prefix}{image}:{tag}");
+        write(&sh, &binary, &archive, &name)?;
+        let size = fs::metadata(&archive)?.len();
+        println!(
+            "{}: {name}, {:.1} MB; `docker load --input` takes it",
+            archive.display(),
+            size as f64 / 1e6
+        );
+    }
     Ok(())
 }
 
-/// Builds the binary: with musl, else with the C library of this machine, linked statically as well.
+type Write = fn(&Shell, &Path, &Path, &str) -> Result<()>;
+
+/// Builds the binary with the roles of the cluster.
 pub(crate) fn binary(sh: &Shell) -> Result<PathBuf> {
-    let gnu = format!("{ARCH}-unknown-linux-gnu");
-    let musl = format!("{ARCH}-unknown-linux-musl");
-    let flags = ["--release", "--locked", "--package", "bitts"];
-    let target = match has_musl(sh, &musl) {
-        Ok(()) => {
-            cmd!(
-                sh,
-                "cargo build {flags...} --no-default-features --features {FEATURES} --target {musl}"
-            )
-            .run()?;
-            musl
+    Build::release(sh, CLUSTER)?.finish()
+}
+
+/// A build of the binary that is under way: with musl, else with the C library of this machine, linked
+/// statically as well. It ends when nobody waits for it any more.
+pub(crate) struct Build {
+    cargo: Child,
+    binary: PathBuf,
+}
+
+impl Build {
+    /// As it is shipped.
+    fn release(sh: &Shell, roles: &str) -> Result<Self> {
+        let features = ["--no-default-features", "--features", roles];
+        Self::start(sh, Path::new("."), "release", &features)
+    }
+
+    /// For tests.
+    pub(crate) fn quick(sh: &Shell) -> Result<Self> {
+        let features = ["--no-default-features", "--features", EVERYTHING];
+        Self::start(sh, Path::new("."), "e2e", &features)
+    }
+
+    /// The same of other sources, with whatever roles these have.
+    pub(crate) fn quick_in(sh: &Shell, root: &Path) -> Result<Self> {
+        Self::start(sh, root, "e2e", &[])
+    }
+
+    fn start(sh: &Shell, root: &Path, profile: &str, features: &[&str]) -> Result<Self> {
+        let musl = format!("{ARCH}-unknown-linux-musl");
+        let mut cargo = Command::new("cargo");
+        let (target, folder) = match has_musl(sh, &musl) {
+            Ok(()) => (musl, target_folder()),
+            Err(why) => {
+                let gnu = format!("{ARCH}-unknown-linux-gnu");
+                eprintln!(
+                    "{why:#}.\nUsing {gnu}, linked statically: good for tests, not for a release."
+                );
+                cargo.env("RUSTFLAGS", "-C target-feature=+crt-static");
+                // Its own folder: other flags would build everything anew each time.
+                (gnu, target_folder().join("static"))
+            }
+        };
+        let folder = std::path::absolute(folder)?;
+        // What cargo told whoever started this would have it build anew what looks at that.
+        for (name, _) in std::env::vars_os() {
+            let of_package = ["CARGO_PKG_", "CARGO_MANIFEST_"];
+            let name = name.to_string_lossy();
+            if of_package.iter().any(|start| name.starts_with(start)) {
+                cargo.env_remove(&*name);
+            }
         }
-        Err(why) => {
-            eprintln!(
-                "{why:#}.\nUsing {gnu}, linked statically: good for tests, not for a release."
-            );
-            // Its own folder: other flags would build everything anew each time.
-            let folder = target_folder().join("static");
-            cmd!(
-                sh,
-                "cargo build {flags...} --no-default-features --features {FEATURES} --target {gnu}"
-            )
-            .env("RUSTFLAGS", "-C target-feature=+crt-static")
+        cargo
+            .args(["build", "--locked", "--package", "bitts"])
+            .args(["--profile", profile])
+            .args(QUICK.iter().flat_map(|setting| ["--config", setting]))
+            .args(features)
+            .args(["--target", &target])
             .env("CARGO_TARGET_DIR", &folder)
-            .run()?;
-            return Ok(folder.join(gnu).join("release/bitts"));
-        }
-    };
-    Ok(target_folder().join(target).join("release/bitts"))
+            .current_dir(root)
+            .stdin(Stdio::null());
+        Ok(Self {
+            cargo: cargo.spawn().context("cannot start cargo")?,
+            binary: folder.join(target).join(profile).join("bitts"),
+        })
+    }
+
+    /// Waits for it; gives the binary's path.
+    pub(crate) fn finish(&mut self) -> Result<PathBuf> {
+        let status = self.cargo.wait()?;
+        ensure!(status.success(), "the binary was not built ({status})");
+        Ok(self.binary.clone())
+    }
+}
+
+impl Drop for Build {
+    fn drop(&mut self) {
+        // One that ended by itself is no error.
+        let _ = self.cargo.kill();
+        let _ = self.cargo.wait();
+    }
 }
 
 fn target_folder() -> PathBuf {
@@ -105,6 +193,51 @@ pub(crate) fn bitts(sh: &Shell, binary: &Path, archive: &Path, name: &str) -> Re
         name,
         &json!({"Entrypoint": ["/bitts"], "User": USER}),
     )
+}
+
+/// The image of the agent: one file, and Debian's programs that it calls with the libraries that those
+/// load, as they are on this machine.
+pub(crate) fn agent(sh: &Shell, binary: &Path, archive: &Path, name: &str) -> Result<()> {
+    let tree = sh.create_temp_dir()?;
+    sh.copy_file(binary, tree.path())?;
+    for (file, package) in HELPERS {
+        let file = Path::new(file);
+        ensure!(
+            file.exists(),
+            "{} belongs into the agent's image: get it with `apt-get install {package}`",
+            file.display()
+        );
+        add(sh, tree.path(), file)?;
+        for library in libraries(sh, file)? {
+            add(sh, tree.path(), &library)?;
+        }
+    }
+    // Who runs it is root: it mounts.
+    write(
+        sh,
+        tree.path(),
+        archive,
+        name,
+        &json!({"Entrypoint": ["/bitts"]}),
+    )
+}
+
+/// Copies a file of this machine to its place in the tree.
+fn add(sh: &Shell, tree: &Path, file: &Path) -> Result<()> {
+    let place = tree.join(file.strip_prefix("/")?);
+    sh.create_dir(place.parent().unwrap_or(tree))?;
+    Ok(sh.copy_file(file, place)?)
+}
+
+/// What a program loads; nothing where it is no program.
+fn libraries(sh: &Shell, program: &Path) -> Result<BTreeSet<PathBuf>> {
+    let said = cmd!(sh, "ldd {program}")
+        .quiet()
+        .ignore_status()
+        .ignore_stderr();
+    let said = said.read().context("no ldd")?;
+    let paths = said.split_whitespace().filter(|word| word.starts_with('/'));
+    Ok(paths.map(PathBuf::from).collect())
 }
 
 /// Writes what is below `tree` as an image of one layer, owned by root and without times, so that the

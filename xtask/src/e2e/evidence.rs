@@ -1,5 +1,6 @@
 //! What is kept of a failure: the nodes' logs, events, and the state of everything about volumes.
 
+use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
@@ -32,7 +33,8 @@ pub(crate) fn collect(sh: &Shell, provider: &dyn Provider) -> Result<PathBuf> {
         let text = text.unwrap_or_else(|error| format!("{error:#}"));
         sh.write_file(folder.join(file), text)?;
     }
-    for namespace in Role::ALL.map(|role| role.workload().0) {
+    let namespaces: BTreeSet<&str> = Role::ALL.map(|role| role.workload().0).into();
+    for namespace in namespaces {
         let label = "app.kubernetes.io/name=bitts";
         let logs = [
             "-n",

@@ -13,27 +13,42 @@ use xshell::Shell;
 
 use super::progress::Progress;
 use super::provider::{Kubectl, Provider};
+use super::version::Version;
 use super::{FOLDER, stock};
 use crate::image;
 
 /// What is applied beside the stock controllers, and instead of them.
-const BESIDE: &str = "deploy/beside-stock.yaml";
-const REPLACE: &str = "deploy/replace-stock.yaml";
+const BESIDE: &str = "beside-stock.yaml";
+const REPLACE: &str = "replace-stock.yaml";
+const REPLACE_ATTACH: &str = "replace-stock-attach.yaml";
+
+/// On an idle machine it is seconds.
+const ROLLOUT: &str = "--timeout=600s";
 
 /// What can be installed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub(crate) enum Role {
     Binder,
+    Attacher,
+    Agent,
     Provisioner,
     NfsProvisioner,
 }
 
 impl Role {
-    pub(super) const ALL: [Self; 3] = [Self::Binder, Self::Provisioner, Self::NfsProvisioner];
+    pub(super) const ALL: [Self; 5] = [
+        Self::Binder,
+        Self::Attacher,
+        Self::Agent,
+        Self::Provisioner,
+        Self::NfsProvisioner,
+    ];
 
     pub(crate) fn name(self) -> &'static str {
         match self {
             Self::Binder => "binder",
+            Self::Attacher => "attacher",
+            Self::Agent => "agent",
             Self::Provisioner => "provisioner",
             Self::NfsProvisioner => "nfs-provisioner",
         }
@@ -43,6 +58,8 @@ impl Role {
     fn components(self) -> &'static [&'static str] {
         match self {
             Self::Binder => &["binder", "controllers"],
+            Self::Attacher => &["attacher"],
+            Self::Agent => &["agent"],
             Self::Provisioner => &["provisioner"],
             Self::NfsProvisioner => &["nfs-provisioner"],
         }
@@ -51,7 +68,8 @@ impl Role {
     /// Its namespace, and what runs there.
     pub(super) fn workload(self) -> (&'static str, &'static str) {
         match self {
-            Self::Binder => ("bitts-system", "deployment/bitts-controllers"),
+            Self::Binder | Self::Attacher => ("bitts-system", "deployment/bitts-controllers"),
+            Self::Agent => ("bitts-nodes", "daemonset/bitts-agent"),
             Self::Provisioner => ("bitts-nodes", "daemonset/bitts-provisioner"),
             Self::NfsProvisioner => ("bitts-nfs", "deployment/bitts-nfs-provisioner"),
         }
@@ -60,20 +78,21 @@ impl Role {
     /// Who it is for the API.
     pub(super) fn account(self) -> &'static str {
         match self {
-            Self::Binder => "system:serviceaccount:bitts-system:bitts-controllers",
+            Self::Binder | Self::Attacher => "system:serviceaccount:bitts-system:bitts-controllers",
+            Self::Agent => "system:serviceaccount:bitts-nodes:bitts-agent",
             Self::Provisioner => "system:serviceaccount:bitts-nodes:bitts-provisioner",
             Self::NfsProvisioner => "system:serviceaccount:bitts-nfs:bitts-nfs-provisioner",
         }
     }
 
     /// Whether controllers of kube-controller-manager must be off for it.
-    fn replaces(self) -> bool {
-        self == Self::Binder
+    pub(super) fn replaces(self) -> bool {
+        matches!(self, Self::Binder | Self::Attacher)
     }
 
-    /// Whether the nodes' kernel must mount NFS for it.
+    /// Whether it has nothing to do where the nodes' kernel mounts no NFS.
     fn mounts_nfs(self) -> bool {
-        self == Self::NfsProvisioner
+        matches!(self, Self::Agent | Self::NfsProvisioner)
     }
 }
 
@@ -101,8 +120,8 @@ pub(crate) fn chosen(asked: &[Role], replace_stock: bool, nfs: bool) -> Result<V
         );
     }
     ensure!(
-        !replace_stock || roles.iter().any(|role| role.replaces()),
-        "--replace-stock without the binder would leave the stock controllers' work to nobody"
+        !replace_stock || roles.contains(&Role::Binder),
+        "--replace-stock takes the binder: the manifests have the attacher beside it only"
     );
     Ok(roles)
 }
@@ -110,60 +129,68 @@ pub(crate) fn chosen(asked: &[Role], replace_stock: bool, nfs: bool) -> Result<V
 pub(crate) fn install(
     sh: &Shell,
     provider: &dyn Provider,
+    mut version: Version,
     roles: &[Role],
     replace_stock: bool,
     progress: &mut Progress,
 ) -> Result<()> {
-    let binary = progress.during("install: the binary", || image::binary(sh))?;
-    let name = progress.during("install: the image, into all nodes", || {
+    let binary = progress.during("install: the binary", || version.binary())?;
+    let tag = progress.during("install: the images, into all nodes", || {
         // Named by its content: pods are replaced when it changed, and only then.
-        let name = format!("bitts:e2e-{}", &image::sha256(sh, &binary)?[..12]);
+        let tag = format!("e2e-{}", &image::sha256(sh, &binary)?[..12]);
         let archive = Path::new(FOLDER).join("bitts.tar");
-        image::bitts(sh, &binary, &archive, &name)?;
+        image::bitts(sh, &binary, &archive, &format!("bitts:{tag}"))?;
         provider.load(sh, &archive)?;
-        Ok(name)
+        if roles.contains(&Role::Agent) {
+            let archive = Path::new(FOLDER).join("bitts-agent.tar");
+            image::agent(sh, &binary, &archive, &format!("bitts-agent:{tag}"))?;
+            provider.load(sh, &archive)?;
+        }
+        Ok(tag)
     })?;
     progress.during("install: the stock controllers", || {
         stock::set(sh, provider, &binary, roles, replace_stock)
     })?;
     progress.during("install: the manifests", || {
         let chosen = |object: &Value| belongs(object, roles);
-        let gone = objects(REPLACE, &name)?
+        let all = version.manifest(REPLACE_ATTACH);
+        let gone = objects(&all, &tag)?
             .into_iter()
             .filter(|object| !chosen(object));
         let kubectl = provider.kubectl();
         give(kubectl, &["delete", "--ignore-not-found"], gone)?;
-        let file = if replace_stock { REPLACE } else { BESIDE };
-        let applied = objects(file, &name)?.into_iter().filter(chosen);
+        let file = match (replace_stock, roles.contains(&Role::Attacher)) {
+            (false, _) => BESIDE,
+            (true, false) => REPLACE,
+            (true, true) => REPLACE_ATTACH,
+        };
+        let applied = objects(&version.manifest(file), &tag)?
+            .into_iter()
+            .filter(chosen);
         give(kubectl, &["apply"], applied)?;
         for role in roles {
             let (namespace, workload) = role.workload();
-            let ready = [
-                "-n",
-                namespace,
-                "rollout",
-                "status",
-                workload,
-                "--timeout=240s",
-            ];
+            let ready = ["-n", namespace, "rollout", "status", workload, ROLLOUT];
             kubectl.run(sh, &ready)?;
         }
         Ok(())
     })
 }
 
-/// What a manifest of deploy/ holds, with this image.
-fn objects(file: &str, image: &str) -> Result<Vec<Value>> {
-    let text = fs::read_to_string(file).with_context(|| format!("cannot read {file}"))?;
+/// What a manifest of deploy/ holds, with this tag for the images.
+fn objects(file: &Path, tag: &str) -> Result<Vec<Value>> {
+    let name = file.display();
+    let text = fs::read_to_string(file).with_context(|| format!("cannot read {name}"))?;
     let mut objects = Vec::new();
     for document in serde_yaml_ng::Deserializer::from_str(&text) {
-        let mut object = Value::deserialize(document).with_context(|| file.to_owned())?;
+        let mut object = Value::deserialize(document).with_context(|| name.to_string())?;
         let containers = object.pointer_mut("/spec/template/spec/containers");
         let containers = containers.and_then(Value::as_array_mut);
         for container in containers.into_iter().flatten() {
-            let named = container["image"].as_str().unwrap_or_default();
-            if named.starts_with("bitts:") {
-                container["image"] = json!(image);
+            let image = container["image"].as_str().unwrap_or_default();
+            let (name, _) = image.split_once(':').unwrap_or_default();
+            if ["bitts", "bitts-agent"].contains(&name) {
+                container["image"] = json!(format!("{name}:{tag}"));
             }
         }
         objects.push(object);
@@ -206,6 +233,8 @@ fn give(kubectl: &Kubectl, command: &[&str], objects: impl Iterator<Item = Value
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeSet;
+
     use super::*;
 
     #[test]
@@ -213,9 +242,9 @@ mod tests {
         let root = concat!(
             env!("CARGO_MANIFEST_DIR"),
             "/../",
-            "deploy/replace-stock.yaml"
+            "deploy/replace-stock-attach.yaml"
         );
-        let objects = objects(root, "bitts:test").unwrap();
+        let objects = objects(Path::new(root), "test").unwrap();
         let kinds = |roles: &[Role]| -> Vec<String> {
             let ours = objects.iter().filter(|object| belongs(object, roles));
             ours.map(|object| object["kind"].as_str().unwrap().to_owned())
@@ -229,9 +258,10 @@ mod tests {
         }));
         let named = objects.iter().filter(|object| {
             let image = object.pointer("/spec/template/spec/containers/0/image");
-            image.is_some_and(|image| image == "bitts:test")
+            image.is_some_and(|image| image == "bitts:test" || image == "bitts-agent:test")
         });
-        assert_eq!(named.count(), 3);
+        let workloads: BTreeSet<_> = Role::ALL.iter().map(|role| role.workload()).collect();
+        assert_eq!(named.count(), workloads.len());
         assert!(
             objects
                 .iter()
@@ -240,12 +270,13 @@ mod tests {
     }
 
     #[test]
-    fn the_binder_comes_with_the_stock_controllers_off_only() {
-        let beside = [Role::Provisioner, Role::NfsProvisioner];
+    fn what_replaces_comes_with_the_stock_controllers_off_only() {
+        let beside = [Role::Agent, Role::Provisioner, Role::NfsProvisioner];
         assert_eq!(chosen(&[], false, true).unwrap(), beside);
         assert_eq!(chosen(&[], true, true).unwrap(), Role::ALL);
         assert!(chosen(&[Role::Binder], false, true).is_err());
         assert!(chosen(&[Role::Provisioner], true, true).is_err());
+        assert!(chosen(&[Role::Attacher], true, true).is_err());
     }
 
     #[test]

@@ -25,7 +25,8 @@ pub(crate) fn set(
     if !replace {
         return provider.set_controllers(sh, ALL);
     }
-    let roles: Vec<&str> = roles.iter().map(|role| role.name()).collect();
+    let roles = roles.iter().filter(|role| role.replaces());
+    let roles: Vec<&str> = roles.map(|role| role.name()).collect();
     let roles = roles.join(",");
     let kubeconfig = &provider.kubectl().kubeconfig;
     let flag = output(cmd!(
