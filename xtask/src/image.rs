@@ -81,7 +81,7 @@ pub(crate) fn binary(sh: &Shell) -> Result<PathBuf> {
 }
 
 /// A build of the binary that is under way: with musl, else with the C library of this machine, linked
-/// statically as well. It ends when nobody waits for it any more.
+/// statically as well. cargo is ended when nobody waits for it any more.
 pub(crate) struct Build {
     cargo: Child,
     binary: PathBuf,
