@@ -146,7 +146,14 @@ impl Cluster {
     ) -> Result<Value> {
         let start = Instant::now();
         loop {
-            let object = self.get(namespace, kind, name)?;
+            let object = match self.get(namespace, kind, name) {
+                // An API server that is too busy for one answer may have the next.
+                Err(_) if start.elapsed() < PATIENCE => {
+                    sleep(Duration::from_secs(1));
+                    continue;
+                }
+                object => object?,
+            };
             if is(&object) {
                 return Ok(object);
             }
