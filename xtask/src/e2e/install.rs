@@ -19,8 +19,7 @@ use crate::image;
 
 /// What is applied beside the stock controllers, and instead of them.
 const BESIDE: &str = "beside-stock.yaml";
-const REPLACE: &str = "replace-stock.yaml";
-const REPLACE_ATTACH: &str = "replace-stock-attach.yaml";
+const REPLACE: &str = "replace-stock-attach.yaml";
 
 /// On an idle machine it is seconds.
 const ROLLOUT: &str = "--timeout=600s";
@@ -30,15 +29,17 @@ const ROLLOUT: &str = "--timeout=600s";
 pub(crate) enum Role {
     Binder,
     Attacher,
+    LostNodes,
     Agent,
     Provisioner,
     NfsProvisioner,
 }
 
 impl Role {
-    pub(super) const ALL: [Self; 5] = [
+    pub(super) const ALL: [Self; 6] = [
         Self::Binder,
         Self::Attacher,
+        Self::LostNodes,
         Self::Agent,
         Self::Provisioner,
         Self::NfsProvisioner,
@@ -48,6 +49,7 @@ impl Role {
         match self {
             Self::Binder => "binder",
             Self::Attacher => "attacher",
+            Self::LostNodes => "lost-nodes",
             Self::Agent => "agent",
             Self::Provisioner => "provisioner",
             Self::NfsProvisioner => "nfs-provisioner",
@@ -58,7 +60,8 @@ impl Role {
     fn components(self) -> &'static [&'static str] {
         match self {
             Self::Binder => &["binder", "controllers"],
-            Self::Attacher => &["attacher"],
+            Self::Attacher => &["attacher", "controllers"],
+            Self::LostNodes => &["lost-nodes", "controllers"],
             Self::Agent => &["agent"],
             Self::Provisioner => &["provisioner"],
             Self::NfsProvisioner => &["nfs-provisioner"],
@@ -68,7 +71,9 @@ impl Role {
     /// Its namespace, and what runs there.
     pub(super) fn workload(self) -> (&'static str, &'static str) {
         match self {
-            Self::Binder | Self::Attacher => ("bitts-system", "deployment/bitts-controllers"),
+            Self::Binder | Self::Attacher | Self::LostNodes => {
+                ("bitts-system", "deployment/bitts-controllers")
+            }
             Self::Agent => ("bitts-nodes", "daemonset/bitts-agent"),
             Self::Provisioner => ("bitts-nodes", "daemonset/bitts-provisioner"),
             Self::NfsProvisioner => ("bitts-nfs", "deployment/bitts-nfs-provisioner"),
@@ -78,7 +83,9 @@ impl Role {
     /// Who it is for the API.
     pub(super) fn account(self) -> &'static str {
         match self {
-            Self::Binder | Self::Attacher => "system:serviceaccount:bitts-system:bitts-controllers",
+            Self::Binder | Self::Attacher | Self::LostNodes => {
+                "system:serviceaccount:bitts-system:bitts-controllers"
+            }
             Self::Agent => "system:serviceaccount:bitts-nodes:bitts-agent",
             Self::Provisioner => "system:serviceaccount:bitts-nodes:bitts-provisioner",
             Self::NfsProvisioner => "system:serviceaccount:bitts-nfs:bitts-nfs-provisioner",
@@ -90,6 +97,11 @@ impl Role {
         matches!(self, Self::Binder | Self::Attacher)
     }
 
+    /// Whether it is among what runs beside the stock controllers.
+    fn is_beside(self) -> bool {
+        matches!(self, Self::Agent | Self::Provisioner | Self::NfsProvisioner)
+    }
+
     /// Whether it has nothing to do where the nodes' kernel mounts no NFS.
     fn mounts_nfs(self) -> bool {
         matches!(self, Self::Agent | Self::NfsProvisioner)
@@ -98,7 +110,7 @@ impl Role {
 
 /// The roles that were asked for, where they go together with the rest.
 pub(crate) fn chosen(asked: &[Role], replace_stock: bool, nfs: bool) -> Result<Vec<Role>> {
-    let usual = |role: &Role| replace_stock || !role.replaces();
+    let usual = |role: &Role| replace_stock || role.is_beside();
     let possible = |role: &Role| nfs || !role.mounts_nfs();
     let roles: Vec<Role> = match asked {
         [] => Role::ALL
@@ -112,7 +124,7 @@ pub(crate) fn chosen(asked: &[Role], replace_stock: bool, nfs: bool) -> Result<V
         let name = role.name();
         ensure!(
             usual(role),
-            "the {name} does not run beside the stock controllers: add --replace-stock"
+            "the {name} is not installed beside the stock controllers: add --replace-stock"
         );
         ensure!(
             possible(role),
@@ -120,8 +132,8 @@ pub(crate) fn chosen(asked: &[Role], replace_stock: bool, nfs: bool) -> Result<V
         );
     }
     ensure!(
-        !replace_stock || roles.contains(&Role::Binder),
-        "--replace-stock takes the binder: the manifests have the attacher beside it only"
+        !replace_stock || roles.iter().any(|role| role.replaces()),
+        "--replace-stock without the binder or the attacher would switch off nothing"
     );
     Ok(roles)
 }
@@ -153,20 +165,13 @@ pub(crate) fn install(
     })?;
     progress.during("install: the manifests", || {
         let chosen = |object: &Value| belongs(object, roles);
-        let all = version.manifest(REPLACE_ATTACH);
-        let gone = objects(&all, &tag)?
+        let gone = objects(&version.manifest(REPLACE), &tag, roles)?
             .into_iter()
             .filter(|object| !chosen(object));
         let kubectl = provider.kubectl();
         give(kubectl, &["delete", "--ignore-not-found"], gone)?;
-        let file = match (replace_stock, roles.contains(&Role::Attacher)) {
-            (false, _) => BESIDE,
-            (true, false) => REPLACE,
-            (true, true) => REPLACE_ATTACH,
-        };
-        let applied = objects(&version.manifest(file), &tag)?
-            .into_iter()
-            .filter(chosen);
+        let file = version.manifest(if replace_stock { REPLACE } else { BESIDE });
+        let applied = objects(&file, &tag, roles)?.into_iter().filter(chosen);
         give(kubectl, &["apply"], applied)?;
         for role in roles {
             let (namespace, workload) = role.workload();
@@ -177,8 +182,8 @@ pub(crate) fn install(
     })
 }
 
-/// What a manifest of deploy/ holds, with this tag for the images.
-fn objects(file: &Path, tag: &str) -> Result<Vec<Value>> {
+/// What a manifest of deploy/ holds, with this tag for the images; what runs several roles runs those.
+fn objects(file: &Path, tag: &str, roles: &[Role]) -> Result<Vec<Value>> {
     let name = file.display();
     let text = fs::read_to_string(file).with_context(|| format!("cannot read {name}"))?;
     let mut objects = Vec::new();
@@ -191,6 +196,17 @@ fn objects(file: &Path, tag: &str) -> Result<Vec<Value>> {
             let (name, _) = image.split_once(':').unwrap_or_default();
             if ["bitts", "bitts-agent"].contains(&name) {
                 container["image"] = json!(format!("{name}:{tag}"));
+            }
+            let arguments = container["args"].as_array_mut();
+            for argument in arguments.into_iter().flatten() {
+                if let Some(all) = argument
+                    .as_str()
+                    .and_then(|arg| arg.strip_prefix("--roles="))
+                {
+                    let known = |name: &&str| roles.iter().any(|role| role.name() == *name);
+                    let run: Vec<&str> = all.split(',').filter(known).collect();
+                    *argument = json!(format!("--roles={}", run.join(",")));
+                }
             }
         }
         objects.push(object);
@@ -244,7 +260,7 @@ mod tests {
             "/../",
             "deploy/replace-stock-attach.yaml"
         );
-        let objects = objects(Path::new(root), "test").unwrap();
+        let objects = objects(Path::new(root), "test", &[Role::Binder, Role::LostNodes]).unwrap();
         let kinds = |roles: &[Role]| -> Vec<String> {
             let ours = objects.iter().filter(|object| belongs(object, roles));
             ours.map(|object| object["kind"].as_str().unwrap().to_owned())
@@ -262,6 +278,12 @@ mod tests {
         });
         let workloads: BTreeSet<_> = Role::ALL.iter().map(|role| role.workload()).collect();
         assert_eq!(named.count(), workloads.len());
+        let controllers = objects.iter().find(|object| {
+            object["kind"] == "Deployment" && object["metadata"]["name"] == "bitts-controllers"
+        });
+        let arguments =
+            controllers.and_then(|it| it.pointer("/spec/template/spec/containers/0/args/1"));
+        assert_eq!(arguments.unwrap(), "--roles=binder,lost-nodes");
         assert!(
             objects
                 .iter()
@@ -276,7 +298,7 @@ mod tests {
         assert_eq!(chosen(&[], true, true).unwrap(), Role::ALL);
         assert!(chosen(&[Role::Binder], false, true).is_err());
         assert!(chosen(&[Role::Provisioner], true, true).is_err());
-        assert!(chosen(&[Role::Attacher], true, true).is_err());
+        assert!(chosen(&[Role::LostNodes], false, true).is_err());
     }
 
     #[test]

@@ -24,6 +24,8 @@ const UNSEEN: &[(&str, &str, &str)] = &[
     ("binder", "update", "pods/finalizers"),
     // Only where bitts is told to drop hostPath volumes as kube-controller-manager does (D5).
     ("binder", "delete", "persistentvolumes"),
+    // Only of a node whose object is gone, where a class says so.
+    ("lost-nodes", "delete", "persistentvolumes"),
     // The same event again for the same object, later than any test waits.
     ("agent", "patch", "events"),
     ("provisioner", "patch", "events"),
