@@ -202,7 +202,8 @@ fn kubernetes_version(module: &Path) -> anyhow::Result<String> {
         .to_owned())
 }
 
-fn check_go() -> anyhow::Result<()> {
+/// Whether there is a Go that builds them.
+pub(crate) fn check_go() -> anyhow::Result<()> {
     let version = first_line(Command::new("go").args(["env", "GOVERSION"]))?;
     let minor = version
         .strip_prefix("go1.")

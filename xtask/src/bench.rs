@@ -20,6 +20,9 @@ pub(crate) struct Args {
 enum Bench {
     /// How fast the binding machine decides, and how much memory it takes.
     Matching(Matching),
+    /// Attach the volumes of many pods: bitts, the stock pair, and a client that does only the writes.
+    #[command(disable_help_flag = true)]
+    Attach(Passed),
     /// Bind many claims: bitts, kube-controller-manager, and a client that does only the writes.
     #[command(disable_help_flag = true)]
     Bind(Passed),
@@ -66,6 +69,7 @@ struct Matching {
 pub(crate) fn run(args: Args) -> Result<ExitCode> {
     match args.bench {
         Bench::Matching(args) => matching(args).map(|()| ExitCode::SUCCESS),
+        Bench::Attach(passed) => on_an_api("attach", passed),
         Bench::Bind(passed) => on_an_api("bind", passed),
         Bench::LateVolume(passed) => on_an_api("late-volume", passed),
         Bench::Idle(passed) => on_an_api("idle", passed),

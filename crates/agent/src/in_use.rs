@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use std::time::Duration;
 
 use bitts_api::machine::{Outcome, Part, Target, Write};
-use bitts_api::{Kind, Node, ResourceVersion};
+use bitts_api::{DiskName, Kind, Node, ResourceVersion};
 use serde_json::json;
 
 use crate::plugins::Plugin;
@@ -34,7 +34,7 @@ pub(crate) struct Failed {
 impl InUse {
     /// What has to be written so that the node lists these. What others put there stays.
     pub(crate) fn write(&mut self, node: &Node, wanted: &BTreeSet<String>) -> Option<Write> {
-        let listed: BTreeSet<&str> = node.volumes_in_use.iter().map(|name| &**name).collect();
+        let listed: BTreeSet<&str> = node.volumes_in_use.iter().map(DiskName::as_str).collect();
         let of_others = listed.iter().copied().filter(|name| !is_ours(name));
         let list: BTreeSet<&str> = of_others.chain(wanted.iter().map(String::as_str)).collect();
         if list == listed {

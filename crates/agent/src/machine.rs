@@ -379,7 +379,7 @@ impl Agent {
         });
         let is_used = self.ledger.users(key).next().is_some();
         // Nothing is mounted before the node says that it is used (M14).
-        let told = |name: &String| node.volumes_in_use.iter().any(|listed| **listed == **name);
+        let told = |name: &String| node.volumes_in_use.iter().any(|listed| *listed == **name);
         if let Some(needed) = &needed
             && !(needed.attachable_names().iter().all(told) && needed.is_attached(&node))
         {

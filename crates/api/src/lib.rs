@@ -54,7 +54,9 @@ pub use attributes_class::AttributesClass;
 pub use claim::{Claim, ClaimPhase, DataSource, Resize, StatusAttributes, Unused};
 pub use csi::{CsiDriver, CsiNode, DriverOnNode, DriverWants, GroupPolicy, StorageCapacity};
 pub use labels::{LabelSelector, Labels};
-pub use meta::{Annotations, ClassName, Meta, Name, Namespace, NodeName, ResourceVersion};
+pub use meta::{
+    Annotations, ClassName, DiskName, Meta, Name, Namespace, NodeName, ResourceVersion,
+};
 pub use modes::{AccessMode, AccessModes, VolumeMode};
 pub use node::Node;
 pub use node_selector::NodeSelector;

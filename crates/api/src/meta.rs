@@ -104,6 +104,11 @@ text! {
     /// A node's name. Equal ones share their bytes.
     NodeName
 }
+text! {
+    /// A volume that is attached, by the name made of plugin and volume that nodes list (A3, M15). Equal
+    /// ones share their bytes: a node has each twice, and who attaches it once more.
+    DiskName
+}
 
 /// One allocation for each different text among those that repeat: names of objects, classes, nodes
 /// and namespaces, keys of labels and annotations. Texts that nobody holds any more are dropped when

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use serde::Deserialize;
 
 use crate::wire::or_default;
-use crate::{Meta, NodeSelector, names};
+use crate::{DiskName, Meta, NodeSelector, names};
 
 /// A Node, as far as volumes care: its name and labels, and what it says of disks.
 #[derive(Clone, Debug, PartialEq, Deserialize)]
@@ -14,11 +14,11 @@ pub struct Node {
     /// Name and labels.
     pub meta: Meta,
     /// The disks that must stay attached, by the names that are made of plugin and disk (M15).
-    pub volumes_in_use: Box<[Box<str>]>,
+    pub volumes_in_use: Box<[DiskName]>,
     /// The disks that the attach controller says are attached, by the same names (A35).
-    pub volumes_attached: Box<[Box<str>]>,
+    pub volumes_attached: Box<[DiskName]>,
     /// The paths of those of them that have one there.
-    pub device_paths: BTreeMap<Box<str>, Box<str>>,
+    pub device_paths: BTreeMap<DiskName, Box<str>>,
     /// Whether its kubelet says that it is well: condition `Ready` is `True`.
     pub is_ready: bool,
     /// Whether an operator says that nothing runs there any more (A13.5).
@@ -50,7 +50,7 @@ struct Taint {
 #[serde(rename_all = "camelCase")]
 struct Status {
     #[serde(default, deserialize_with = "or_default")]
-    volumes_in_use: Box<[Box<str>]>,
+    volumes_in_use: Box<[DiskName]>,
     #[serde(default, deserialize_with = "or_default")]
     volumes_attached: Vec<Attached>,
     #[serde(default, deserialize_with = "or_default")]
@@ -60,8 +60,7 @@ struct Status {
 #[derive(Deserialize)]
 #[serde(rename_all = "camelCase")]
 struct Attached {
-    #[serde(default, deserialize_with = "or_default")]
-    name: Box<str>,
+    name: DiskName,
     #[serde(default, deserialize_with = "or_default")]
     device_path: Box<str>,
 }
@@ -107,13 +106,13 @@ impl Node {
     /// begins no use of it before it is attached anew (A35).
     #[must_use]
     pub fn released(&self, volume: &str) -> bool {
-        !self.lists(volume) && self.volumes_in_use.iter().all(|name| **name != *volume)
+        !self.lists(volume) && self.volumes_in_use.iter().all(|name| *name != *volume)
     }
 
     /// Whether its status says that this volume is attached (A35).
     #[must_use]
     pub fn lists(&self, volume: &str) -> bool {
-        self.volumes_attached.iter().any(|name| **name == *volume)
+        self.volumes_attached.iter().any(|name| *name == *volume)
     }
 
     /// Whether this node satisfies a volume's node affinity; no affinity fits every node.

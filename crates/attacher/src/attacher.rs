@@ -160,7 +160,7 @@ impl Attacher {
 
     /// A10: what was bound late is noticed.
     fn claim_changed(&mut self, claim: &Place) {
-        let users = self.known.users(claim).cloned();
+        let users = self.known.users(claim);
         self.dirty_pods.extend(users);
     }
 
@@ -241,7 +241,7 @@ impl Attacher {
         let state = self.nodes.entry(name.clone()).or_default();
         state.seen(&node, self.now);
         for listed in node.volumes_attached.iter().chain(&node.volumes_in_use) {
-            if let Some(volume) = UniqueName::listed(listed) {
+            if let Some(volume) = UniqueName::listed(listed.as_str()) {
                 let pair = Pair {
                     volume,
                     node: name.clone(),

@@ -1,6 +1,6 @@
 //! What the API said, and who has to do with whom.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use bitts_api::machine::{Cache, Change, Inventory, Place};
@@ -33,8 +33,8 @@ pub(crate) struct Known {
     pub(crate) attachments: Cache<Attachment>,
     pub(crate) drivers: Cache<CsiDriver>,
     pub(crate) classes: Cache<StorageClass>,
-    /// The pods that name a claim.
-    users: BTreeMap<Place, BTreeSet<Place>>,
+    /// Claims and the pods that name them, in the same namespace.
+    users: BTreeSet<(Place, Name)>,
 }
 
 /// What an input changed.
@@ -79,8 +79,10 @@ impl Known {
     }
 
     /// The pods that name a claim.
-    pub(crate) fn users(&self, claim: &Place) -> impl Iterator<Item = &Place> {
-        self.users.get(claim).into_iter().flatten()
+    pub(crate) fn users<'a>(&'a self, claim: &'a Place) -> impl Iterator<Item = Place> {
+        let users = self.users.range((claim.clone(), Name::from(""))..);
+        let users = users.take_while(move |(other, _)| other == claim);
+        users.map(|((namespace, _), pod)| (namespace.clone(), pod.clone()))
     }
 
     pub(crate) fn list(&mut self, kind: Kind, objects: Vec<Object>) -> Vec<News> {
@@ -169,17 +171,13 @@ impl Known {
     fn of_pods(&mut self, changes: Vec<Change<Pod>>) -> Vec<News> {
         for change in &changes {
             let (Change::Set { new: pod, .. } | Change::Removed(pod)) = change;
-            let place = pod.meta.place();
             for claim in pod.claims() {
                 let claim = (pod.meta.namespace.clone(), claim.clone());
-                if matches!(change, Change::Set { .. }) {
-                    self.users.entry(claim).or_default().insert(place.clone());
-                } else if let Some(users) = self.users.get_mut(&claim) {
-                    users.remove(&place);
-                    if users.is_empty() {
-                        self.users.remove(&claim);
-                    }
-                }
+                let user = (claim, pod.meta.name.clone());
+                match change {
+                    Change::Set { .. } => self.users.insert(user),
+                    Change::Removed(_) => self.users.remove(&user),
+                };
             }
         }
         changes.into_iter().map(News::Pod).collect()

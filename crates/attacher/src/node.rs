@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 
 use bitts_api::machine::{Moment, Part, Target, Write};
-use bitts_api::{Kind, Meta, Node};
+use bitts_api::{DiskName, Kind, Meta, Node};
 use serde_json::{Value, json};
 
 use crate::pair::UniqueName;
@@ -28,7 +28,7 @@ pub(crate) struct NodeState {
 #[derive(Debug)]
 pub(crate) struct LastWord {
     pub(crate) meta: Meta,
-    pub(crate) in_use: BTreeSet<Box<str>>,
+    pub(crate) in_use: BTreeSet<DiskName>,
 }
 
 impl NodeState {
@@ -70,7 +70,7 @@ impl NodeState {
 /// The write after which a node's status lists these of our volumes, and of others what it lists now
 /// (A17): all that changed since the last one, in one write.
 pub(crate) fn report(node: &Node, ours: &BTreeSet<&str>) -> Option<Write> {
-    let listed: BTreeSet<&str> = node.volumes_attached.iter().map(|name| &**name).collect();
+    let listed: BTreeSet<&str> = node.volumes_attached.iter().map(DiskName::as_str).collect();
     let others = listed
         .iter()
         .copied()

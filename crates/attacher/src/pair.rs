@@ -1,9 +1,8 @@
 //! A volume on a node: what everything here is kept by.
 
 use std::fmt::{self, Write as _};
-use std::sync::Arc;
 
-use bitts_api::{Name, NodeName, Volume};
+use bitts_api::{DiskName, Name, NodeName, Volume};
 use sha2::{Digest as _, Sha256};
 
 use crate::csi_volume::of_driver;
@@ -14,7 +13,7 @@ const CSI: &str = "kubernetes.io/csi/";
 /// The name of a volume that is attached, made of plugin and volume (A3). Two PersistentVolumes with
 /// the same driver and handle are one volume.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord)]
-pub struct UniqueName(Arc<str>);
+pub struct UniqueName(DiskName);
 
 impl UniqueName {
     /// The volume that a PersistentVolume is; `None` for types that are not attached by
@@ -23,27 +22,30 @@ impl UniqueName {
     pub fn of(volume: &Volume) -> Option<Self> {
         let csi = of_driver(volume)?.volume;
         let name = format!("{CSI}{}^{}", csi.driver, csi.handle);
-        Some(Self(name.as_str().into()))
+        Some(Self(name.into()))
     }
 
     /// What a node's status calls it; `None` for what other controllers look after.
     #[must_use]
     pub fn listed(name: &str) -> Option<Self> {
-        let named = Self(name.into());
-        named.csi().is_some().then_some(named)
+        csi(name).is_some().then(|| Self(name.into()))
     }
 
     /// The name as a node's status has it.
     #[must_use]
     pub fn as_str(&self) -> &str {
-        &self.0
+        self.0.as_str()
     }
 
     /// Driver and handle. A driver's name has no `^`, a handle may.
     #[must_use]
     pub fn csi(&self) -> Option<(&str, &str)> {
-        self.0.strip_prefix(CSI)?.split_once('^')
+        csi(self.as_str())
     }
+}
+
+fn csi(name: &str) -> Option<(&str, &str)> {
+    name.strip_prefix(CSI)?.split_once('^')
 }
 
 impl fmt::Debug for UniqueName {

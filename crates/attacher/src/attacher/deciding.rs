@@ -115,7 +115,7 @@ impl Attacher {
         let node = self.known.node(&pair.node);
         let earlier = self.nodes.get(&pair.node);
         let earlier = earlier.and_then(|state| state.last_word.as_ref());
-        let now = node.is_some_and(|node| node.volumes_in_use.iter().any(|v| **v == *name));
+        let now = node.is_some_and(|node| node.volumes_in_use.iter().any(|v| *v == *name));
         let before = earlier.is_some_and(|word| word.in_use.contains(name));
         match (now || before, node.is_some() || earlier.is_some()) {
             (true, _) => Use::Yes,
@@ -207,9 +207,7 @@ impl Attacher {
         let Some(unit) = self.units.get_mut(pair) else {
             return;
         };
-        let (Some((_, volume)), Some((driver, _))) =
-            (unit.pods.first_key_value(), pair.volume.csi())
-        else {
+        let (Some((_, volume)), Some((driver, _))) = (unit.pods.first(), pair.volume.csi()) else {
             return;
         };
         unit.flight = Some(Flight::Create);
@@ -276,8 +274,6 @@ impl Attacher {
     /// The pods that ask for a volume on a node.
     pub(crate) fn pods(&self, pair: &Pair) -> Vec<(Place, Name)> {
         let unit = self.units.get(pair);
-        let pods = unit.into_iter().flat_map(|unit| &unit.pods);
-        pods.map(|(pod, volume)| (pod.clone(), volume.clone()))
-            .collect()
+        unit.map(|unit| unit.pods.clone()).unwrap_or_default()
     }
 }

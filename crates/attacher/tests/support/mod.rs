@@ -16,7 +16,7 @@ use bitts_api::machine::{
     Create, Destruction, Effect, Event, Evidence, Input, Machine as _, Moment, Outcome, Part,
     Target,
 };
-use bitts_api::{Kind, Name, Node, NodeName, Object, ObjectKey, Uid};
+use bitts_api::{DiskName, Kind, Name, Node, NodeName, Object, ObjectKey, Uid};
 use bitts_attacher::{Alarm, Attacher, Options, Pair, UniqueName};
 use serde_json::{Value, json};
 
@@ -340,7 +340,11 @@ impl World {
             return true;
         }
         for volume in wanted.difference(&mounted) {
-            if node.volumes_attached.iter().any(|v| **v == *unique(volume)) {
+            if node
+                .volumes_attached
+                .iter()
+                .any(|v| *v == unique(volume).as_str())
+            {
                 let here = (volume.clone(), name.to_owned());
                 if !self.attached.contains(&here) {
                     self.broken
@@ -595,7 +599,7 @@ impl World {
         let name = attachment["spec"]["nodeName"].as_str().unwrap();
         let mounted = self.mounted.contains(&(volume.to_owned(), name.to_owned()));
         let node = self.node(name);
-        let lists = |list: &[Box<str>]| list.iter().any(|v| **v == *unique(volume));
+        let lists = |list: &[DiskName]| list.iter().any(|v| *v == unique(volume).as_str());
         if node
             .as_ref()
             .is_some_and(|node| lists(&node.volumes_attached))
@@ -676,6 +680,10 @@ impl World {
 
     pub fn is_listed(&self, volume: &str, node: &str) -> bool {
         let node = self.node(node);
-        node.is_some_and(|n| n.volumes_attached.iter().any(|v| **v == *unique(volume)))
+        node.is_some_and(|n| {
+            n.volumes_attached
+                .iter()
+                .any(|v| *v == unique(volume).as_str())
+        })
     }
 }

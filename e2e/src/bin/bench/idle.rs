@@ -27,7 +27,7 @@ pub(crate) struct Args {
 }
 
 /// Requests by verb and resource.
-type Requests = BTreeMap<String, u64>;
+pub(crate) type Requests = BTreeMap<String, u64>;
 
 pub(crate) async fn run(args: Args) -> Result<ExitCode> {
     let load_before = load()?;
@@ -94,7 +94,8 @@ async fn during(client: &Client, time: Duration) -> Result<Requests> {
     Ok(after)
 }
 
-async fn requests(client: &Client) -> Result<Requests> {
+/// The requests so far.
+pub(crate) async fn requests(client: &Client) -> Result<Requests> {
     let request = http::Request::get("/metrics").body(Vec::new())?;
     read(&client.request_text(request).await?)
 }

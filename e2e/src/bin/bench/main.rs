@@ -4,10 +4,11 @@
 //! - [`contender`]: the programs that bind; [`limit`] is the one that does nothing but write.
 //! - [`usage`]: what a process took, as the kernel counts it.
 //! - [`way`]: where the time goes between a pod and its mount, from the agent's log.
-//! - [`bind`], [`late`], [`idle`], [`image`], [`neighbour`], [`mount`], [`provision`], [`writes`]: one
+//! - [`attach`], [`bind`], [`late`], [`idle`], [`image`], [`neighbour`], [`mount`], [`provision`], [`writes`]: one
 //!   bench each.
 //! - [`figures`]: what a bench found, as JSON or as a table.
 
+mod attach;
 mod bind;
 mod contender;
 mod figures;
@@ -38,6 +39,8 @@ struct Cli {
 
 #[derive(Subcommand)]
 enum Bench {
+    /// Attach the volumes of many pods: bitts, the stock pair, and a client that does only the writes.
+    Attach(attach::Args),
     /// Bind many claims: bitts, kube-controller-manager, and a client that does only the writes.
     Bind(bind::Args),
     /// How soon a claim is bound whose volume comes after it.
@@ -57,6 +60,9 @@ enum Bench {
     /// The contender `limit`, which the other benches start.
     #[command(hide = true)]
     Limit(limit::Args),
+    /// The contender `limit` of `attach`.
+    #[command(hide = true)]
+    LimitAttach(attach::LimitArgs),
     /// The contender `limit` of `provision`.
     #[command(hide = true)]
     LimitProvision(provision::LimitArgs),
@@ -73,6 +79,8 @@ fn main() -> Result<ExitCode> {
 
 async fn run(bench: Bench) -> Result<ExitCode> {
     match bench {
+        Bench::Attach(args) => attach::run(args).await,
+        Bench::LimitAttach(args) => attach::limit(args).await,
         Bench::Bind(args) => bind::run(args).await,
         Bench::LateVolume(args) => late::run(args).await,
         Bench::Idle(args) => idle::run(args).await,

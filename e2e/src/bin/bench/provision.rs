@@ -3,10 +3,11 @@
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
-use std::process::{Command, ExitCode};
+use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result};
+use bitts_e2e::go::external_provisioner;
 use bitts_e2e::raw::{Request, Watch};
 use bitts_e2e::real::client_for;
 use clap::ValueEnum;
@@ -125,23 +126,6 @@ impl Maker {
         };
         Started::program(&program, arguments, kubeconfig)
     }
-}
-
-/// Built from `e2e/external-provisioner` with Go, and kept in the target folder.
-fn external_provisioner() -> Result<PathBuf> {
-    let module = Path::new(env!("CARGO_MANIFEST_DIR")).join("external-provisioner");
-    let target = std::env::var_os("CARGO_TARGET_DIR")
-        .map_or_else(|| module.join("../../target"), PathBuf::from);
-    let program = target.join("external-provisioner/external-provisioner");
-    let built = Command::new("go")
-        .args(["build", "-trimpath", "-buildvcs=false", "-o"])
-        .arg(&program)
-        .arg(".")
-        .current_dir(&module)
-        .status()
-        .context("it is built with Go")?;
-    anyhow::ensure!(built.success(), "go build in {}: {built}", module.display());
-    Ok(program)
 }
 
 /// What a contender needed in one run.

@@ -1,6 +1,8 @@
 //! What a process took, as the kernel counts it.
 
 use anyhow::{Context as _, Result};
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
 use procfs::process::{Process, all_processes};
 
 /// A running program.
@@ -18,6 +20,15 @@ impl Running {
         found
             .map(Self)
             .with_context(|| format!("no process {name} {argument}"))
+    }
+
+    /// Holds it until [`Running::go_on`].
+    pub(crate) fn stop(&self) -> Result<()> {
+        Ok(kill(Pid::from_raw(self.0.pid()), Signal::SIGSTOP)?)
+    }
+
+    pub(crate) fn go_on(&self) -> Result<()> {
+        Ok(kill(Pid::from_raw(self.0.pid()), Signal::SIGCONT)?)
     }
 
     /// What follows `flag` among its arguments.
