@@ -99,6 +99,20 @@ impl Component {
         Self::start("bitts", bitts()?, kubeconfig, &arguments, flags)
     }
 
+    /// The same where each role is done by the elected leader only.
+    pub fn elected(kubeconfig: &str, roles: &str, flags: &[&str]) -> anyhow::Result<Self> {
+        let roles = format!("--roles={roles}");
+        Self::start("bitts", bitts()?, kubeconfig, &["run", &roles], flags)
+    }
+
+    /// Starts the stock sidecar that has a CSI driver attach.
+    pub fn external_attacher(kubeconfig: &str, socket: &Path) -> anyhow::Result<Self> {
+        let socket = format!("--csi-address={}", socket.display());
+        let flags = ["--kube-api-qps=5000", "--kube-api-burst=5000"];
+        let program = crate::go::external_attacher()?;
+        Self::start("csi-attacher", &program, kubeconfig, &[&socket], &flags)
+    }
+
     /// Starts `bitts run --roles provisioner` for a node.
     pub fn provisioner(kubeconfig: &str, node: &str, flags: &[&str]) -> anyhow::Result<Self> {
         let node = format!("--node-name={node}");

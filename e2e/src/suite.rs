@@ -48,6 +48,8 @@ struct Entry {
     name: String,
     kinds: &'static [Kind],
     manner: Manner,
+    /// What it needs beside the API and is not there.
+    lacks: Option<String>,
     test: Test,
 }
 
@@ -72,11 +74,11 @@ impl Suite {
         F: Future<Output = anyhow::Result<()>> + 'static,
     {
         let test = Test::Scoped(Arc::new(move |scope| Box::pin(test(scope))));
-        let name = name.to_owned();
         self.tests.push(Entry {
-            name,
+            name: name.to_owned(),
             kinds,
             manner,
+            lacks: None,
             test,
         });
     }
@@ -90,12 +92,25 @@ impl Suite {
     ) where
         F: Future<Output = anyhow::Result<()>> + 'static,
     {
+        self.add_own_unless(name, kinds, None, test);
+    }
+
+    /// The same of one that cannot run where it lacks something: then it is counted as ignored, by name.
+    pub fn add_own_unless<F>(
+        &mut self,
+        name: &str,
+        kinds: &'static [Kind],
+        lacks: Option<String>,
+        test: impl Fn(Kind) -> F + Send + Sync + 'static,
+    ) where
+        F: Future<Output = anyhow::Result<()>> + 'static,
+    {
         let test = Test::Own(Arc::new(move |kind| Box::pin(test(kind))));
-        let (name, manner) = (name.to_owned(), Manner::Together);
         self.tests.push(Entry {
-            name,
+            name: name.to_owned(),
             kinds,
-            manner,
+            manner: Manner::Together,
+            lacks,
             test,
         });
     }
@@ -106,7 +121,15 @@ impl Suite {
         let shared = Arc::new(Shared::default());
         let mut trials = Vec::new();
         let mut skipped = 0;
+        let is_ci = std::env::var("CI").is_ok_and(|value| value == "true");
         for entry in self.tests {
+            if let Some(lacks) = entry.lacks {
+                eprintln!("skipped: {}, {lacks}", entry.name);
+                let refuse = move || Err(format!("CI runs them all: {lacks}").into());
+                let trial = Trial::test(format!("skipped::{}", entry.name), refuse);
+                trials.push(trial.with_ignored_flag(!is_ci));
+                continue;
+            }
             for kind in entry.kinds {
                 let (shared, test) = (shared.clone(), entry.test.clone());
                 let run = move || {
@@ -122,7 +145,7 @@ impl Suite {
         }
         if let Some(missing) = missing {
             eprintln!("skipped: {skipped} tests on a real kube-apiserver, {missing}");
-            if std::env::var("CI").is_ok_and(|value| value == "true") {
+            if is_ci {
                 let refuse = move || Err(format!("CI runs them all: {missing}").into());
                 trials.push(Trial::test("real::programs_are_found", refuse));
             }

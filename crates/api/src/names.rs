@@ -165,6 +165,8 @@ pub mod reason {
     pub const FAILED_ATTACH_VOLUME: &str = "FailedAttachVolume";
     /// The volume was attached to the node.
     pub const SUCCESSFUL_ATTACH_VOLUME: &str = "SuccessfulAttachVolume";
+    /// Of a volume: its driver has it on a node where nothing asks for it.
+    pub const STILL_ATTACHED: &str = "BittsStillAttached";
     /// The volume could not be mounted for the pod.
     pub const FAILED_MOUNT: &str = "FailedMount";
     /// The device could not be given to the pod.

@@ -2,6 +2,7 @@
 //! unix socket, which fails, takes its time and dies. Kubelets are faked: they keep to the handshake
 //! of A35.
 
+mod bad_input;
 mod coming;
 mod kills;
 mod kubelets;
@@ -12,6 +13,7 @@ use bitts_e2e::suite::Suite;
 
 fn main() {
     let mut suite = Suite::default();
+    bad_input::add(&mut suite);
     coming::add(&mut suite);
     kills::add(&mut suite);
     noticed::add(&mut suite);

@@ -113,9 +113,19 @@ impl Stage {
 
     /// The driver's controller dies in the middle of whatever it does, and comes back.
     pub(crate) fn crash_driver(&self) -> anyhow::Result<()> {
+        self.end_driver();
+        self.start_driver(&self.disks)
+    }
+
+    /// The driver's controller dies in the middle of whatever it does.
+    pub(crate) fn end_driver(&self) {
         drop(self.controller.take());
-        let again = FakeController::start(&self.socket, &self.disks)?;
-        self.controller.replace(Some(again));
+    }
+
+    /// A driver's controller listens where this one's did.
+    pub(crate) fn start_driver(&self, disks: &Disks) -> anyhow::Result<()> {
+        let controller = FakeController::start(&self.socket, disks)?;
+        drop(self.controller.replace(Some(controller)));
         Ok(())
     }
 
@@ -126,9 +136,28 @@ impl Stage {
 
     /// Starts bitts with these roles.
     pub(crate) fn roles(&self, roles: &str) -> anyhow::Result<Component> {
+        self.roles_with(roles, &[])
+    }
+
+    /// Starts bitts with these roles and more flags.
+    pub(crate) fn roles_with(&self, roles: &str, more: &[&str]) -> anyhow::Result<Component> {
         let socket = format!("--csi-socket={}", self.socket.display());
-        let flags = [socket.as_str(), TIMEOUT];
+        let flags = [&[&*socket, TIMEOUT], more].concat();
         Component::roles(&self.kubeconfig, roles, &flags)
+    }
+
+    /// Starts bitts as one of several, of which an elected one works; it keeps its leases in the namespace
+    /// of the test.
+    pub(crate) fn elected(&self) -> anyhow::Result<Component> {
+        let socket = format!("--csi-socket={}", self.socket.display());
+        let namespace = format!("--lease-namespace={}", self.api.namespace());
+        let flags = [socket.as_str(), TIMEOUT, &namespace];
+        Component::elected(&self.kubeconfig, "binder,attacher,csi-attacher", &flags)
+    }
+
+    /// Starts the stock sidecar beside the driver.
+    pub(crate) fn stock_sidecar(&self) -> anyhow::Result<Component> {
+        Component::external_attacher(&self.kubeconfig, &self.socket)
     }
 
     /// Starts the stock attach-detach controller.
@@ -153,6 +182,12 @@ impl Stage {
 
     /// A node that is ready, that the attach controller attaches to, and that the driver knows.
     pub(crate) async fn node(&self, base: &str) -> anyhow::Result<String> {
+        let id = format!("id-{}", self.api.name(base));
+        self.node_called(base, &id).await
+    }
+
+    /// The same, and the driver calls it so.
+    pub(crate) async fn node_called(&self, base: &str, id: &str) -> anyhow::Result<String> {
         let name = self.api.name(base);
         let annotations = json!({"volumes.kubernetes.io/controller-managed-attach-detach": "true"});
         let body = json!({"apiVersion": "v1", "kind": "Node", "metadata": {"name": name,
@@ -170,7 +205,7 @@ impl Stage {
         self.api.merge(&path, ready).await?.expect(200)?;
         let csi_node = json!({"apiVersion": "storage.k8s.io/v1", "kind": "CSINode",
             "metadata": {"name": name}, "spec": {"drivers":
-                [{"name": self.driver(), "nodeID": format!("id-{name}")}]}});
+                [{"name": self.driver(), "nodeID": id}]}});
         self.create("/apis/storage.k8s.io/v1/csinodes", csi_node)
             .await?;
         Ok(name)
@@ -240,6 +275,38 @@ impl Stage {
         let answer = self.api.delete(&path, Value::Null).await?;
         ensure!(matches!(answer.status, 200 | 202 | 404), "{answer}");
         Ok(())
+    }
+
+    /// What a pod's events of a reason say, if they say this.
+    pub(crate) async fn was_told(&self, pod: &str, part: &str) -> anyhow::Result<Option<String>> {
+        let path = format!("/api/v1/namespaces/{}/events", self.api.namespace());
+        let all = self.list(&path).await?;
+        let of_pod = all
+            .iter()
+            .filter(|event| text(event, "/involvedObject/name") == pod);
+        let said: Vec<&str> = of_pod.map(|event| text(event, "/message")).collect();
+        let found = said.iter().any(|message| message.contains(part));
+        Ok((!found).then(|| format!("{pod} was not told of {part:?}: {said:?}")))
+    }
+
+    /// Why a pod does not run, if it does not.
+    pub(crate) async fn runs(&self, pod: &str) -> anyhow::Result<Option<String>> {
+        let found = self.api.get(&self.pods(&format!("/{pod}"))).await?;
+        let runs = found.text("/status/phase") == "Running";
+        Ok((!runs).then(|| format!("{pod} does not run")))
+    }
+
+    /// The attachment of a volume to a node, if there is one.
+    pub(crate) async fn attachment(
+        &self,
+        volume: &str,
+        node: &str,
+    ) -> anyhow::Result<Option<Value>> {
+        let all = self.list(ATTACHMENTS).await?;
+        Ok(all.into_iter().find(|one| {
+            let source = text(one, "/spec/source/persistentVolumeName");
+            source == volume && text(one, "/spec/nodeName") == node
+        }))
     }
 
     /// Waits until something is so.

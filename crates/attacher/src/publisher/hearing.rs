@@ -1,9 +1,8 @@
 //! What the machine learns: objects, what came of writes, and what the driver said.
 
-use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use bitts_api::machine::{Change, Effect, Moment, Outcome};
+use bitts_api::machine::{Change, Effect, Outcome};
 use bitts_api::{Attachment, CsiNode, Kind, Name, Object, ObjectKey, Uid, Volume};
 
 use super::call::{Report, Task, Ticket, Trouble};
@@ -287,23 +286,6 @@ impl Publisher {
         self.out.push(Effect::Task(Task::Ask));
     }
 
-    pub(super) fn compare(&mut self) {
-        let lists = matches!(self.state, Driver::Known(can) if can.list);
-        if lists && self.comparing.is_none() {
-            self.comparing = Some(self.now);
-            self.out.push(Effect::Task(Task::List));
-        } else {
-            self.compare_later();
-        }
-    }
-
-    fn compare_later(&mut self) {
-        if let Some(interval) = self.options.compare {
-            self.out
-                .push(Effect::Wake(interval, PublisherAlarm::Compare));
-        }
-    }
-
     pub(super) fn reported(&mut self, report: Report) {
         match report {
             Report::Can(Ok(can)) => {
@@ -408,45 +390,6 @@ impl Publisher {
                 unit.left = before.map(Into::into);
             }
             Err(trouble) => unit.failed(now, trouble),
-        }
-    }
-
-    /// The driver said where its volumes are: what it does not know of is attached anew.
-    fn listed(&mut self, listed: Result<BTreeMap<Box<str>, BTreeSet<Box<str>>>, Trouble>) {
-        let began = self.comparing.take().unwrap_or(self.now);
-        self.compare_later();
-        let Ok(listed) = listed else { return };
-        let mut missing = Vec::new();
-        for (name, unit) in &self.units {
-            let Some(attachment) = self.attachment(name) else {
-                continue;
-            };
-            let settled = unit.called_at.is_none_or(|at: Moment| at < began);
-            let busy = unit.calls || unit.writes || unit.answer.is_some() || !settled;
-            if busy || !attachment.is_attached || attachment.meta.is_deleting() {
-                continue;
-            }
-            let noted = attachment
-                .meta
-                .annotations
-                .get(bitts_api::names::PUBLISHED_NODE_ID);
-            let there = unit
-                .handle
-                .as_ref()
-                .zip(noted)
-                .is_none_or(|(handle, node)| {
-                    listed.get(handle).is_some_and(|nodes| nodes.contains(node))
-                });
-            if !there {
-                missing.push(name.clone());
-            }
-        }
-        for name in missing {
-            if let Some(unit) = self.units.get_mut(&name) {
-                unit.doubted = true;
-                self.repairs += 1;
-            }
-            self.dirty.insert(name);
         }
     }
 }

@@ -74,6 +74,12 @@ impl Publisher {
                 Vec::new(),
                 Reading::Counter(self.repairs),
             ),
+            measure(
+                "bitts_csi_attacher_unexplained",
+                "Volumes that the driver lists on nodes where no VolumeAttachment is",
+                Vec::new(),
+                gauge(self.count_unexplained()),
+            ),
         ];
         for ((method, code), took) in &self.calls_ended.0 {
             all.push(measure(

@@ -15,6 +15,7 @@
 //! The volume's finalizer goes with its last attachment, and not only when the volume is deleted.
 
 mod call;
+mod comparing;
 mod hearing;
 mod limit;
 mod measuring;
@@ -40,6 +41,7 @@ use crate::csi_volume::of_driver;
 use crate::wanted::is_single;
 
 pub use call::{Because, Can, Context, Publish, Report, Task, Ticket, Trouble, Unpublish};
+use comparing::Sighting;
 use limit::Limit;
 #[cfg(feature = "run")]
 pub use run::{CsiConfig, run_csi};
@@ -124,6 +126,8 @@ pub struct Publisher {
     comparing: Option<Moment>,
     compares: bool,
     repairs: u64,
+    /// What the driver has on nodes where no attachment is.
+    unexplained: BTreeMap<(Box<str>, Box<str>), Sighting>,
     calls_ended: measuring::Calls,
     is_ready: bool,
     now: Moment,
@@ -155,6 +159,7 @@ impl Publisher {
             comparing: None,
             compares: false,
             repairs: 0,
+            unexplained: BTreeMap::new(),
             calls_ended: measuring::Calls::default(),
             is_ready: false,
             now: Moment::default(),

@@ -344,6 +344,40 @@ fn what_the_driver_does_not_list_is_attached_anew() {
     assert!(world.steps.is_empty(), "{:?}", world.steps);
 }
 
+/// A driver said that it detached a volume, and did not; another one was never attached from here.
+#[test]
+fn what_the_driver_has_where_no_attachment_is_is_told_once() {
+    let mut world = World::new(PublisherOptions::default());
+    world.can.list = true;
+    world.restart();
+    world.add_node("n1", "id-n1");
+    world.add_volume("v", &["ReadWriteOnce"]);
+    world.ask_for("a", "v", "n1");
+    world.rest();
+    let told = |world: &World| world.events.clone();
+    world.wait(Duration::from_secs(200));
+    assert!(told(&world).is_empty(), "{:?}", told(&world));
+    world
+        .attached
+        .insert(("h-v".to_owned(), "id-old".to_owned()));
+    world
+        .attached
+        .insert(("foreign".to_owned(), "id-n1".to_owned()));
+    world.wait(Duration::from_secs(61));
+    assert!(told(&world).is_empty(), "a list may be older than a detach");
+    world.wait(Duration::from_secs(600));
+    let all = told(&world);
+    assert!(
+        all.len() == 1 && all[0].contains("lists it on its node id-old"),
+        "{all:?}"
+    );
+    assert!(
+        world
+            .attached
+            .contains(&("h-v".to_owned(), "id-old".to_owned()))
+    );
+}
+
 #[test]
 fn no_more_calls_than_allowed_and_all_get_their_turn() {
     let options = PublisherOptions {

@@ -69,6 +69,8 @@ pub(crate) struct World {
     pub(crate) timers: Vec<(Duration, PublisherAlarm)>,
     pub(crate) now: Duration,
     pub(crate) steps: Vec<String>,
+    /// What somebody was told.
+    pub(crate) events: Vec<String>,
     pub(crate) can: Can,
     pub(crate) is_down: bool,
     pub(crate) plant: Plant,
@@ -103,6 +105,7 @@ impl World {
             timers: Vec::new(),
             now: Duration::ZERO,
             steps: Vec::new(),
+            events: Vec::new(),
             can: Can {
                 publish: true,
                 ..Can::default()
@@ -291,6 +294,10 @@ impl World {
         let (target, part, patch, step) = match effect {
             Effect::Wake(after, alarm) => {
                 self.timers.push((self.now + after, alarm));
+                return true;
+            }
+            Effect::Event(event) => {
+                self.events.push(event.message);
                 return true;
             }
             Effect::Task(task) => {
