@@ -1,5 +1,6 @@
 //! Calls to a driver.
 
+use std::io;
 use std::path::Path;
 use std::time::Duration;
 
@@ -15,7 +16,8 @@ use crate::v1::node_service_capability::Type;
 use crate::v1::node_service_capability::rpc::Type as Rpc;
 use crate::v1::{self};
 
-/// A connection to a driver.
+/// A connection to a driver. When it broke all calls fail: whoever listens then may be another driver,
+/// and is connected to anew.
 #[derive(Clone, Debug)]
 pub struct Driver {
     channel: Channel,
@@ -63,16 +65,9 @@ impl Driver {
         // The first connection is made here, so that what keeps it from being made is told as it is.
         let first = UnixStream::connect(&path).await.map_err(absent)?;
         let mut first = Some(first);
-        let again = path.clone();
         let connector = tower::service_fn(move |_| {
-            let (first, path) = (first.take(), again.clone());
-            async move {
-                let stream = match first {
-                    Some(stream) => stream,
-                    None => UnixStream::connect(path).await?,
-                };
-                Ok::<_, std::io::Error>(TokioIo::new(stream))
-            }
+            let ended = || io::Error::new(io::ErrorKind::NotConnected, "the connection has ended");
+            std::future::ready(first.take().map(TokioIo::new).ok_or_else(ended))
         });
         // The name is sent to the driver, and means nothing there.
         let channel =

@@ -152,3 +152,23 @@ async fn a_driver_that_is_gone_is_told() {
     let _back = FakeDriver::start(&socket, "disk.example.com", &[]).unwrap();
     driver.stage(stage()).await.unwrap();
 }
+
+#[tokio::test]
+async fn a_connection_is_to_the_driver_that_it_was_made_to() {
+    let World {
+        folder,
+        fake,
+        driver,
+    } = World::new(&[]).await;
+    assert_eq!(driver.info().await.unwrap().name, "disk.example.com");
+    drop(fake);
+    let socket = folder.path().join("csi.sock");
+    std::fs::remove_file(&socket).ok();
+    let _other = FakeDriver::start(&socket, "other.example.com", &[]).unwrap();
+    for _ in 0..3 {
+        let error = driver.info().await.unwrap_err();
+        assert!(matches!(error, CsiError::Broken { .. }), "{error}");
+    }
+    let anew = Driver::connect(&socket, PATIENCE).await.unwrap();
+    assert_eq!(anew.info().await.unwrap().name, "other.example.com");
+}

@@ -101,7 +101,7 @@ async fn a_driver_that_is_gone_holds_until_an_operator_says_otherwise(
         stage.end_driver();
         stage.delete_pod("p").await?;
         stage.pod("q", "v", Some(&nodes[1])).await?;
-        let why = format!("Its driver fails to detach it from node {}", nodes[0]);
+        let why = format!("Its driver is to detach it from node {}", nodes[0]);
         was_told(stage, "q", &why).await?;
         tokio::time::sleep(WHILE).await;
         let held = stage.attachment(&volume, &nodes[0]).await?;

@@ -7,11 +7,12 @@ use anyhow::ensure;
 use bitts_csi::Code;
 use bitts_csi::testing::{Fate, Turn};
 use bitts_e2e::cluster::Kind;
+use bitts_e2e::go;
 use bitts_e2e::suite::Suite;
 use serde_json::json;
 
 use crate::kubelets::{Lie, beside};
-use crate::stage::{Chance, Stage};
+use crate::stage::{ATTACHMENTS, Chance, Stage};
 
 const PODS: usize = 200;
 const NODES: usize = 10;
@@ -26,6 +27,12 @@ pub(crate) fn add(suite: &mut Suite) {
     suite.add_own("attach::beside_the_stock_controller", &[Kind::Real], |_| {
         beside_the_stock_controller()
     });
+    suite.add_own_unless(
+        "attach::beside_the_stock_sidecar",
+        &[Kind::Real],
+        go::missing(),
+        |_| beside_the_stock_sidecar(),
+    );
 }
 
 /// One call in five fails, hangs or takes long.
@@ -140,6 +147,66 @@ async fn beside_the_stock_controller() -> anyhow::Result<()> {
         }
         for n in 0..FEW {
             stage.delete_pod(&format!("p{n}")).await?;
+        }
+        let left = async || stage.left().await;
+        stage.until("nothing is left over", PATIENCE, left).await
+    };
+    let ended = beside(&stage, Lie::None, story).await;
+    ended
+        .and_then(|()| stage.check())
+        .map_err(|why| stock.explain(bitts.explain(why)))
+}
+
+/// bitts decides, and the stock external-attacher has the driver do it.
+async fn beside_the_stock_sidecar() -> anyhow::Result<()> {
+    const FEW: usize = 6;
+    let stage = Stage::new(Kind::Real).await?;
+    let mut stock = stage.stock_sidecar()?;
+    let mut bitts = stage.roles("binder,attacher")?;
+    let story = async {
+        let nodes = [stage.node("n0").await?, stage.node("n1").await?];
+        for n in 0..FEW {
+            let base = format!("v{n}");
+            stage.volume(&base).await?;
+            stage
+                .pod(&format!("p{n}"), &base, Some(&nodes[n % 2]))
+                .await?;
+        }
+        let all_run = async || stage.all_run(FEW).await;
+        stage.until("all pods run", PATIENCE, all_run).await?;
+        // Each volume to the other node.
+        for n in 0..FEW {
+            stage.delete_pod(&format!("p{n}")).await?;
+            let node = Some(nodes[(n + 1) % 2].as_str());
+            stage.pod(&format!("q{n}"), &format!("v{n}"), node).await?;
+        }
+        let moved = async || {
+            let attached = stage.disks.attached();
+            let on = |n: usize| {
+                let volume = stage.api.name(&format!("v{n}"));
+                attached.contains(&(volume, format!("id-{}", nodes[(n + 1) % 2])))
+            };
+            let all = attached.len() == FEW && (0..FEW).all(on);
+            Ok((!all).then(|| format!("{attached:?}")))
+        };
+        stage.until("all have moved", PATIENCE, moved).await?;
+        stage.until("all pods run", PATIENCE, all_run).await?;
+        for n in 0..FEW {
+            stage.delete_pod(&format!("q{n}")).await?;
+        }
+        // It lets go of volumes only when they are deleted.
+        let gone = async || {
+            let all = stage.list(ATTACHMENTS).await?;
+            Ok((!all.is_empty()).then(|| format!("{} attachments", all.len())))
+        };
+        stage.until("attachments are gone", PATIENCE, gone).await?;
+        for n in 0..FEW {
+            let base = format!("v{n}");
+            let claim = stage.api.claims(&format!("/{base}"));
+            let volume = format!("/api/v1/persistentvolumes/{}", stage.api.name(&base));
+            for path in [claim, volume] {
+                stage.api.delete(&path, json!(null)).await?.expect(200)?;
+            }
         }
         let left = async || stage.left().await;
         stage.until("nothing is left over", PATIENCE, left).await

@@ -85,6 +85,21 @@ impl Worker for CsiWorker {
     type Report = Report;
 
     async fn perform(&self, task: Task) -> Report {
+        let report = self.report(task).await;
+        if let Report::Can(Err(trouble))
+        | Report::Published(_, Err(trouble))
+        | Report::Unpublished(_, Err(trouble))
+        | Report::Listed(Err(trouble)) = &report
+            && trouble.lost
+        {
+            self.connection.lock().await.take();
+        }
+        report
+    }
+}
+
+impl CsiWorker {
+    async fn report(&self, task: Task) -> Report {
         match task {
             Task::Ask => {
                 let can = self.ask().await;
@@ -107,21 +122,14 @@ impl Worker for CsiWorker {
             Task::List => Report::Listed(self.list().await.map_err(Into::into)),
         }
     }
-}
 
-impl CsiWorker {
-    async fn connection(&self) -> Result<Driver, CsiError> {
+    /// A connection to the driver, and to no other that may listen there by now.
+    async fn connection(&self) -> Result<Driver, Failure> {
         let mut connection = self.connection.lock().await;
         if let Some(driver) = &*connection {
             return Ok(driver.clone());
         }
         let driver = Driver::connect(&self.socket, self.patience).await?;
-        *connection = Some(driver.clone());
-        Ok(driver)
-    }
-
-    async fn ask(&self) -> Result<Can, Failure> {
-        let driver = self.connection().await?;
         let found = driver.info().await?.name;
         if *found != *self.driver {
             return Err(Failure::Other {
@@ -130,11 +138,17 @@ impl CsiWorker {
                 expected: self.driver.clone(),
             });
         }
+        *connection = Some(driver.clone());
+        Ok(driver)
+    }
+
+    async fn ask(&self) -> Result<Can, Failure> {
+        let driver = self.connection().await?;
         if !driver.is_ready().await? {
             return Err(Failure::NotReady);
         }
         let can = driver.controller_capabilities().await?;
-        tracing::info!(driver = found, ?can, "the driver answers");
+        tracing::info!(driver = &*self.driver, ?can, "the driver answers");
         Ok(Can {
             publish: can.publishes,
             publish_read_only: can.publishes_read_only,
