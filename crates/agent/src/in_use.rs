@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use std::time::Duration;
 
 use bitts_api::machine::{Outcome, Part, Target, Write};
-use bitts_api::{DiskName, Kind, Node, ResourceVersion};
+use bitts_api::{DiskName, Kind, Node, ResourceVersion, names};
 use serde_json::json;
 
 use crate::plugins::Plugin;
@@ -37,7 +37,9 @@ impl InUse {
         let listed: BTreeSet<&str> = node.volumes_in_use.iter().map(DiskName::as_str).collect();
         let of_others = listed.iter().copied().filter(|name| !is_ours(name));
         let list: BTreeSet<&str> = of_others.chain(wanted.iter().map(String::as_str)).collect();
-        if list == listed {
+        // Whoever attaches has to know who mounts before a disk is asked for.
+        let unmarked = node.is_attached_to() && !node.is_mounted_by_agent();
+        if list == listed && !unmarked {
             self.retry.reset();
             return None;
         }
@@ -47,11 +49,15 @@ impl InUse {
         }
         self.in_flight = true;
         self.written = Some(version);
+        let mut patch = json!({"status": {"volumesInUse": list}});
+        if unmarked {
+            patch["metadata"] = json!({"annotations": {names::MOUNTED_BY: names::BITTS_AGENT}});
+        }
         Some(Write {
             step: "report-volumes-in-use",
             target: Target::of(Kind::Node, &node.meta),
             part: Part::Status,
-            patch: json!({"status": {"volumesInUse": list}}),
+            patch,
         })
     }
 
@@ -134,6 +140,30 @@ mod tests {
             list(in_use.write(&node(3, &[OTHER, DISK]), &nothing)),
             Some(json!([OTHER]))
         );
+    }
+
+    #[test]
+    fn a_node_that_disks_are_attached_to_is_marked_as_the_agents() {
+        let annotated = |version, annotations: serde_json::Value| {
+            let mut node = node(version, &[]);
+            node.meta = serde_json::from_value(json!({"name": "n", "uid": "u",
+                "resourceVersion": version.to_string(), "annotations": annotations}))
+            .unwrap();
+            node
+        };
+        let (mut in_use, nothing) = (InUse::default(), BTreeSet::new());
+        assert_eq!(in_use.write(&node(1, &[]), &nothing), None);
+        let managed = json!({names::CONTROLLED_ATTACH: "true"});
+        let write = in_use.write(&annotated(2, managed), &nothing).unwrap();
+        assert_eq!(
+            write.patch,
+            json!({"metadata": {"annotations": {"bitts.dev/mounted-by": "bitts-agent"}},
+                "status": {"volumesInUse": []}})
+        );
+        assert_eq!(in_use.ended(Outcome::Done), None);
+        let marked =
+            json!({names::CONTROLLED_ATTACH: "true", names::MOUNTED_BY: names::BITTS_AGENT});
+        assert_eq!(in_use.write(&annotated(3, marked), &nothing), None);
     }
 
     #[test]

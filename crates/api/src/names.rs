@@ -17,6 +17,12 @@ pub const PROVISIONED_BY: &str = "pv.kubernetes.io/provisioned-by";
 pub const MIGRATED_TO: &str = "pv.kubernetes.io/migrated-to";
 /// On a node, with the value `true`: the attach controller attaches disks to it (A2).
 pub const CONTROLLED_ATTACH: &str = "volumes.kubernetes.io/controller-managed-attach-detach";
+/// A node's agent says that it, and no kubelet, mounts the volumes of the pods there, with the value
+/// `bitts-agent`: then cloud disks are attached to it directly, and not through the CSI driver that
+/// took them over.
+pub const MOUNTED_BY: &str = "bitts.dev/mounted-by";
+/// The value of [`MOUNTED_BY`].
+pub const BITTS_AGENT: &str = "bitts-agent";
 /// A node's taint: an operator says that it is shut down and nothing runs there any more (A13.5).
 pub const OUT_OF_SERVICE: &str = "node.kubernetes.io/out-of-service";
 /// The operator says of an attachment: the node is off for good, detach whatever its last word was.

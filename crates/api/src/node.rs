@@ -23,6 +23,8 @@ pub struct Node {
     pub is_ready: bool,
     /// Whether an operator says that nothing runs there any more (A13.5).
     pub is_out_of_service: bool,
+    /// What its cloud calls the machine, as `gce://project/zone/instance`.
+    pub provider_id: Option<Box<str>>,
 }
 
 #[derive(Deserialize)]
@@ -38,6 +40,8 @@ struct Wire {
 struct Spec {
     #[serde(default, deserialize_with = "or_default")]
     taints: Vec<Taint>,
+    #[serde(rename = "providerID")]
+    provider_id: Option<Box<str>>,
 }
 
 #[derive(Deserialize)]
@@ -91,6 +95,7 @@ impl From<Wire> for Node {
             volumes_attached: attached.into_iter().map(|one| one.name).collect(),
             is_ready: conditions.iter().any(ready),
             is_out_of_service: taints.any(|taint| *taint.key == *names::OUT_OF_SERVICE),
+            provider_id: wire.spec.provider_id.filter(|id| !id.is_empty()),
         }
     }
 }
@@ -100,6 +105,13 @@ impl Node {
     #[must_use]
     pub fn is_attached_to(&self) -> bool {
         self.meta.annotations.get(names::CONTROLLED_ATTACH) == Some("true")
+    }
+
+    /// Whether its agent, and no kubelet, mounts the volumes of its pods: then cloud disks are attached to
+    /// it directly.
+    #[must_use]
+    pub fn is_mounted_by_agent(&self) -> bool {
+        self.meta.annotations.get(names::MOUNTED_BY) == Some(names::BITTS_AGENT)
     }
 
     /// Whether it says neither that this volume is attached nor that it is in use: then its kubelet
