@@ -1,6 +1,7 @@
 //! Inputs in, effects out.
 
 mod deciding;
+mod direct;
 mod telling;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -43,6 +44,8 @@ pub struct Attacher {
     asked: BTreeMap<Place, Vec<Pair>>,
     /// Where a volume is waited for that is on another node.
     awaited: BTreeMap<UniqueName, BTreeSet<NodeName>>,
+    /// What clouds attached themselves.
+    direct: direct::Direct,
     /// VolumeAttachments by their PersistentVolumes, where those are not known.
     strays: BTreeMap<Name, BTreeSet<Name>>,
     is_ready: bool,
@@ -66,6 +69,7 @@ impl Attacher {
             nodes: BTreeMap::new(),
             asked: BTreeMap::new(),
             awaited: BTreeMap::new(),
+            direct: direct::Direct::default(),
             strays: BTreeMap::new(),
             is_ready: false,
             now: Moment::default(),
@@ -212,6 +216,7 @@ impl Attacher {
         let (old, node) = match change {
             Change::Set { old, new } => (old, new),
             Change::Removed(old) => {
+                self.direct_changed(Some(&old), None);
                 let name = NodeName::from(old.meta.name.as_str());
                 if let Some(state) = self.nodes.get_mut(&name) {
                     state.gone(&old, self.now);
@@ -220,10 +225,13 @@ impl Attacher {
                 return;
             }
         };
+        self.direct_changed(old.as_deref(), Some(&node));
         let name = NodeName::from(node.meta.name.as_str());
         // A node's status is written all the time.
         let same = old.is_some_and(|old| {
-            if old.is_attached_to() != node.is_attached_to() {
+            if old.is_attached_to() != node.is_attached_to()
+                || old.is_mounted_by_agent() != node.is_mounted_by_agent()
+            {
                 self.pods_of(&name);
             }
             old.meta.annotations == node.meta.annotations

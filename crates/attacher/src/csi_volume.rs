@@ -5,7 +5,7 @@ use std::borrow::Cow;
 use bitts_api::{AccessMode, AccessModes, CsiVolume, Source, Volume};
 
 /// The driver that took Google's disks over.
-const GCE: &str = "pd.csi.storage.gke.io";
+pub(crate) const GCE: &str = "pd.csi.storage.gke.io";
 /// What is not known of a disk, in the driver's name for it.
 const UNSPECIFIED: &str = "UNSPECIFIED";
 
@@ -35,7 +35,15 @@ pub(crate) fn of_driver(volume: &Volume) -> Option<OfDriver<'_>> {
             };
             let csi = CsiVolume {
                 driver: GCE.into(),
-                handle: format!("projects/{UNSPECIFIED}/{}/disks/{disk}", place(volume)?).into(),
+                handle: format!(
+                    "projects/{UNSPECIFIED}/{}/disks/{disk}",
+                    match place(volume)? {
+                        Place::Unknown => format!("zones/{UNSPECIFIED}"),
+                        Place::Zone(zone) => format!("zones/{zone}"),
+                        Place::Region(region) => format!("regions/{region}"),
+                    }
+                )
+                .into(),
                 fs_type: fs_type.clone(),
                 read_only: *read_only,
                 attributes: [("partition".into(), partition.into())].into(),
@@ -50,28 +58,36 @@ pub(crate) fn of_driver(volume: &Volume) -> Option<OfDriver<'_>> {
     }
 }
 
-/// Where a disk is, from the labels of its volume; of a disk in several zones, the region. `None` where
-/// those contradict each other.
-fn place(volume: &Volume) -> Option<String> {
+/// Where a disk of Google's cloud is.
+pub(crate) enum Place {
+    /// Its volume does not say.
+    Unknown,
+    Zone(String),
+    /// In several zones of this.
+    Region(String),
+}
+
+/// Where a disk is, from the labels of its volume. `None` where those contradict each other.
+pub(crate) fn place(volume: &Volume) -> Option<Place> {
     let labels = &volume.meta.labels;
     let zones = labels.get("topology.kubernetes.io/zone");
     let zones = zones.or_else(|| labels.get("failure-domain.beta.kubernetes.io/zone"));
     let zones: Vec<&str> = zones.unwrap_or_default().split("__").collect();
     match zones[..] {
-        [""] => Some(format!("zones/{UNSPECIFIED}")),
-        [zone] => Some(format!("zones/{zone}")),
+        [""] => Some(Place::Unknown),
+        [zone] => Some(Place::Zone(zone.to_owned())),
         _ => {
             let region = |zone: &&str| zone.rsplit_once('-').map(|(region, _)| region.to_owned());
             let mut regions = zones.iter().map(region);
             let first = regions.next()??;
             let same = regions.all(|region| region.as_ref() == Some(&first));
-            same.then(|| format!("regions/{first}"))
+            same.then_some(Place::Region(first))
         }
     }
 }
 
 /// The in-tree plugin let a disk that says it is for many writers be used by one node.
-fn as_always(modes: AccessModes) -> AccessModes {
+pub(crate) fn as_always(modes: AccessModes) -> AccessModes {
     let one = |mode| match mode {
         AccessMode::ReadWriteMany => AccessMode::ReadWriteOnce,
         other => other,

@@ -40,6 +40,29 @@ pub fn grants() -> Vec<Grant> {
     grants
 }
 
+/// What having a cloud attach its disks takes on the API; what it takes there is the cloud's to grant.
+///
+/// ```
+/// let grants = bitts_attacher::cloud_grants();
+/// assert!(grants.iter().all(|g| g.resource != "secrets"));
+/// ```
+#[must_use]
+pub fn cloud_grants() -> Vec<Grant> {
+    let watches = crate::known::KINDS.into_iter().map(Grant::to_watch);
+    let node = |resource, verbs, why| Grant::new(Kind::Node.group(), resource, verbs, why);
+    let looks = node(
+        Kind::Node.plural(),
+        &[Verb::Get],
+        "looked at live before a disk is taken away (A13.8)",
+    );
+    let lists = node(
+        "nodes/status",
+        &[Verb::Patch],
+        "lists what is attached (A17, A35)",
+    );
+    watches.chain([looks, lists]).collect()
+}
+
 /// What having a driver attach takes, beside the driver's controller. Secrets are read only where a
 /// volume names one.
 ///

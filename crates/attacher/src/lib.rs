@@ -17,7 +17,8 @@
 //!   object was deleted is no proof that it is off.
 //!
 //! [`Publisher`] is the other half: it has one CSI driver attach and detach what VolumeAttachments ask
-//! for, as the external-attacher does. Either works with the stock other half. [`AttachCluster`] tells
+//! for, as the external-attacher does. Either works with the stock other half. [`CloudAttacher`] has a cloud
+//! attach its disks directly, to nodes whose volumes a bitts agent mounts. [`AttachCluster`] tells
 //! why a pod's volume is not where it is wanted.
 //!
 //! Not here: volumes that pods name without a claim, types that no CSI driver attaches.
@@ -34,6 +35,7 @@
 //! ```
 
 mod attacher;
+mod cloud;
 mod csi_volume;
 mod explain;
 mod grants;
@@ -50,10 +52,20 @@ mod verdict;
 mod wanted;
 
 pub use attacher::{Alarm, Attacher};
+pub use cloud::{
+    Attach, Because as CloudBecause, CloudAlarm, CloudAttacher, CloudOptions, Detach, Disk,
+    Instance, Location, Look, Looked, Report as CloudReport, Task as CloudTask,
+    Trouble as CloudTrouble, Zone,
+};
+#[cfg(feature = "run")]
+pub use cloud::{
+    Cloud, CloudConfig, CloudError, CloudMachine, ComputeEngine, DEFAULT_ENDPOINT, EndpointError,
+    METADATA_HOST, run_cloud,
+};
 pub use explain::{
     AttachCluster, Holder, Next, Report as AttachReport, Said, State, VolumeOnNode, Wait,
 };
-pub use grants::{csi_grants, grants};
+pub use grants::{cloud_grants, csi_grants, grants};
 pub use options::Options;
 pub use pair::{Pair, UniqueName};
 pub use publisher::{

@@ -1,6 +1,6 @@
 //! What is kept of a node besides its object, and what its status shall say.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use bitts_api::machine::{Moment, Part, Target, Write};
 use bitts_api::{DiskName, Kind, Meta, Node};
@@ -70,18 +70,30 @@ impl NodeState {
 /// The write after which a node's status lists these of our volumes, and of others what it lists now
 /// (A17): all that changed since the last one, in one write.
 pub(crate) fn report(node: &Node, ours: &BTreeSet<&str>) -> Option<Write> {
+    let path = |name: &&str| {
+        let path = node.device_paths.get(*name).map_or("", |path| path);
+        ((*name).to_owned(), path.to_owned())
+    };
+    let ours = ours.iter().map(path).collect();
+    listing(node, &ours, |name| UniqueName::listed(name).is_some())
+}
+
+/// The same for volumes whose paths are known, among those that this is true of.
+pub(crate) fn listing(
+    node: &Node,
+    ours: &BTreeMap<String, String>,
+    is_ours: impl Fn(&str) -> bool,
+) -> Option<Write> {
     let listed: BTreeSet<&str> = node.volumes_attached.iter().map(DiskName::as_str).collect();
-    let others = listed
-        .iter()
-        .copied()
-        .filter(|name| UniqueName::listed(name).is_none());
-    let list: BTreeSet<&str> = others.chain(ours.iter().copied()).collect();
+    let others = listed.iter().copied().filter(|name| !is_ours(name));
+    let list: BTreeSet<&str> = others.chain(ours.keys().map(String::as_str)).collect();
     if list == listed {
         return None;
     }
     let entry = |name: &&str| -> Value {
-        let path = node.device_paths.get(*name).map_or("", |path| path);
-        json!({"name": name, "devicePath": path})
+        let known = node.device_paths.get(*name).map(|path| &**path);
+        let path = ours.get(*name).map(String::as_str).or(known);
+        json!({"name": name, "devicePath": path.unwrap_or_default()})
     };
     let list: Vec<Value> = list.iter().map(entry).collect();
     Some(Write {

@@ -110,7 +110,7 @@ impl Holder<'_> {
 }
 
 /// A20: `users` are the pods that ask for it on other nodes; names of other namespaces are not told.
-pub(crate) fn elsewhere(pod: &Pod, volume: &Name, users: &[&Pod], holder: &Holder<'_>) -> String {
+pub(crate) fn elsewhere(pod: &Pod, volume: &Name, users: &[&Pod], hint: &str) -> String {
     let (near, far): (Vec<&&Pod>, Vec<&&Pod>) = users
         .iter()
         .partition(|user| user.meta.namespace == pod.meta.namespace);
@@ -128,8 +128,5 @@ pub(crate) fn elsewhere(pod: &Pod, volume: &Name, users: &[&Pod], holder: &Holde
             near.join(", ")
         ),
     };
-    format!(
-        "Waiting for detach for volume \"{volume}\" {why}. {}",
-        holder.hint()
-    )
+    format!("Waiting for detach for volume \"{volume}\" {why}. {hint}")
 }

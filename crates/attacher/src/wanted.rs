@@ -3,7 +3,7 @@
 use bitts_api::machine::Cache;
 use bitts_api::{
     AccessMode, AccessModes, Claim, ClaimPhase, ClassName, CsiDriver, Name, Node, Pod,
-    PodVolumeSource, Volume,
+    PodVolumeSource, Source, Volume,
 };
 
 use crate::csi_volume::of_driver;
@@ -35,15 +35,18 @@ impl World<'_> {
             return Vec::new();
         };
         // Where the node is gone the pod is about to go too; until then it says what it wants.
-        let managed = self
-            .nodes
-            .get(&(None, node.as_str().into()))
-            .is_none_or(|node| node.is_attached_to());
+        let object = self.nodes.get(&(None, node.as_str().into()));
+        let managed = object.is_none_or(|node| node.is_attached_to());
         if !managed {
             return Vec::new();
         }
+        let agents = object.is_some_and(|node| node.is_mounted_by_agent());
         let volumes = pod.volumes.iter().filter_map(|volume| {
             let volume = self.bound(pod, &volume.source)?;
+            // Cloud disks are attached there directly (`cloud`), never both ways.
+            if agents && matches!(volume.source, Source::GcePersistentDisk { .. }) {
+                return None;
+            }
             let name = UniqueName::of(volume)?;
             let (driver, _) = name.csi()?;
             let driver = self.drivers.get(&(None, driver.into()));
@@ -61,7 +64,7 @@ impl World<'_> {
     }
 
     /// The volume behind a pod's claim, where both sides say so.
-    fn bound(&self, pod: &Pod, source: &PodVolumeSource) -> Option<&Volume> {
+    pub(crate) fn bound(&self, pod: &Pod, source: &PodVolumeSource) -> Option<&Volume> {
         let PodVolumeSource::Claim {
             name, ephemeral, ..
         } = source

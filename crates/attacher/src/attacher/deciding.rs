@@ -93,7 +93,8 @@ impl Attacher {
             in_use: self.in_use(pair),
             listed: node.is_some_and(|node| node.lists(name)),
             attachment: self.presence(&unit.attachment),
-            elsewhere: unit.single && self.holders(pair).next().is_some(),
+            elsewhere: unit.single
+                && (self.holders(pair).next().is_some() || self.direct_holder(pair).is_some()),
             out_of_service: node.is_some_and(|node| node.is_out_of_service),
             forced: attachment.is_some_and(|a| a.meta.annotations.has(names::FORCE_DETACH)),
             overdue: self.due(pair).is_some_and(|at| at <= self.now),

@@ -63,14 +63,18 @@ impl Attacher {
     }
 
     fn why_elsewhere(&self, pair: &Pair, pod: &Pod, volume: &bitts_api::Name) -> Option<String> {
-        let holder = self.holders(pair).next()?;
+        let Some(holder) = self.holders(pair).next() else {
+            let node = self.direct_holder(pair)?;
+            let hint = format!("Its cloud has it on node {node}, until that lets go of it");
+            return Some(reason::elsewhere(pod, volume, &[], &hint));
+        };
         let users = self.holders(pair).flat_map(|holder| self.pods(holder));
         let users: Vec<Arc<Pod>> = users
             .filter_map(|(place, _)| self.known.pods.get(&place).cloned())
             .collect();
         let users: Vec<&Pod> = users.iter().map(|pod| &**pod).collect();
-        let holder = self.hold_of(holder);
-        Some(reason::elsewhere(pod, volume, &users, &holder))
+        let hint = self.hold_of(holder).hint();
+        Some(reason::elsewhere(pod, volume, &users, &hint))
     }
 
     /// Why a volume is still on a node.

@@ -1,6 +1,7 @@
 //! Why a volume is not on the node that it is wanted on: told by the decisions of the machine about the
 //! objects of a cluster as they are. No I/O.
 
+mod direct;
 mod report;
 mod way;
 

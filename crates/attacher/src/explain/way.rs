@@ -2,8 +2,9 @@
 
 use std::sync::Arc;
 
-use bitts_api::{AttachError, Attachment, ClaimPhase, Name, NodeName, ObjectKey, Pod};
+use bitts_api::{AttachError, Attachment, ClaimPhase, Name, NodeName, ObjectKey, Pod, Source};
 
+use super::direct;
 use super::report::{Holder, Next, Said, State, VolumeOnNode, Wait};
 use crate::attacher::Attacher;
 use crate::csi_volume::of_driver;
@@ -37,6 +38,13 @@ impl Attacher {
             told.text = format!("its PersistentVolume {name} is gone");
             return Some(unbound(told, pod, claim));
         };
+        if let (Source::GcePersistentDisk { disk, .. }, Some(object)) =
+            (&volume.source, known.node(&node))
+            && object.is_mounted_by_agent()
+        {
+            direct::fill(&mut told, known, pod, object, disk);
+            return Some(told);
+        }
         let driver = of_driver(volume);
         let attaches = driver.as_ref().is_some_and(|of| {
             let driver = known.drivers.get(&(None, (&*of.volume.driver).into()));

@@ -42,7 +42,7 @@ use crate::wanted::is_single;
 
 pub use call::{Because, Can, Context, Publish, Report, Task, Ticket, Trouble, Unpublish};
 use comparing::Sighting;
-use limit::Limit;
+pub(crate) use limit::Limit;
 #[cfg(feature = "run")]
 pub use run::{CsiConfig, run_csi};
 use step::{Obstacle, Step, View, VolumeIs};
