@@ -4,6 +4,7 @@
 //! - [`cluster`]: an API of either kind, and what a test gets of it: a client, a namespace, names.
 //! - [`programs`], [`real`], [`process`]: where the real programs come from and how they run.
 //! - [`go`]: programs of others that are built with Go.
+//! - [`compute`]: a Compute Engine API with machines and disks.
 //! - [`control_plane`]: kube-controller-manager, kube-scheduler and the bitts binary beside an API.
 //! - [`outage`]: an API that is killed and comes back, or forgets its history.
 //! - [`tripwire`]: a client that does something else just before or after a certain request.
@@ -30,6 +31,7 @@
 
 pub mod audit;
 pub mod cluster;
+pub mod compute;
 pub mod control_plane;
 pub mod go;
 mod intercept;

@@ -4,6 +4,7 @@
 mod agent;
 mod beside;
 mod cgroup;
+mod cloud;
 mod deadlines;
 mod disks;
 mod healing;
@@ -73,6 +74,11 @@ const CASES: &[Case] = &[
         disks::files_are_given_to_a_group,
     ),
     ("disks_are_found_by_name", disks::disks_are_found_by_name),
+    ("the_life_of_a_cloud_disk", cloud::the_life_of_a_cloud_disk),
+    (
+        "a_cloud_disk_that_something_else_has_is_told",
+        cloud::a_cloud_disk_that_something_else_has_is_told,
+    ),
     ("killed_at_any_moment", kills::killed_at_any_moment),
     (
         "a_killed_agents_mount_is_not_doubled",
