@@ -52,11 +52,12 @@ const RENDERED: [Rendered; 3] = [
 ];
 
 /// All that can be switched on, so that all of it is looked at.
-const EVERYTHING: [&str; 13] = [
+const EVERYTHING: [&str; 14] = [
     "roles.binder=true",
     "roles.lost-nodes=true",
     "roles.attacher=true",
     "roles.csi-attacher=true",
+    "roles.cloud-attacher=true",
     "csiAttacher.accounts[0].name=disk-controller",
     "csiAttacher.accounts[0].namespace=kube-system",
     "image.pullSecrets[0].name=registry",

@@ -268,6 +268,10 @@ pub(crate) struct Run {
     #[command(flatten)]
     pub(crate) csi_attacher: crate::attacher::CsiAttacher,
 
+    #[cfg(feature = "attacher")]
+    #[command(flatten)]
+    pub(crate) cloud_attacher: crate::cloud::CloudAttacher,
+
     #[cfg(feature = "provisioner")]
     #[command(flatten)]
     pub(crate) provisioner: Provisioner,
@@ -605,6 +609,8 @@ pub(crate) enum Role {
     Attacher,
     #[cfg(feature = "attacher")]
     CsiAttacher,
+    #[cfg(feature = "attacher")]
+    CloudAttacher,
     #[cfg(feature = "provisioner")]
     Provisioner,
     #[cfg(feature = "provisioner")]
@@ -628,7 +634,7 @@ impl Role {
             #[cfg(feature = "agent")]
             Self::Agent => true,
             #[cfg(feature = "attacher")]
-            Self::Attacher | Self::CsiAttacher => false,
+            Self::Attacher | Self::CsiAttacher | Self::CloudAttacher => false,
             #[cfg(feature = "provisioner")]
             Self::Provisioner => true,
             #[cfg(feature = "provisioner")]
@@ -653,6 +659,8 @@ pub(crate) const BUILT_IN: &[(&str, Role)] = &[
     ("attacher", Role::Attacher),
     #[cfg(feature = "attacher")]
     ("csi-attacher", Role::CsiAttacher),
+    #[cfg(feature = "attacher")]
+    ("cloud-attacher", Role::CloudAttacher),
     #[cfg(feature = "provisioner")]
     ("provisioner", Role::Provisioner),
     #[cfg(feature = "provisioner")]
@@ -733,9 +741,9 @@ mod tests {
     fn an_unknown_role_names_those_built_in() {
         let error = Cli::try_parse_from(["bitts", "run", "--roles", "binder,juggler"]).unwrap_err();
         assert!(
-            error
-                .to_string()
-                .contains("which has: binder, agent, attacher, csi-attacher, provisioner"),
+            error.to_string().contains(
+                "which has: binder, agent, attacher, csi-attacher, cloud-attacher, provisioner"
+            ),
             "{error}"
         );
     }

@@ -13,6 +13,8 @@ mod attacher;
 #[cfg(feature = "binder")]
 mod binder;
 mod cli;
+#[cfg(feature = "attacher")]
+mod cloud;
 #[cfg(feature = "demo")]
 mod demo;
 #[cfg(feature = "binder")]

@@ -21,6 +21,10 @@ pub(crate) const BINDER_LEASE: &str = "bitts-binder";
 #[cfg(feature = "attacher")]
 pub(crate) const ATTACHER_LEASE: &str = "bitts-attacher";
 
+/// The name of the lease of what calls the cloud.
+#[cfg(feature = "attacher")]
+pub(crate) const CLOUD_LEASE: &str = "bitts-cloud-attacher";
+
 /// `bitts rbac`.
 #[derive(Debug, Args)]
 pub(crate) struct Rbac {
@@ -54,6 +58,12 @@ pub(crate) fn grants(roles: &[Role]) -> Vec<Grant> {
             }
             #[cfg(feature = "attacher")]
             Role::CsiAttacher => grants.extend(bitts_attacher::csi_grants()),
+            #[cfg(feature = "attacher")]
+            Role::CloudAttacher => {
+                grants.extend(bitts_attacher::cloud_grants());
+                grants.extend(bitts_runtime::lease_grants(CLOUD_LEASE));
+                grants.extend(preflight::grants());
+            }
             // On a cluster's nodes the agent runs beside a kubelet, or it would not run in a pod.
             #[cfg(feature = "agent")]
             Role::Agent => grants.extend(bitts_agent::grants(bitts_agent::Mode::BesideKubelet)),
@@ -86,7 +96,7 @@ fn runs_in(role: Role) -> &'static str {
         #[cfg(feature = "binder")]
         Role::Binder => "controllers",
         #[cfg(feature = "attacher")]
-        Role::Attacher => "controllers",
+        Role::Attacher | Role::CloudAttacher => "controllers",
         #[cfg(feature = "provisioner")]
         Role::LostNodes => "controllers",
         // Beside a driver's controller, in its pod.
@@ -111,7 +121,7 @@ pub(crate) fn stands_in_for(roles: &[Role]) -> Vec<StockController> {
             #[cfg(feature = "binder")]
             Role::Binder => stock.extend(bitts_binder::stands_in_for().iter().copied()),
             #[cfg(feature = "attacher")]
-            Role::Attacher => stock.extend([StockController::AttachDetach]),
+            Role::Attacher | Role::CloudAttacher => stock.extend([StockController::AttachDetach]),
             // The stock sidecar is no part of kube-controller-manager.
             #[cfg(feature = "attacher")]
             Role::CsiAttacher => {}
@@ -216,7 +226,9 @@ mod tests {
             let found = objects.iter().find(wanted);
             found.unwrap_or_else(|| panic!("no {kind} {name}"))["rules"].clone()
         };
-        for (name, role) in crate::cli::BUILT_IN {
+        // The manifests are for any cloud, or none.
+        let applies = |(name, _): &&(&str, Role)| *name != "cloud-attacher";
+        for (name, role) in crate::cli::BUILT_IN.iter().filter(applies) {
             let grants = grants(&[*role]);
             for (place, kind, name) in [
                 (Place::Cluster, "ClusterRole", format!("bitts-{name}")),

@@ -109,6 +109,17 @@ async fn roles(mut args: Run) -> Result<ExitCode> {
                     ("csi-attacher", bitts_attacher::run_csi(&host, config).await)
                 });
             }
+            #[cfg(feature = "attacher")]
+            Role::CloudAttacher => {
+                let lease = lease(&args, crate::rbac::CLOUD_LEASE);
+                let options = args.cloud_attacher.options(args.attacher.options());
+                let config = bitts_attacher::CloudConfig { options, lease };
+                let cloud = args.cloud_attacher.cloud()?;
+                roles.spawn(async move {
+                    let ended = bitts_attacher::run_cloud(&host, config, cloud).await;
+                    ("cloud-attacher", ended)
+                });
+            }
             #[cfg(feature = "provisioner")]
             Role::Provisioner => {
                 let config = provisioner(&args);

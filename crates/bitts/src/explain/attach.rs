@@ -338,6 +338,63 @@ mod tests {
         ObjectKey::pod("shop", "web")
     }
 
+    /// A disk of Google's cloud on a node that an agent runs: no VolumeAttachment says anything.
+    #[test]
+    fn what_a_pod_with_a_cloud_disk_waits_for() {
+        let unique = "kubernetes.io/gce-pd/d";
+        let node = |name: &str, lists: &[&str], uses: &[&str]| {
+            let attached: Vec<Value> = lists
+                .iter()
+                .map(|name| json!({"name": name, "devicePath": ""}))
+                .collect();
+            read(
+                Kind::Node,
+                &json!({"metadata": {"name": name, "uid": name, "annotations":
+                    {"volumes.kubernetes.io/controller-managed-attach-detach": "true",
+                     "bitts.dev/mounted-by": "bitts-agent"}},
+                    "status": {"conditions": [{"type": "Ready", "status": "True"}],
+                        "volumesAttached": attached, "volumesInUse": uses}}),
+            )
+        };
+        let volume = read(
+            Kind::Volume,
+            &json!({"metadata": {"name": "disk", "uid": "v"}, "spec": {
+                "capacity": {"storage": "1Gi"}, "accessModes": ["ReadWriteOnce"],
+                "gcePersistentDisk": {"pdName": "d"},
+                "claimRef": {"namespace": "shop", "name": "data", "uid": "c"}},
+                "status": {"phase": "Bound"}}),
+        );
+        for (nodes, waits, advice) in [
+            (
+                vec![node("n2", &[], &[])],
+                json!("kubelet"),
+                json!("check-agent"),
+            ),
+            (
+                vec![node("n2", &[], &[unique])],
+                json!("attacher"),
+                json!("check-cloud-attacher"),
+            ),
+            (
+                vec![node("n2", &[], &[unique]), node("n1", &[unique], &[unique])],
+                json!("other-node"),
+                json!("end-pods"),
+            ),
+            (
+                vec![node("n2", &[unique], &[unique])],
+                Value::Null,
+                Value::Null,
+            ),
+        ] {
+            let mut objects = vec![pod("web", Some("n2")), claim("Bound"), volume.clone()];
+            objects.extend(nodes);
+            let (json, text) = told(&web(), objects);
+            assert_eq!(json["waitingFor"], waits, "{text}");
+            assert_eq!(json["advice"]["code"], advice, "{text}");
+            assert!(text.contains("d of Compute Engine"), "{text}");
+        }
+    }
+
     #[test]
     fn what_a_pod_waits_for() {
         let failed = json!({"attached": false, "attachError": {"message": "no room", "errorCode": 8,
