@@ -20,7 +20,7 @@ fn disks(node: Option<&Node>) -> BTreeSet<&str> {
     let listed = node.map(|node| node.volumes_attached.iter());
     let listed = listed.into_iter().flatten();
     listed
-        .filter_map(|name| name.strip_prefix(PREFIX))
+        .filter_map(|name| name.as_str().strip_prefix(PREFIX))
         .collect()
 }
 

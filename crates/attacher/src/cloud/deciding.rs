@@ -176,7 +176,7 @@ impl CloudAttacher {
         }
         let earlier = self.hosts.get(name);
         let earlier = earlier.and_then(|host| host.state.last_word.as_ref());
-        let now = node.is_some_and(|node| node.volumes_in_use.iter().any(|v| **v == *unique));
+        let now = node.is_some_and(|node| node.volumes_in_use.iter().any(|v| v.as_str() == &*unique));
         let before = earlier.is_some_and(|word| word.in_use.contains(&*unique));
         match (now || before, node.is_some() || earlier.is_some()) {
             (true, _) => Use::Yes,
@@ -361,7 +361,7 @@ impl CloudAttacher {
         let unique = disk.unique();
         let node = self.known.node(name);
         let asked = node.is_some_and(|node| {
-            is_ours(node) && node.volumes_in_use.iter().any(|v| **v == *unique)
+            is_ours(node) && node.volumes_in_use.iter().any(|v| v.as_str() == &*unique)
         });
         if !asked {
             return self.tell_unasked(disk, name);

@@ -174,7 +174,7 @@ impl CloudAttacher {
 
     /// A10: what was bound late is noticed.
     fn claim_changed(&mut self, claim: &Place) {
-        let users = self.known.users(claim).cloned();
+        let users = self.known.users(claim).collect::<Vec<_>>();
         self.dirty_pods.extend(users);
     }
 
@@ -205,7 +205,7 @@ impl CloudAttacher {
             }
             host.instance.clone_from(&instance);
         }
-        let lists = node.volumes_attached.iter().any(|n| n.starts_with(PREFIX));
+        let lists = node.volumes_attached.iter().any(|n| n.as_str().starts_with(PREFIX));
         host.is_ours = is_ours(node) || lists;
         let was_ours = old.is_some_and(is_ours);
         if is_new || was_ours != is_ours(node) {
@@ -222,7 +222,7 @@ impl CloudAttacher {
         let listed = node
             .volumes_attached
             .iter()
-            .filter_map(|n| n.strip_prefix(PREFIX));
+            .filter_map(|n| n.as_str().strip_prefix(PREFIX));
         if let Some(instance) = &instance {
             for disk in listed {
                 if let Some(disk) = self.resolve(disk, instance) {
