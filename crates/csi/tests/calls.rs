@@ -148,9 +148,10 @@ async fn a_driver_that_is_gone_is_told() {
     );
     let error = driver.stage(stage()).await.unwrap_err();
     assert_eq!(error.class(), Class::Uncertain, "{error}");
-    // The same connection finds it when it is back.
+    // It is connected to anew when it is back.
     let _back = FakeDriver::start(&socket, "disk.example.com", &[]).unwrap();
-    driver.stage(stage()).await.unwrap();
+    let again = Driver::connect(&socket, PATIENCE).await.unwrap();
+    again.stage(stage()).await.unwrap();
 }
 
 #[tokio::test]

@@ -125,6 +125,7 @@ async fn a_controller_that_died_is_found_again_with_its_disks() {
     let error = world.driver.attach(publish("b", "n")).await.unwrap_err();
     assert_eq!((error.class(), error.code()), (Class::Uncertain, None));
     let _again = FakeController::start(&world.socket, &world.disks).unwrap();
-    world.driver.detach(unpublish("a", "n")).await.unwrap();
+    let driver = Driver::connect(&world.socket, PATIENCE).await.unwrap();
+    driver.detach(unpublish("a", "n")).await.unwrap();
     assert!(world.disks.attached().is_empty());
 }

@@ -191,7 +191,9 @@ async fn an_operation_outlives_its_caller() -> anyhow::Result<()> {
         .settle(&here.zone(), Some(&[instance("n-2")]))
         .await?;
     ensure!(!compute.is_idle(), "it waited for another machine");
-    patient.settle(&here.zone(), Some(std::slice::from_ref(&here))).await?;
+    patient
+        .settle(&here.zone(), Some(std::slice::from_ref(&here)))
+        .await?;
     ensure!(compute.is_idle() && patient.users(&data).await?.contains(&here));
     // An answer that was lost, with what it was about.
     compute.decide(|call| match call.contains("detachDisk") {

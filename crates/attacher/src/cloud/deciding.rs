@@ -176,7 +176,8 @@ impl CloudAttacher {
         }
         let earlier = self.hosts.get(name);
         let earlier = earlier.and_then(|host| host.state.last_word.as_ref());
-        let now = node.is_some_and(|node| node.volumes_in_use.iter().any(|v| v.as_str() == &*unique));
+        let now =
+            node.is_some_and(|node| node.volumes_in_use.iter().any(|v| v.as_str() == &*unique));
         let before = earlier.is_some_and(|word| word.in_use.contains(&*unique));
         match (now || before, node.is_some() || earlier.is_some()) {
             (true, _) => Use::Yes,

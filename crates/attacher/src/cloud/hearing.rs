@@ -205,7 +205,10 @@ impl CloudAttacher {
             }
             host.instance.clone_from(&instance);
         }
-        let lists = node.volumes_attached.iter().any(|n| n.as_str().starts_with(PREFIX));
+        let lists = node
+            .volumes_attached
+            .iter()
+            .any(|n| n.as_str().starts_with(PREFIX));
         host.is_ours = is_ours(node) || lists;
         let was_ours = old.is_some_and(is_ours);
         if is_new || was_ours != is_ours(node) {

@@ -10,7 +10,11 @@ use crate::known::Known;
 pub(super) fn fill(told: &mut VolumeOnNode, known: &Known, pod: &Pod, node: &Node, disk: &str) {
     let unique = format!("kubernetes.io/gce-pd/{disk}");
     let name = &node.meta.name;
-    let uses = |node: &Node| node.volumes_in_use.iter().any(|used| used.as_str() == &*unique);
+    let uses = |node: &Node| {
+        node.volumes_in_use
+            .iter()
+            .any(|used| used.as_str() == &*unique)
+    };
     told.disk = Some(("Compute Engine".into(), disk.into()));
     told.pods = vec![pod.meta.name.to_string()];
     told.is_listed = node.lists(&unique);

@@ -590,7 +590,11 @@ impl World {
             self.broken
                 .push(format!("{disk} is taken from {name}, which lists it"));
         }
-        let uses = |node: &Node| node.volumes_in_use.iter().any(|v| v.as_str() == unique(disk));
+        let uses = |node: &Node| {
+            node.volumes_in_use
+                .iter()
+                .any(|v| v.as_str() == unique(disk))
+        };
         let ready = node.as_ref().filter(|node| node.is_ready);
         if ready.is_some_and(|node| mounted || uses(node)) {
             self.broken.push(format!(
