@@ -40,7 +40,8 @@ fn attached() -> Value {
 /// The node, whose disks the attach controller attaches.
 fn node_with(at: u32, in_use: &[&str], attached: &[&str]) -> Value {
     let attached: Vec<_> = attached.iter().map(|name| json!({"name": name})).collect();
-    let controlled = json!({"volumes.kubernetes.io/controller-managed-attach-detach": "true"});
+    let controlled = json!({"volumes.kubernetes.io/controller-managed-attach-detach": "true",
+        "bitts.dev/mounted-by": "bitts-agent"});
     version(
         with(
             node(),
