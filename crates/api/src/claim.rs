@@ -28,8 +28,8 @@ pub struct Claim {
     pub class_is_set: bool,
     /// The VolumeAttributesClass; `None` when nil or empty.
     pub attributes_class: Option<ClassName>,
-    /// Which volumes may be taken; `None` for any.
-    pub selector: Option<LabelSelector>,
+    /// Which volumes may be taken; `None` for any. Apart, since most claims have none.
+    pub selector: Option<Box<LabelSelector>>,
     /// What the volume is to begin with, if not empty; apart, since most claims name nothing.
     pub data_source: Option<Box<DataSource>>,
     /// The volume that was chosen, by the user or by the binder.
@@ -210,7 +210,7 @@ struct Spec {
     volume_mode: VolumeMode,
     storage_class_name: Option<Box<str>>,
     volume_attributes_class_name: Option<Box<str>>,
-    selector: Option<LabelSelector>,
+    selector: Option<Box<LabelSelector>>,
     volume_name: Option<Box<str>>,
     data_source: Option<Box<DataSource>>,
     data_source_ref: Option<Box<DataSource>>,

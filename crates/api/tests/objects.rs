@@ -439,7 +439,7 @@ fn objects_stay_small() {
     );
     assert_eq!(size_of::<Labels>(), 16, "one boxed slice");
     assert!(size_of::<Volume>() <= 416, "{}", size_of::<Volume>());
-    assert!(size_of::<Claim>() <= 360, "{}", size_of::<Claim>());
+    assert!(size_of::<Claim>() <= 352, "{}", size_of::<Claim>());
 }
 
 #[test]

@@ -78,7 +78,7 @@ pub(crate) fn misfits(
         (free && !available, Misfit::NotAvailable),
         (free && volume.class != claim.class, Misfit::Class),
         (
-            free && !selects(claim.selector.as_ref(), &volume.meta.labels),
+            free && !selects(claim.selector.as_deref(), &volume.meta.labels),
             Misfit::Selector,
         ),
     ])
@@ -357,7 +357,7 @@ impl FreeVolumes {
         groups
             .iter()
             .filter(|((_, modes), _)| modes.contains_all(claim.access_modes))
-            .find_map(|(_, group)| self.best_in(group, claim.selector.as_ref(), &least))
+            .find_map(|(_, group)| self.best_in(group, claim.selector.as_deref(), &least))
     }
 
     fn best_in(

@@ -115,7 +115,7 @@ impl WaitingClaims {
         };
         let waiters = self.shelves.entry(shelf.clone()).or_default();
         let mut chosen = None;
-        let queue = match &claim.selector {
+        let queue = match claim.selector.as_deref() {
             None => &mut waiters.plain,
             Some(selector) => {
                 let pair = selector
