@@ -65,9 +65,11 @@ async fn recreate(args: &Args) -> Result<ExitCode> {
     let (namespace, name) = &args.claim;
     let path = format!("{}/{name}", collection(Kind::Claim, Some(namespace)));
     let claim = api.get(&path).await?;
-    let volume = match &claim {
-        Some(claim) => api.volume_of(claim).await?,
-        None => api.volume_that_recreates(namespace, name).await?,
+    // What was begun goes first: by now its claim may be there again, and have another volume.
+    let begun = api.volume_that_recreates(namespace, name).await?;
+    let volume = match (begun, &claim) {
+        (None, Some(claim)) => api.volume_of(claim).await?,
+        (begun, _) => begun,
     };
     let volume = volume.with_context(|| match claim {
         Some(_) => format!("claim {namespace}/{name} has no volume: there is nothing to give up"),
@@ -213,12 +215,7 @@ impl Api {
     async fn volume_of(&self, claim: &Value) -> Result<Option<Value>> {
         let name = text(claim, "/spec/volumeName");
         if name.is_empty() {
-            // It was made anew, and this was cut off right then.
-            let of = |member| text(claim, member).to_owned();
-            let (namespace, name) = (of("/metadata/namespace"), of("/metadata/name"));
-            return self
-                .volume_that_recreates(&namespace.as_str().into(), &name.as_str().into())
-                .await;
+            return Ok(None);
         }
         let path = format!("{}/{name}", collection(Kind::Volume, None));
         Ok(self.get(&path).await?.filter(|volume| is_of(volume, claim)))

@@ -108,14 +108,8 @@ fn a_claim_on_a_node_that_is_gone_is_made_anew() {
     until(&cluster, "get pv -o name", "");
 }
 
-/// Whatever was done by then, the claim comes to be.
-#[test]
-fn what_was_cut_off_goes_on() {
-    let roles = ["--roles=binder,lost-nodes", "--node-gone-after=1s"];
-    let Some(cluster) = Cluster::with(&roles) else {
-        return;
-    };
-    claim_on_a_node(&cluster, "recreate");
+/// What there is where it was cut off right after the claim went.
+fn begin(cluster: &Cluster) {
     let manifest = json!({"apiVersion": "v1", "kind": "PersistentVolumeClaim",
         "metadata": {"name": "c", "namespace": "default"}, "spec": {"accessModes": ["ReadWriteOnce"],
             "storageClassName": "local", "resources": {"requests": {"storage": "1Gi"}}}});
@@ -127,6 +121,17 @@ fn what_was_cut_off_goes_on() {
         file.display()
     ));
     cluster.kubectl("delete pvc c");
+}
+
+/// Whatever was done by then, the claim comes to be.
+#[test]
+fn what_was_cut_off_goes_on() {
+    let roles = ["--roles=binder,lost-nodes", "--node-gone-after=1s"];
+    let Some(cluster) = Cluster::with(&roles) else {
+        return;
+    };
+    claim_on_a_node(&cluster, "recreate");
+    begin(&cluster);
     until(&cluster, "get pv v -o jsonpath={.status.phase}", "Released");
     std::thread::sleep(Duration::from_secs(2)); // the node counts as gone by now
     until(&cluster, "get pv -o name", "persistentvolume/v\n");
@@ -136,6 +141,44 @@ fn what_was_cut_off_goes_on() {
         ""
     );
     until(&cluster, "get pv -o name", "");
+}
+
+/// The claim that somebody made anew meanwhile, and its volume, are left alone; what was begun ends.
+#[test]
+fn a_claim_that_is_there_again_is_left() {
+    let roles = ["--roles=binder,lost-nodes", "--node-gone-after=1s"];
+    let Some(cluster) = Cluster::with(&roles) else {
+        return;
+    };
+    claim_on_a_node(&cluster, "recreate");
+    begin(&cluster);
+    until(&cluster, "get pv v -o jsonpath={.status.phase}", "Released");
+    for (kind, name, spec) in [
+        (
+            "PersistentVolume",
+            "other",
+            json!({"capacity": {"storage": "1Gi"}, "accessModes": ["ReadWriteOnce"],
+                "storageClassName": "local", "hostPath": {"path": "/other"},
+                "claimRef": {"namespace": "default", "name": "c"}}),
+        ),
+        (
+            "PersistentVolumeClaim",
+            "c",
+            json!({"accessModes": ["ReadWriteOnce"], "storageClassName": "local",
+                "volumeName": "other", "resources": {"requests": {"storage": "1Gi"}}}),
+        ),
+    ] {
+        let object =
+            json!({"apiVersion": "v1", "kind": kind, "metadata": {"name": name}, "spec": spec});
+        apply(&cluster, &object);
+    }
+    until(&cluster, "get pvc c -o jsonpath={.status.phase}", "Bound");
+    let uid = cluster.kubectl("get pvc c -o jsonpath={.metadata.uid}");
+    let told = recreate(&cluster, &["--apply"], 0);
+    assert!(told.contains("somebody made it anew already"), "{told}");
+    until(&cluster, "get pv -o name", "persistentvolume/other\n");
+    let now = cluster.kubectl("get pvc c -o jsonpath={.metadata.uid}");
+    assert_eq!(now, uid);
 }
 
 #[test]
