@@ -103,6 +103,19 @@ fn the_claim_is_told_once_and_nothing_is_done_while_it_lives() {
     }
 }
 
+/// Whatever is heard of its volumes meanwhile.
+#[test]
+fn a_node_is_not_gone_before_its_time() {
+    let (mut world, waits) = World::new(&["n2"], volume("release", "Bound"));
+    for (at, phase) in [("6", "Bound"), ("7", "Released")] {
+        let mut now = volume("release", phase);
+        now["metadata"]["resourceVersion"] = json!(at);
+        let early = world.hear(Input::Seen(object(Kind::Volume, now)));
+        assert!(early.is_empty(), "{phase}: {early:?}");
+    }
+    assert!(matches!(world.wait(waits)[..], [Effect::Destroy(_)]));
+}
+
 #[test]
 fn a_node_that_came_back_is_not_gone() {
     let (mut world, waits) = World::new(&[], volume("release", "Released"));
