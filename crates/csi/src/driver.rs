@@ -2,6 +2,8 @@
 
 use std::io;
 use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use hyper_util::rt::TokioIo;
@@ -21,6 +23,7 @@ use crate::v1::{self};
 #[derive(Clone, Debug)]
 pub struct Driver {
     channel: Channel,
+    ended: Arc<AtomicBool>,
     patience: Duration,
 }
 
@@ -48,6 +51,7 @@ macro_rules! call {
 }
 
 mod controller;
+mod stream;
 
 pub use controller::ControllerCapabilities;
 
@@ -64,15 +68,27 @@ impl Driver {
         };
         // The first connection is made here, so that what keeps it from being made is told as it is.
         let first = UnixStream::connect(&path).await.map_err(absent)?;
-        let mut first = Some(first);
+        let ended = Arc::new(AtomicBool::new(false));
+        let mut first = Some(stream::Watched::new(first, Arc::clone(&ended)));
         let connector = tower::service_fn(move |_| {
-            let ended = || io::Error::new(io::ErrorKind::NotConnected, "the connection has ended");
-            std::future::ready(first.take().map(TokioIo::new).ok_or_else(ended))
+            let none = || io::Error::new(io::ErrorKind::NotConnected, "the connection has ended");
+            std::future::ready(first.take().map(TokioIo::new).ok_or_else(none))
         });
         // The name is sent to the driver, and means nothing there.
         let channel =
             Endpoint::from_static("http://csi.sock").connect_with_connector_lazy(connector);
-        Ok(Self { channel, patience })
+        Ok(Self {
+            channel,
+            ended,
+            patience,
+        })
+    }
+
+    /// Whether the connection has ended, as it does when the driver dies: all calls on it will fail, and
+    /// one who keeps connections makes a new one first.
+    #[must_use]
+    pub fn has_ended(&self) -> bool {
+        self.ended.load(Ordering::Acquire)
     }
 
     async fn within<T>(

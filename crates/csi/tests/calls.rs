@@ -136,7 +136,15 @@ async fn a_driver_that_is_gone_is_told() {
         driver,
     } = World::new(&[]).await;
     driver.info().await.unwrap();
+    assert!(!driver.has_ended());
     drop(fake);
+    // Seen without a call, so that none is spent to find it out.
+    let seen = async {
+        while !driver.has_ended() {
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
+    };
+    tokio::time::timeout(PATIENCE, seen).await.unwrap();
     let socket = folder.path().join("csi.sock");
     std::fs::remove_file(&socket).unwrap();
     let error = Driver::connect(&socket, PATIENCE).await.unwrap_err();

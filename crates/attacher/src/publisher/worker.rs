@@ -126,7 +126,9 @@ impl CsiWorker {
     /// A connection to the driver, and to no other that may listen there by now.
     async fn connection(&self) -> Result<Driver, Failure> {
         let mut connection = self.connection.lock().await;
-        if let Some(driver) = &*connection {
+        if let Some(driver) = &*connection
+            && !driver.has_ended()
+        {
             return Ok(driver.clone());
         }
         let driver = Driver::connect(&self.socket, self.patience).await?;
