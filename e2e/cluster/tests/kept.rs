@@ -54,7 +54,8 @@ pub(crate) fn attributes_class(cluster: &Cluster) -> Result<()> {
     cluster.until_gone("", kind, name)
 }
 
-/// A claim for which no node has room is told so, and is not held to the node that was chosen.
+/// A claim for which no node has room: the scheduler knows, and chooses none for its pod. Where a node was
+/// chosen nevertheless, the claim is told and not held to that node.
 pub(crate) fn no_room(cluster: &Cluster) -> Result<()> {
     let class = Class::new(cluster, "room", Ground::Nodes)?;
     let namespace = Namespace::new(cluster, "room")?;
@@ -63,11 +64,28 @@ pub(crate) fn no_room(cluster: &Cluster) -> Result<()> {
     huge["spec"]["resources"]["requests"]["storage"] = json!("4Pi");
     cluster.apply(namespace, &huge)?;
     cluster.apply(namespace, &cluster.pod("user", "true", &["huge"]))?;
+    cluster.until(
+        namespace,
+        "pod",
+        "user",
+        "told that no node has room",
+        |pod| {
+            let conditions = pod["status"]["conditions"].as_array();
+            let mut conditions = conditions.into_iter().flatten();
+            conditions.any(|condition| {
+                let message = condition["message"].as_str().unwrap_or_default();
+                message.contains("did not have enough free storage")
+            })
+        },
+    )?;
+    cluster.delete(namespace, "pod", "user")?;
     let chosen = "volume.kubernetes.io/selected-node";
-    cluster.until(namespace, "pvc", "huge", "given back", |claim| {
+    let node = cluster.workers()?.into_iter().next().context("a worker")?;
+    let choice = format!("{chosen}={node}");
+    cluster.kubectl(&["-n", namespace, "annotate", "pvc", "huge", &choice])?;
+    cluster.until(namespace, "pvc", "huge", "told and given back", |claim| {
         claim["metadata"]["annotations"][chosen].is_null() && told(cluster, namespace)
     })?;
-    cluster.delete(namespace, "pod", "user")?;
     cluster.delete(namespace, "pvc", "huge")
 }
 

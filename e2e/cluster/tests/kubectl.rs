@@ -3,6 +3,7 @@
 use std::io::Write as _;
 use std::path::PathBuf;
 use std::process::{Command, Stdio};
+use std::sync::{Mutex, PoisonError};
 use std::thread::sleep;
 use std::time::{Duration, Instant};
 
@@ -12,8 +13,9 @@ use serde_json::{Value, json};
 /// How long anything may take. A busy machine is slow; what is this late is wrong.
 const PATIENCE: Duration = Duration::from_secs(150);
 
-/// The pods that look at nodes.
+/// The pods that look at nodes and at the share.
 const LOOKS: &str = "looks-at";
+static ONE_MAKES_IT: Mutex<()> = Mutex::new(());
 
 /// A cluster on which bitts is installed.
 #[derive(Clone)]
@@ -164,7 +166,8 @@ impl Cluster {
                     object["status"]
                 );
             }
-            sleep(Duration::from_millis(200));
+            // kubectl takes a tenth of a second of a processor each time.
+            sleep(Duration::from_millis(500));
         }
     }
 
@@ -234,6 +237,7 @@ impl Cluster {
     /// tests look often.
     pub(crate) fn on_node(&self, node: &str, script: &str) -> Result<()> {
         let name = format!("{LOOKS}-{node}");
+        let makes = ONE_MAKES_IT.lock().unwrap_or_else(PoisonError::into_inner);
         if self.get("default", "pod", &name)?["spec"]["nodeName"] != node {
             let root = json!({"hostPath": {"path": "/"}});
             let mut pod = self.looker(&name, "sleep 1000000", ("/node", root));
@@ -241,50 +245,73 @@ impl Cluster {
             pod["spec"]["restartPolicy"] = json!("Always");
             self.apply("default", &pod)?;
         }
+        drop(makes);
         self.until_phase("default", "pod", &name, "Running")?;
         self.sh("default", &name, script)?;
         Ok(())
     }
 
-    /// Runs a shell script in a node itself, with its programs, processes and mounts.
+    /// Runs a shell script in a node itself, with its programs and mounts.
     pub(crate) fn in_node(&self, node: &str, script: &str) -> Result<()> {
-        let name = "in-node";
-        self.delete("default", "pod", name)?;
-        let mut pod = self.pod(name, "", &[]);
-        pod["spec"]["nodeName"] = json!(node);
-        pod["spec"]["hostPID"] = json!(true);
-        let container = &mut pod["spec"]["containers"][0];
-        container["securityContext"] = json!({"privileged": true});
-        container["command"] = json!([
-            "nsenter",
-            "--target=1",
-            "--mount",
-            "--",
-            "sh",
-            "-euc",
-            script
-        ]);
-        self.apply("default", &pod)?;
-        self.until_phase("default", "pod", name, "Succeeded")?;
-        self.delete("default", "pod", name)
+        let name = format!("{LOOKS}-in-{node}");
+        if self.get("default", "pod", &name)?.is_null() {
+            let mut pod = self.pod(&name, "sleep 1000000", &[]);
+            pod["metadata"]["labels"] = json!({"app": LOOKS});
+            pod["spec"]["nodeName"] = json!(node);
+            pod["spec"]["hostPID"] = json!(true);
+            pod["spec"]["shareProcessNamespace"] = json!(false);
+            pod["spec"]["containers"][0]["securityContext"] = json!({"privileged": true});
+            self.apply("default", &pod)?;
+        }
+        self.until_phase("default", "pod", &name, "Running")?;
+        let nsenter = ["nsenter", "--target=1", "--mount", "--"];
+        let exec = ["-n", "default", "exec", &name, "--"];
+        let script = ["sh", "-euc", script];
+        self.kubectl(&[&exec[..], &nsenter, &script].concat())?;
+        Ok(())
     }
 
     /// Deletes what [`Self::on_node`] left.
     pub(crate) fn look_no_more(&self) {
         let label = format!("app={LOOKS}");
-        let delete = ["-n", "default", "delete", "pods", "-l", &label];
+        let all = "pods,persistentvolumeclaims,persistentvolumes";
+        let delete = ["-n", "default", "delete", all, "-l", &label];
         undo(self, &[&delete[..], &["--wait=false"]].concat());
     }
 
-    /// Runs a shell script with what the NFS server exports as /share, mounted anew: a mount that stays
-    /// may remember what is not so any more.
+    /// Runs a shell script with what the NFS server exports as /share, until it succeeds: a client that is
+    /// told to remember nothing may still do so for a second.
     pub(crate) fn on_share(&self, script: &str) -> Result<()> {
-        let name = "on-share";
-        self.delete("default", "pod", name)?;
-        let share = json!({"nfs": {"server": self.nfs_server, "path": "/export"}});
-        self.apply("default", &self.looker(name, script, ("/share", share)))?;
-        self.until_phase("default", "pod", name, "Succeeded")?;
-        self.delete("default", "pod", name)
+        let name = format!("{LOOKS}-share");
+        let makes = ONE_MAKES_IT.lock().unwrap_or_else(PoisonError::into_inner);
+        if self.get("default", "pod", &name)?.is_null() {
+            self.apply("", &self.share(&name))?;
+            let by_name = json!({"storageClassName": "", "volumeName": name,
+                "accessModes": ["ReadWriteMany"],
+                "resources": {"requests": {"storage": "1Gi"}}});
+            let object = json!({"apiVersion": "v1", "kind": "PersistentVolumeClaim",
+                "metadata": {"name": name, "labels": {"app": LOOKS}}, "spec": by_name});
+            self.apply("default", &object)?;
+            let share = json!({"persistentVolumeClaim": {"claimName": name}});
+            let mut pod = self.looker(&name, "sleep 1000000", ("/share", share));
+            // The other's power may be cut.
+            pod["spec"]["nodeName"] = json!(self.workers()?.first());
+            self.apply("default", &pod)?;
+        }
+        drop(makes);
+        self.until_phase("default", "pod", &name, "Running")?;
+        self.until_sh("default", &name, script)
+    }
+
+    /// A volume of all that the NFS server exports.
+    fn share(&self, name: &str) -> Value {
+        json!({"apiVersion": "v1", "kind": "PersistentVolume",
+            "metadata": {"name": name, "labels": {"app": LOOKS}},
+            "spec": {"capacity": {"storage": "1Gi"}, "accessModes": ["ReadWriteMany"],
+                "storageClassName": "", "persistentVolumeReclaimPolicy": "Retain",
+                "mountOptions": ["noac", "lookupcache=none"],
+                "claimRef": {"namespace": "default", "name": name},
+                "nfs": {"server": self.nfs_server, "path": "/export"}}})
     }
 
     fn looker(&self, name: &str, script: &str, (path, source): (&str, Value)) -> Value {
@@ -305,6 +332,8 @@ impl Cluster {
         let mount = |claim: &&str| json!({"name": claim, "mountPath": format!("/{claim}")});
         json!({"apiVersion": "v1", "kind": "Pod", "metadata": {"name": name}, "spec": {
             "restartPolicy": "Never", "terminationGracePeriodSeconds": 1,
+            // Else the shell is the first process of all and not ended by a signal, but after that time.
+            "shareProcessNamespace": true,
             "containers": [{"name": "main", "image": self.pod_image,
                 "command": ["sh", "-euc", script],
                 "volumeMounts": claims.iter().map(mount).collect::<Vec<_>>()}],

@@ -13,6 +13,7 @@
 
 mod attach;
 mod class;
+mod growing;
 mod handover;
 mod kept;
 mod kubectl;
@@ -31,11 +32,17 @@ mod upgrade;
 
 use std::io::Write as _;
 use std::process::ExitCode;
+use std::time::Instant;
 
 use kubectl::Cluster;
 use libtest_mimic::{Arguments, Trial};
 
-type Test = fn(&Cluster) -> anyhow::Result<()>;
+/// Its name, what it needs, and what it does.
+type Test = (
+    &'static str,
+    &'static [Need],
+    fn(&Cluster) -> anyhow::Result<()>,
+);
 
 /// What must be there for a test to show something.
 #[derive(Clone, Copy)]
@@ -78,7 +85,8 @@ const HANDOVER: &[Need] = &[Role("provisioner"), Change];
 
 const UPGRADE: &[Need] = &[Role("provisioner"), Ability("upgrade"), Change];
 
-const TESTS: &[(&str, &[Need], Test)] = &[
+/// What disturbs nobody: two at a time.
+const QUIET: &[Test] = &[
     ("seed", &[], seed::word_for_word),
     ("nfs_by_hand", &[], nfs::by_hand),
     ("nfs_claims_at_once", NFS, many::at_once),
@@ -87,11 +95,18 @@ const TESTS: &[(&str, &[Need], Test)] = &[
     ("nfs_share_to_come", NFS, kept::share_to_come),
     ("ephemeral_volume", NODES, kept::ephemeral),
     ("attributes_class", &[], kept::attributes_class),
+    ("claim_grows_on_nodes", NODES, growing::on_nodes),
+    ("claim_grows_on_nfs", NFS, growing::on_nfs),
     ("stateful_set_on_nodes", NODES, stateful::on_nodes),
     ("stateful_set_on_nfs", NFS, stateful::on_nfs),
-    ("pod_moved", NFS, moved::with_its_data),
     ("reclaim_on_nodes", NODES, reclaim::on_nodes),
     ("reclaim_on_nfs", NFS, reclaim::on_nfs),
+    ("attached_and_detached", ATTACHER, attach::and_detached),
+];
+
+/// What ends roles, closes nodes or looks at all of one: each alone, after those.
+const ALONE: &[Test] = &[
+    ("pod_moved", NFS, moved::with_its_data),
     ("restarted_provisioner", NODES, restart::provisioner),
     ("restarted_nfs_provisioner", NFS, restart::nfs_provisioner),
     ("restarted_binder", BINDER, restart::binder),
@@ -101,7 +116,6 @@ const TESTS: &[(&str, &[Need], Test)] = &[
         NFS,
         leader::of_the_nfs_provisioner,
     ),
-    ("attached_and_detached", ATTACHER, attach::and_detached),
     ("mount_mended", AGENT, mended::behind_the_kubelet),
     ("node_lost_and_back", POWER, power::lost_and_back),
     ("handed_over_and_back", HANDOVER, handover::and_back),
@@ -110,40 +124,48 @@ const TESTS: &[(&str, &[Need], Test)] = &[
 
 fn main() -> ExitCode {
     let mut arguments = Arguments::from_args();
-    // They look at one cluster, and at its nodes.
-    arguments.test_threads = Some(1);
-    let say = |line: String| {
-        let _ = writeln!(std::io::stderr(), "{line}");
-    };
     let cluster = match Cluster::from_environment() {
         Ok(cluster) => Some(cluster),
         Err(why) => {
-            say(format!("skipped: bitts on a real cluster: {why:#}"));
+            say(&format!("skipped: bitts on a real cluster: {why:#}"));
             None
         }
     };
-    let mut trials = Vec::new();
-    for (name, needs, test) in TESTS {
-        let lacks = cluster.as_ref().and_then(|cluster| {
-            let mut lacks = needs.iter().filter_map(|need| need.lacks(cluster));
-            lacks.next()
-        });
-        if let Some(lacks) = &lacks {
-            say(format!("skipped: {name}: this cluster lacks {lacks}"));
-        }
-        let runs = cluster.clone().filter(|_| lacks.is_none());
-        let ignored = runs.is_none();
-        let trial = Trial::test(*name, move || {
-            if let Some(cluster) = &runs {
-                test(cluster).map_err(|error| format!("{error:#}"))?;
-            }
-            Ok(())
-        });
-        trials.push(trial.with_ignored_flag(ignored));
+    let mut has_failed = false;
+    for (tests, at_a_time) in [(QUIET, 2), (ALONE, 1)] {
+        arguments.test_threads = Some(at_a_time);
+        let trials = tests.iter().map(|test| trial(cluster.as_ref(), test));
+        let done = libtest_mimic::run(&arguments, trials.collect());
+        has_failed |= done.has_failed();
     }
-    let done = libtest_mimic::run(&arguments, trials);
     if let Some(cluster) = &cluster {
         cluster.look_no_more();
     }
-    done.exit_code()
+    ExitCode::from(u8::from(has_failed))
+}
+
+fn trial(cluster: Option<&Cluster>, &(name, needs, test): &Test) -> Trial {
+    let lacks = cluster.and_then(|cluster| {
+        let mut lacks = needs.iter().filter_map(|need| need.lacks(cluster));
+        lacks.next()
+    });
+    if let Some(lacks) = &lacks {
+        say(&format!("skipped: {name}: this cluster lacks {lacks}"));
+    }
+    let runs = cluster.cloned().filter(|_| lacks.is_none());
+    let ignored = runs.is_none();
+    let trial = Trial::test(name, move || {
+        let Some(cluster) = &runs else {
+            return Ok(());
+        };
+        let start = Instant::now();
+        test(cluster).map_err(|error| format!("{error:#}"))?;
+        say(&format!("{name} took {:.0?}", start.elapsed()));
+        Ok(())
+    });
+    trial.with_ignored_flag(ignored)
+}
+
+fn say(line: &str) {
+    let _ = writeln!(std::io::stderr(), "{line}");
 }

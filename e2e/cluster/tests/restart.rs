@@ -29,8 +29,10 @@ pub(crate) fn provisioner(cluster: &Cluster) -> Result<()> {
     for name in &names {
         cluster.until_phase(namespace, "pod", name, "Running")?;
     }
+    let delete = ["-n", namespace, "delete", "pods", "--all", "--wait=false"];
+    cluster.kubectl(&[&delete[..], &["--grace-period=1"]].concat())?;
     go(cluster, namespace, &names, role, |name| {
-        cluster.delete(namespace, "pod", name)
+        cluster.until_gone(namespace, "pod", name)
     })?;
     nothing_left(cluster, Ground::Nodes, namespace)
 }

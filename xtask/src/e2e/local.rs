@@ -39,7 +39,7 @@ const NEEDED: &[(&str, &str)] = &[
     ("openssl", "openssl"),
     ("busybox", "busybox-static"),
     ("containerd", "containerd"),
-    ("runc", "runc"),
+    ("crun", "crun"),
     ("/usr/lib/cni/bridge", "containernetworking-plugins"),
     ("mount.nfs", "nfs-common"),
     ("rpcbind", "rpcbind"),

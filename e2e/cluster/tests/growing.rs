@@ -1,0 +1,114 @@
+//! A claim that asks for more gets it while a pod uses it.
+
+use anyhow::{Context as _, Result, ensure};
+use serde_json::{Value, json};
+
+use crate::class::{Class, Ground, claim, volume_of};
+use crate::kubectl::{Cluster, Namespace};
+
+const MORE: &str = "1Gi";
+/// The scheduler is told of changes that are worth a write: this is less than a claim grows.
+const WORTH: f64 = 900e6;
+
+/// What a node has promised is told to the scheduler.
+pub(crate) fn on_nodes(cluster: &Cluster) -> Result<()> {
+    let parameters = [("quota", "soft")];
+    let class = Class::with(cluster, "grows", Ground::Nodes, "Delete", &parameters)?;
+    let user = User::new(cluster, &class, "grows")?;
+    let pod = cluster.get(&user.namespace.name, "pod", "user")?;
+    let node = pod["spec"]["nodeName"].as_str().context("it runs")?;
+    let before = room(cluster, &class.name, node)?.context("the scheduler was told of room")?;
+    user.grows()?;
+    let less = |_: &Value| {
+        let now = room(cluster, &class.name, node);
+        now.is_ok_and(|now| now.is_some_and(|now| now < before - WORTH))
+    };
+    let what = format!("told of less room than {before} bytes for {}", class.name);
+    cluster.until("", "node", node, &what, less)?;
+    user.goes()
+}
+
+pub(crate) fn on_nfs(cluster: &Cluster) -> Result<()> {
+    let class = Class::new(cluster, "grows-nfs", Ground::Share)?;
+    let user = User::new(cluster, &class, "grows-nfs")?;
+    user.grows()?;
+    user.goes()
+}
+
+/// A claim and the pod that uses it.
+struct User<'a> {
+    cluster: &'a Cluster,
+    namespace: Namespace<'a>,
+    volume: String,
+}
+
+impl<'a> User<'a> {
+    fn new(cluster: &'a Cluster, class: &Class<'_>, test: &str) -> Result<Self> {
+        let allow = json!({"allowVolumeExpansion": true}).to_string();
+        cluster.kubectl(&["patch", "storageclass", &class.name, "-p", &allow])?;
+        let namespace = Namespace::new(cluster, test)?;
+        let name = namespace.name.as_str();
+        cluster.apply(name, &claim("data", &class.name))?;
+        let pod = cluster.pod("user", "date >/data/log; sleep 36000", &["data"]);
+        cluster.apply(name, &pod)?;
+        cluster.until_phase(name, "pod", "user", "Running")?;
+        let volume = volume_of(cluster, name, "data")?;
+        Ok(Self {
+            cluster,
+            namespace,
+            volume,
+        })
+    }
+
+    fn grows(&self) -> Result<()> {
+        let (cluster, namespace) = (self.cluster, self.namespace.name.as_str());
+        let more = json!({"spec": {"resources": {"requests": {"storage": MORE}}}}).to_string();
+        cluster.kubectl(&["-n", namespace, "patch", "pvc", "data", "-p", &more])?;
+        let grown = |claim: &Value| {
+            let conditions = claim["status"]["conditions"].as_array();
+            claim["status"]["capacity"]["storage"] == MORE && conditions.is_none_or(Vec::is_empty)
+        };
+        cluster.until(namespace, "pvc", "data", "grown", grown)?;
+        let volume = cluster.get("", "pv", &self.volume)?;
+        let capacity = &volume["spec"]["capacity"]["storage"];
+        ensure!(capacity == MORE, "the volume has {capacity}");
+        cluster.sh(namespace, "user", "date >>/data/log")?;
+        let user = cluster.get(namespace, "pod", "user")?;
+        let restarts = &user["status"]["containerStatuses"][0]["restartCount"];
+        ensure!(*restarts == 0, "the pod was restarted: {restarts}");
+        Ok(())
+    }
+
+    fn goes(&self) -> Result<()> {
+        let (cluster, namespace) = (self.cluster, self.namespace.name.as_str());
+        cluster.delete(namespace, "pod", "user")?;
+        cluster.delete(namespace, "pvc", "data")?;
+        cluster.until_gone("", "pv", &self.volume)
+    }
+}
+
+/// What the scheduler is told that a class has room for on a node, in bytes; `None` where it is told nothing.
+fn room(cluster: &Cluster, class: &str, node: &str) -> Result<Option<f64>> {
+    let all = cluster.read(&["get", "csistoragecapacities", "--all-namespaces"])?;
+    let mut all = all["items"].as_array().into_iter().flatten();
+    let there = all.find(|told| {
+        let host = &told["nodeTopology"]["matchLabels"]["kubernetes.io/hostname"];
+        told["storageClassName"] == class && *host == node
+    });
+    let Some(told) = there.and_then(|told| told["capacity"].as_str()) else {
+        return Ok(None);
+    };
+    let end = told.find(|c: char| !c.is_ascii_digit());
+    let (digits, suffix) = told.split_at(end.unwrap_or(told.len()));
+    let unit = match suffix {
+        "" => 1.0,
+        "k" => 1e3,
+        "M" => 1e6,
+        "G" => 1e9,
+        "Ki" => 1024.0,
+        "Mi" => 1_048_576.0,
+        "Gi" => 1_073_741_824.0,
+        other => anyhow::bail!("{told}: what is {other}?"),
+    };
+    Ok(Some(digits.parse::<f64>()? * unit))
+}
