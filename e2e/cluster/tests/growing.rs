@@ -6,9 +6,9 @@ use serde_json::{Value, json};
 use crate::class::{Class, Ground, claim, volume_of};
 use crate::kubectl::{Cluster, Namespace};
 
-const MORE: &str = "1Gi";
-/// The scheduler is told of changes that are worth a write: this is less than a claim grows.
-const WORTH: f64 = 900e6;
+const MI: f64 = 1_048_576.0;
+/// Of a node's room: the scheduler is told of changes that are worth a write, and not of each file.
+const PART: f64 = 0.1;
 
 /// What a node has promised is told to the scheduler.
 pub(crate) fn on_nodes(cluster: &Cluster) -> Result<()> {
@@ -18,10 +18,12 @@ pub(crate) fn on_nodes(cluster: &Cluster) -> Result<()> {
     let pod = cluster.get(&user.namespace.name, "pod", "user")?;
     let node = pod["spec"]["nodeName"].as_str().context("it runs")?;
     let before = room(cluster, &class.name, node)?.context("the scheduler was told of room")?;
-    user.grows()?;
+    let more = before * PART;
+    // Odd, so that the API writes it as it is.
+    user.grows(&format!("{}Mi", (more / MI) as u64 | 1))?;
     let less = |_: &Value| {
         let now = room(cluster, &class.name, node);
-        now.is_ok_and(|now| now.is_some_and(|now| now < before - WORTH))
+        now.is_ok_and(|now| now.is_some_and(|now| now < before - more / 2.0))
     };
     let what = format!("told of less room than {before} bytes for {}", class.name);
     cluster.until("", "node", node, &what, less)?;
@@ -31,7 +33,7 @@ pub(crate) fn on_nodes(cluster: &Cluster) -> Result<()> {
 pub(crate) fn on_nfs(cluster: &Cluster) -> Result<()> {
     let class = Class::new(cluster, "grows-nfs", Ground::Share)?;
     let user = User::new(cluster, &class, "grows-nfs")?;
-    user.grows()?;
+    user.grows("1Gi")?;
     user.goes()
 }
 
@@ -60,18 +62,20 @@ impl<'a> User<'a> {
         })
     }
 
-    fn grows(&self) -> Result<()> {
+    fn grows(&self, more: &str) -> Result<()> {
         let (cluster, namespace) = (self.cluster, self.namespace.name.as_str());
-        let more = json!({"spec": {"resources": {"requests": {"storage": MORE}}}}).to_string();
-        cluster.kubectl(&["-n", namespace, "patch", "pvc", "data", "-p", &more])?;
+        let asked = json!({"spec": {"resources": {"requests": {"storage": more}}}}).to_string();
+        cluster.kubectl(&["-n", namespace, "patch", "pvc", "data", "-p", &asked])?;
         let grown = |claim: &Value| {
             let conditions = claim["status"]["conditions"].as_array();
-            claim["status"]["capacity"]["storage"] == MORE && conditions.is_none_or(Vec::is_empty)
+            let mut conditions = conditions.into_iter().flatten();
+            claim["status"]["capacity"]["storage"] == more
+                && !conditions.any(|condition| condition["type"] == "Resizing")
         };
         cluster.until(namespace, "pvc", "data", "grown", grown)?;
         let volume = cluster.get("", "pv", &self.volume)?;
         let capacity = &volume["spec"]["capacity"]["storage"];
-        ensure!(capacity == MORE, "the volume has {capacity}");
+        ensure!(capacity == more, "the volume has {capacity}");
         cluster.sh(namespace, "user", "date >>/data/log")?;
         let user = cluster.get(namespace, "pod", "user")?;
         let restarts = &user["status"]["containerStatuses"][0]["restartCount"];
@@ -106,7 +110,7 @@ fn room(cluster: &Cluster, class: &str, node: &str) -> Result<Option<f64>> {
         "M" => 1e6,
         "G" => 1e9,
         "Ki" => 1024.0,
-        "Mi" => 1_048_576.0,
+        "Mi" => MI,
         "Gi" => 1_073_741_824.0,
         other => anyhow::bail!("{told}: what is {other}?"),
     };
