@@ -6,27 +6,27 @@ use serde_json::{Value, json};
 use crate::class::{Class, Ground, claim, volume_of};
 use crate::kubectl::{Cluster, Namespace};
 
-const MI: f64 = 1_048_576.0;
 /// Of a node's room: the scheduler is told of changes that are worth a write, and not of each file.
-const PART: f64 = 0.1;
+const PART: f64 = 0.05;
 
-/// What a node has promised is told to the scheduler.
+/// The scheduler is told what is left when much was written.
 pub(crate) fn on_nodes(cluster: &Cluster) -> Result<()> {
-    let parameters = [("quota", "soft")];
-    let class = Class::with(cluster, "grows", Ground::Nodes, "Delete", &parameters)?;
+    let class = Class::new(cluster, "grows", Ground::Nodes)?;
     let user = User::new(cluster, &class, "grows")?;
-    let pod = cluster.get(&user.namespace.name, "pod", "user")?;
+    let namespace = user.namespace.name.as_str();
+    let pod = cluster.get(namespace, "pod", "user")?;
     let node = pod["spec"]["nodeName"].as_str().context("it runs")?;
     let before = room(cluster, &class.name, node)?.context("the scheduler was told of room")?;
-    let more = before * PART;
-    // Odd, so that the API writes it as it is.
-    user.grows(&format!("{}Mi", (more / MI) as u64 | 1))?;
+    user.grows("1Gi")?;
+    let written = before * PART;
+    let write = format!("fallocate -l {written:.0} /data/much");
+    cluster.sh(namespace, "user", &write)?;
     let less = |_: &Value| {
         let now = room(cluster, &class.name, node);
-        now.is_ok_and(|now| now.is_some_and(|now| now < before - more / 2.0))
+        now.is_ok_and(|now| now.is_some_and(|now| now < before - written / 2.0))
     };
     let what = format!("told of less room than {before} bytes for {}", class.name);
-    cluster.until("", "node", node, &what, less)?;
+    cluster.until("", "csidriver", "local.bitts.dev", &what, less)?;
     user.goes()
 }
 
@@ -110,7 +110,7 @@ fn room(cluster: &Cluster, class: &str, node: &str) -> Result<Option<f64>> {
         "M" => 1e6,
         "G" => 1e9,
         "Ki" => 1024.0,
-        "Mi" => MI,
+        "Mi" => 1_048_576.0,
         "Gi" => 1_073_741_824.0,
         other => anyhow::bail!("{told}: what is {other}?"),
     };
