@@ -85,7 +85,7 @@ impl Driver {
     }
 
     /// Whether the connection has ended, as it does when the driver dies: all calls on it will fail, and
-    /// one who keeps connections makes a new one first.
+    /// one who keeps connections makes a new one first. Seen from the first call on.
     #[must_use]
     pub fn has_ended(&self) -> bool {
         self.ended.load(Ordering::Acquire)

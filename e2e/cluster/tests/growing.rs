@@ -16,17 +16,17 @@ pub(crate) fn on_nodes(cluster: &Cluster) -> Result<()> {
     let namespace = user.namespace.name.as_str();
     let pod = cluster.get(namespace, "pod", "user")?;
     let node = pod["spec"]["nodeName"].as_str().context("it runs")?;
-    let before = room(cluster, &class.name, node)?.context("the scheduler was told of room")?;
+    let told = told_of(cluster, &class.name, node)?;
+    let before = room(&told).context("the scheduler was told of room")?;
     user.grows("1Gi")?;
     let written = before * PART;
     let write = format!("fallocate -l {written:.0} /data/much");
     cluster.sh(namespace, "user", &write)?;
-    let less = |_: &Value| {
-        let now = room(cluster, &class.name, node);
-        now.is_ok_and(|now| now.is_some_and(|now| now < before - written / 2.0))
-    };
-    let what = format!("told of less room than {before} bytes for {}", class.name);
-    cluster.until("", "csidriver", "local.bitts.dev", &what, less)?;
+    let name = |key: &str| told["metadata"][key].as_str().context("it has a name");
+    let (kind, what) = ("csistoragecapacity", format!("of less than {before} bytes"));
+    cluster.until(name("namespace")?, kind, name("name")?, &what, |told| {
+        room(told).is_some_and(|now| now < before - written / 2.0)
+    })?;
     user.goes()
 }
 
@@ -91,28 +91,24 @@ impl<'a> User<'a> {
     }
 }
 
-/// What the scheduler is told that a class has room for on a node, in bytes; `None` where it is told nothing.
-fn room(cluster: &Cluster, class: &str, node: &str) -> Result<Option<f64>> {
+/// The object that tells the scheduler what room a class has on a node.
+fn told_of(cluster: &Cluster, class: &str, node: &str) -> Result<Value> {
     let all = cluster.read(&["get", "csistoragecapacities", "--all-namespaces"])?;
     let mut all = all["items"].as_array().into_iter().flatten();
     let there = all.find(|told| {
         let host = &told["nodeTopology"]["matchLabels"]["kubernetes.io/hostname"];
         told["storageClassName"] == class && *host == node
     });
-    let Some(told) = there.and_then(|told| told["capacity"].as_str()) else {
-        return Ok(None);
-    };
-    let end = told.find(|c: char| !c.is_ascii_digit());
-    let (digits, suffix) = told.split_at(end.unwrap_or(told.len()));
-    let unit = match suffix {
-        "" => 1.0,
-        "k" => 1e3,
-        "M" => 1e6,
-        "G" => 1e9,
-        "Ki" => 1024.0,
-        "Mi" => 1_048_576.0,
-        "Gi" => 1_073_741_824.0,
-        other => anyhow::bail!("{told}: what is {other}?"),
-    };
-    Ok(Some(digits.parse::<f64>()? * unit))
+    let told = there.with_context(|| format!("nothing is told of {class} on {node}"))?;
+    Ok(told.clone())
+}
+
+/// What it says, in bytes: bitts writes no suffix, and the API server only one of thousands.
+fn room(told: &Value) -> Option<f64> {
+    let text = told["capacity"].as_str()?;
+    let end = text.find(|c: char| !c.is_ascii_digit());
+    let (digits, suffix) = text.split_at(end.unwrap_or(text.len()));
+    let thousands = ["", "k", "M", "G", "T"].iter().position(|s| *s == suffix)?;
+    let digits: f64 = digits.parse().ok()?;
+    Some(digits * 1000_f64.powi(i32::try_from(thousands).ok()?))
 }

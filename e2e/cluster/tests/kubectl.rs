@@ -15,7 +15,9 @@ const PATIENCE: Duration = Duration::from_secs(150);
 
 /// The pods that look at nodes and at the share.
 const LOOKS: &str = "looks-at";
-static ONE_MAKES_IT: Mutex<()> = Mutex::new(());
+const FOR_EVER: &str = "sleep 1000000";
+/// How long the client of the share may still see what was there before.
+const FORGETS: Duration = Duration::from_secs(5);
 
 /// A cluster on which bitts is installed.
 #[derive(Clone)]
@@ -213,10 +215,20 @@ impl Cluster {
 
     /// The same, again and again until it succeeds.
     pub(crate) fn until_sh(&self, namespace: &str, pod: &str, script: &str) -> Result<()> {
+        self.until_sh_within(PATIENCE, namespace, pod, script)
+    }
+
+    fn until_sh_within(
+        &self,
+        patience: Duration,
+        namespace: &str,
+        pod: &str,
+        script: &str,
+    ) -> Result<()> {
         let start = Instant::now();
         while let Err(error) = self.sh(namespace, pod, script) {
-            if start.elapsed() > PATIENCE {
-                return Err(error.context(format!("not so after {PATIENCE:?}: {script}")));
+            if start.elapsed() > patience {
+                return Err(error.context(format!("not so after {patience:?}: {script}")));
             }
             sleep(Duration::from_millis(500));
         }
@@ -233,20 +245,15 @@ impl Cluster {
         Ok(names.collect())
     }
 
-    /// Runs a shell script on a node, with its root directory as /node. The pod for that stays, as
-    /// tests look often.
+    /// Runs a shell script on a node, with its root directory as /node.
     pub(crate) fn on_node(&self, node: &str, script: &str) -> Result<()> {
         let name = format!("{LOOKS}-{node}");
-        let makes = ONE_MAKES_IT.lock().unwrap_or_else(PoisonError::into_inner);
-        if self.get("default", "pod", &name)?["spec"]["nodeName"] != node {
+        self.stays(&name, || {
             let root = json!({"hostPath": {"path": "/"}});
-            let mut pod = self.looker(&name, "sleep 1000000", ("/node", root));
+            let mut pod = self.looker(&name, ("/node", root));
             pod["spec"]["nodeName"] = json!(node);
-            pod["spec"]["restartPolicy"] = json!("Always");
-            self.apply("default", &pod)?;
-        }
-        drop(makes);
-        self.until_phase("default", "pod", &name, "Running")?;
+            Ok(pod)
+        })?;
         self.sh("default", &name, script)?;
         Ok(())
     }
@@ -254,16 +261,15 @@ impl Cluster {
     /// Runs a shell script in a node itself, with its programs and mounts.
     pub(crate) fn in_node(&self, node: &str, script: &str) -> Result<()> {
         let name = format!("{LOOKS}-in-{node}");
-        if self.get("default", "pod", &name)?.is_null() {
-            let mut pod = self.pod(&name, "sleep 1000000", &[]);
+        self.stays(&name, || {
+            let mut pod = self.pod(&name, FOR_EVER, &[]);
             pod["metadata"]["labels"] = json!({"app": LOOKS});
             pod["spec"]["nodeName"] = json!(node);
             pod["spec"]["hostPID"] = json!(true);
             pod["spec"]["shareProcessNamespace"] = json!(false);
             pod["spec"]["containers"][0]["securityContext"] = json!({"privileged": true});
-            self.apply("default", &pod)?;
-        }
-        self.until_phase("default", "pod", &name, "Running")?;
+            Ok(pod)
+        })?;
         let nsenter = ["nsenter", "--target=1", "--mount", "--"];
         let exec = ["-n", "default", "exec", &name, "--"];
         let script = ["sh", "-euc", script];
@@ -271,36 +277,45 @@ impl Cluster {
         Ok(())
     }
 
-    /// Deletes what [`Self::on_node`] left.
-    pub(crate) fn look_no_more(&self) {
-        let label = format!("app={LOOKS}");
-        let all = "pods,persistentvolumeclaims,persistentvolumes";
-        let delete = ["-n", "default", "delete", all, "-l", &label];
-        undo(self, &[&delete[..], &["--wait=false"]].concat());
-    }
-
-    /// Runs a shell script with what the NFS server exports as /share, until it succeeds: a client that is
-    /// told to remember nothing may still do so for a second.
+    /// Runs a shell script with what the NFS server exports as /share: again for as long as a client that
+    /// is told to remember nothing may remember.
     pub(crate) fn on_share(&self, script: &str) -> Result<()> {
         let name = format!("{LOOKS}-share");
-        let makes = ONE_MAKES_IT.lock().unwrap_or_else(PoisonError::into_inner);
-        if self.get("default", "pod", &name)?.is_null() {
+        self.stays(&name, || {
             self.apply("", &self.share(&name))?;
             let by_name = json!({"storageClassName": "", "volumeName": name,
                 "accessModes": ["ReadWriteMany"],
                 "resources": {"requests": {"storage": "1Gi"}}});
-            let object = json!({"apiVersion": "v1", "kind": "PersistentVolumeClaim",
+            let claim = json!({"apiVersion": "v1", "kind": "PersistentVolumeClaim",
                 "metadata": {"name": name, "labels": {"app": LOOKS}}, "spec": by_name});
-            self.apply("default", &object)?;
+            self.apply("default", &claim)?;
             let share = json!({"persistentVolumeClaim": {"claimName": name}});
-            let mut pod = self.looker(&name, "sleep 1000000", ("/share", share));
+            let mut pod = self.looker(&name, ("/share", share));
             // The other's power may be cut.
             pod["spec"]["nodeName"] = json!(self.workers()?.first());
-            self.apply("default", &pod)?;
+            Ok(pod)
+        })?;
+        self.until_sh_within(FORGETS, "default", &name, script)
+    }
+
+    /// A pod that is made once and stays, as tests look often.
+    fn stays(&self, name: &str, pod: impl FnOnce() -> Result<Value>) -> Result<()> {
+        static ONE_MAKES_IT: Mutex<()> = Mutex::new(());
+        let makes = ONE_MAKES_IT.lock().unwrap_or_else(PoisonError::into_inner);
+        if self.get("default", "pod", name)?.is_null() {
+            self.apply("default", &pod()?)?;
         }
         drop(makes);
-        self.until_phase("default", "pod", &name, "Running")?;
-        self.until_sh("default", &name, script)
+        self.until_phase("default", "pod", name, "Running")?;
+        Ok(())
+    }
+
+    /// Deletes what stayed to look, and waits: the next run's tests make their own.
+    pub(crate) fn look_no_more(&self) {
+        let label = format!("app={LOOKS}");
+        let all = "pods,persistentvolumeclaims,persistentvolumes";
+        let delete = ["-n", "default", "delete", all, "-l", &label];
+        undo(self, &[&delete[..], &["--timeout=120s"]].concat());
     }
 
     /// A volume of all that the NFS server exports.
@@ -314,10 +329,10 @@ impl Cluster {
                 "nfs": {"server": self.nfs_server, "path": "/export"}}})
     }
 
-    fn looker(&self, name: &str, script: &str, (path, source): (&str, Value)) -> Value {
-        let mut pod = self.pod(name, script, &[]);
+    fn looker(&self, name: &str, (path, mut volume): (&str, Value)) -> Value {
+        let mut pod = self.pod(name, FOR_EVER, &[]);
         pod["metadata"]["labels"] = json!({"app": LOOKS});
-        let mut volume = source;
+        pod["spec"]["restartPolicy"] = json!("Always");
         volume["name"] = json!("looked-at");
         pod["spec"]["volumes"] = json!([volume]);
         pod["spec"]["containers"][0]["volumeMounts"] =
