@@ -35,7 +35,18 @@ pub(crate) async fn until(
     what: &str,
     is_so: impl Fn(&Value) -> bool,
 ) -> anyhow::Result<Value> {
-    let deadline = tokio::time::Instant::now() + Duration::from_secs(30);
+    until_within(Duration::from_secs(30), api, path, what, is_so).await
+}
+
+/// The same within another time.
+pub(crate) async fn until_within(
+    time: Duration,
+    api: &Scope,
+    path: &str,
+    what: &str,
+    is_so: impl Fn(&Value) -> bool,
+) -> anyhow::Result<Value> {
+    let deadline = tokio::time::Instant::now() + time;
     loop {
         let answer = api.get(path).await?;
         let found = match answer.status {
@@ -46,7 +57,7 @@ pub(crate) async fn until(
             return Ok(found);
         }
         if tokio::time::Instant::now() > deadline {
-            bail!("{path} after 30 s: {what} is not so: {found}");
+            bail!("{path} after {time:?}: {what} is not so: {found}");
         }
         tokio::time::sleep(Duration::from_millis(20)).await;
     }
