@@ -71,6 +71,17 @@ pub enum Removal {
 pub struct Dir {
     fd: OwnedFd,
     path: PathBuf,
+    names: Names,
+}
+
+/// What has to be done for a name that came or went to survive a power failure.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Names {
+    /// The directory is synced.
+    Synced,
+    /// Nothing: it is a server's, which keeps names before it answers (RFC 1813 section 4.8, RFC 8881
+    /// section 18), and to open the directory for it would cost two calls.
+    KeptByServer,
 }
 
 impl AsFd for Dir {
@@ -92,6 +103,7 @@ impl Dir {
         Ok(Self {
             fd,
             path: path.to_owned(),
+            names: Names::Synced,
         })
     }
 
@@ -104,11 +116,28 @@ impl Dir {
         Ok(Self {
             fd,
             path: self.path.clone(),
+            names: self.names,
         })
     }
 
-    pub(crate) fn from_parts(fd: OwnedFd, path: PathBuf) -> Self {
-        Self { fd, path }
+    pub(crate) fn from_parts(fd: OwnedFd, path: PathBuf, names: Names) -> Self {
+        Self { fd, path, names }
+    }
+
+    /// Waits until all names that came into this directory or went would survive a power failure.
+    ///
+    /// # Errors
+    /// When the kernel refuses.
+    pub fn sync(&self) -> Result<(), SystemError> {
+        match self.names {
+            Names::KeptByServer => Ok(()),
+            Names::Synced => {
+                let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
+                rustix::fs::openat(&self.fd, ".", flags, Mode::empty())
+                    .and_then(rustix::fs::fsync)
+                    .map_err(|e| self.failed("syncing", e))
+            }
+        }
     }
 
     /// The path it was opened by, for messages.
@@ -137,6 +166,7 @@ impl Dir {
             Ok(fd) => Ok(Some(Self {
                 fd,
                 path: self.path.join(name.as_str()),
+                names: self.names,
             })),
             Err(Errno::NOENT) => Ok(None),
             Err(Errno::LOOP) => {
@@ -172,6 +202,7 @@ impl Dir {
             Ok(fd) => Ok(Some(Self {
                 fd,
                 path: self.path.join(name.as_str()),
+                names: self.names,
             })),
             Err(Errno::NOENT) => Ok(None),
             Err(e) => Err(self.failed_at("opening", name, e)),

@@ -29,10 +29,7 @@ impl Dir {
             .map_err(|e| self.failed_at("writing", name, e))?;
         rustix::fs::renameat(self, NEW, self, name.as_str())
             .map_err(|e| self.failed_at("writing", name, e))?;
-        let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
-        rustix::fs::openat(self, ".", flags, Mode::empty())
-            .and_then(rustix::fs::fsync)
-            .map_err(|e| self.failed_at("writing", name, e))
+        self.sync()
     }
 
     /// The content of the file of this name; `None` where there is none.

@@ -13,7 +13,7 @@ use std::time::Duration;
 use rustix::io::Errno;
 
 use crate::child::{self, ChildError};
-use crate::dir::{Component, Dir};
+use crate::dir::{Component, Dir, Names};
 use crate::work;
 use crate::{SystemError, crew};
 
@@ -253,7 +253,13 @@ pub fn open(share: &Share, options: &Options) -> Result<Dir, NfsError> {
             words.push("nolock");
         }
         match work::mount_nfs(&share.server, &source, version.as_str(), &words) {
-            Ok(mounted) => return Ok(Dir::from_parts(mounted.into(), source.into())),
+            Ok(mounted) => {
+                return Ok(Dir::from_parts(
+                    mounted.into(),
+                    source.into(),
+                    Names::KeptByServer,
+                ));
+            }
             Err(failure) => {
                 let code = failure.code();
                 let message = failure.message;

@@ -6,7 +6,7 @@ use std::path::{Component as Part, Path, PathBuf};
 use rustix::fs::{FileType, Mode, OFlags, ResolveFlags};
 use rustix::io::Errno;
 
-use crate::dir::Dir;
+use crate::dir::{Dir, Names};
 
 /// The directory in which volumes' paths start.
 #[derive(Debug)]
@@ -138,7 +138,7 @@ impl Root {
             _ => return unsupported("file of an unknown type"),
         };
         Ok(Resolved {
-            dir: Dir::from_parts(fd, self.dir.path().join(inside)),
+            dir: Dir::from_parts(fd, self.dir.path().join(inside), Names::Synced),
             kind,
         })
     }

@@ -16,7 +16,7 @@ use bitts_mount::sweep;
 use super::records::{self, COPYING, Records};
 use super::size::Entry;
 use super::trash::DATA;
-use super::{Disk, DiskError, Made, is_there, sync, trash};
+use super::{Disk, DiskError, Made, is_there, trash};
 use crate::class::OnDelete;
 use crate::task::{CopyOf, Record};
 
@@ -183,7 +183,7 @@ impl Disk {
                 let doing = format!("moving the copy to {}", path.display());
                 rustix::fs::renameat(&entry, DATA, &parent, last.as_str())
                     .map_err(DiskError::io(doing))?;
-                sync(&parent)?;
+                parent.sync()?;
             }
             trash::remove(&copying, &name)?;
         }

@@ -8,7 +8,7 @@ use bitts_mount::dir::{Component, Dir};
 
 use super::records::{self, Records};
 use super::size::Entry;
-use super::{Disk, DiskError, Trashed, is_there, sync, trash};
+use super::{Disk, DiskError, Trashed, is_there, trash};
 use crate::class::OnDelete;
 use crate::task::Record;
 
@@ -93,8 +93,8 @@ impl Disk {
             let (parent, last) = to;
             rustix::fs::renameat(entry, trash::DATA, &parent, last.as_str())
                 .map_err(DiskError::io(format!("moving the data to {path}")))?;
-            sync(&parent)?;
-            sync(entry)
+            parent.sync()?;
+            Ok(entry.sync()?)
         });
         if moved.is_err() {
             self.lock().remove(&record.path);

@@ -329,7 +329,7 @@ impl Disk {
         }
         let path = self.path(&record.path);
         let (parent, last) = self.parent(&root, &record.path, true)?;
-        let new = match rustix::fs::mkdirat(&parent, last.as_str(), Mode::RWXU) {
+        let new = match rustix::fs::mkdirat(&parent, last.as_str(), born_with(record.access)) {
             Ok(()) => true,
             Err(rustix::io::Errno::EXIST) => false,
             Err(e) => return Err(DiskError::io(format!("making {}", path.display()))(e)),
@@ -344,7 +344,7 @@ impl Disk {
             give(&dir, record.access)?;
         }
         Self::hold(&root, &dir, &record)?;
-        sync(&parent)?;
+        parent.sync()?;
         Ok(Made::Whole(path))
     }
 
@@ -414,7 +414,7 @@ impl Disk {
         }
         if let Some((parent, last)) = self.existing(&root, &record.path)? {
             match parent.remove(&last)? {
-                Removal::Removed | Removal::Absent => sync(&parent)?,
+                Removal::Removed | Removal::Absent => parent.sync()?,
                 Removal::NotEmpty => return Err(DiskError::NotEmpty(path)),
                 Removal::MountPoint => return Err(DiskError::Mounted(path)),
             }
@@ -648,11 +648,6 @@ fn readable(dir: &Dir) -> Result<rustix::fd::OwnedFd, DiskError> {
         .map_err(DiskError::io(format!("opening {}", dir.path().display())))
 }
 
-fn sync(dir: &Dir) -> Result<(), DiskError> {
-    rustix::fs::fsync(readable(dir)?)
-        .map_err(DiskError::io(format!("syncing {}", dir.path().display())))
-}
-
 fn is_empty(dir: &Dir) -> Result<bool, DiskError> {
     let doing = || format!("reading {}", dir.path().display());
     let entries = rustix::fs::Dir::new(readable(dir)?).map_err(DiskError::io(doing()))?;
@@ -677,15 +672,33 @@ fn is_there(dir: &Dir, name: &Component) -> Result<bool, DiskError> {
     }
 }
 
-/// Hands the directory to its users.
+/// The mode that a directory is made with: not open to others before it has its owner.
+fn born_with(access: Access) -> Mode {
+    match access {
+        Access {
+            mode,
+            uid: None,
+            gid: None,
+        } => Mode::from_raw_mode(mode),
+        _ => Mode::RWXU,
+    }
+}
+
+/// Hands the directory to its users, as far as it was not made so.
 fn give(dir: &Dir, access: Access) -> Result<(), DiskError> {
-    let fd = readable(dir)?;
     let doing = || format!("setting mode and owner of {}", dir.path().display());
-    let (uid, gid) = (
-        access.uid.map(Owner::from_raw),
-        access.gid.map(Gid::from_raw),
-    );
-    if uid.is_some() || gid.is_some() {
+    let stat = rustix::fs::fstat(dir).map_err(DiskError::io(doing()))?;
+    let owned = access.uid.is_none_or(|uid| uid == stat.st_uid)
+        && access.gid.is_none_or(|gid| gid == stat.st_gid);
+    if owned && stat.st_mode & 0o7777 == access.mode {
+        return Ok(());
+    }
+    let fd = readable(dir)?;
+    if !owned {
+        let (uid, gid) = (
+            access.uid.map(Owner::from_raw),
+            access.gid.map(Gid::from_raw),
+        );
         rustix::fs::fchown(&fd, uid, gid).map_err(DiskError::io(doing()))?;
     }
     rustix::fs::fchmod(&fd, Mode::from_raw_mode(access.mode)).map_err(DiskError::io(doing()))

@@ -8,7 +8,7 @@ use bitts_mount::dir::{Component, Dir};
 use rustix::fs::{AtFlags, Mode, OFlags};
 use rustix::io::Errno;
 
-use super::{DiskError, sync};
+use super::DiskError;
 use crate::pattern::OWN;
 use crate::task::Record;
 
@@ -118,7 +118,7 @@ impl Records {
         }
         rustix::fs::renameat(&dir, &*new, &dir, &*name).map_err(DiskError::io(doing()))?;
         if lasting {
-            sync(&dir)?;
+            dir.sync()?;
         }
         Ok(())
     }
@@ -141,7 +141,7 @@ impl Records {
         let dir = self.place(VOLUMES)?;
         let name = file(volume)?;
         match rustix::fs::unlinkat(&dir, &*name, AtFlags::empty()) {
-            Ok(()) => sync(&dir),
+            Ok(()) => Ok(dir.sync()?),
             Err(Errno::NOENT) => Ok(()),
             Err(e) => Err(DiskError::io(format!(
                 "removing {}/{name}",
@@ -166,8 +166,8 @@ impl Records {
         rustix::fs::renameat(entry, as_name, &to, &*file(volume)?).map_err(DiskError::io(
             format!("moving {}/{as_name}", entry.path().display()),
         ))?;
-        sync(&to)?;
-        sync(entry)
+        to.sync()?;
+        Ok(entry.sync()?)
     }
 
     /// Moves a volume's record; one that is gone was moved before.
@@ -176,8 +176,8 @@ impl Records {
         let name = file(volume)?;
         match rustix::fs::renameat(&from, &*name, to, as_name) {
             Ok(()) => {
-                sync(to)?;
-                sync(&from)
+                to.sync()?;
+                Ok(from.sync()?)
             }
             Err(Errno::NOENT) => Ok(()),
             Err(e) => Err(DiskError::io(format!(

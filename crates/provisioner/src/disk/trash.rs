@@ -11,7 +11,7 @@ use rustix::io::Errno;
 use serde::{Deserialize, Serialize};
 
 use super::records::{self, COPYING, LEAVING, RESTORING, Records, TRASH, modified};
-use super::{DiskError, is_there, sync};
+use super::{DiskError, is_there};
 use crate::class::OnDelete;
 use crate::task::Record;
 
@@ -70,8 +70,8 @@ pub(super) fn take_data(
     let doing = format!("moving {}/{last} to the trash", parent.path().display());
     // It takes the place of an empty directory at most; NFS knows no flag that would forbid that too.
     rustix::fs::renameat(parent, last.as_str(), &entry, DATA).map_err(DiskError::io(doing))?;
-    sync(&entry)?;
-    sync(parent)
+    entry.sync()?;
+    Ok(parent.sync()?)
 }
 
 /// Has the record follow its data.
@@ -209,8 +209,8 @@ fn shift(records: &Records, name: &Component, from: &str, to: &str) -> Result<bo
     let (from, to) = (records.place(from)?, records.place(to)?);
     match rustix::fs::renameat(&from, name.as_str(), &to, name.as_str()) {
         Ok(()) => {
-            sync(&to)?;
-            sync(&from)?;
+            to.sync()?;
+            from.sync()?;
             Ok(true)
         }
         Err(Errno::NOENT) => Ok(false),
@@ -234,7 +234,7 @@ pub(super) fn abandon(records: &Records, volume: &Name) -> Result<bool, DiskErro
 pub(super) fn remove(dir: &Dir, name: &Component) -> Result<(), DiskError> {
     let path = || dir.path().join(name.as_str()).display().to_string();
     match dir.remove(name)? {
-        Removal::Removed | Removal::Absent => sync(dir),
+        Removal::Removed | Removal::Absent => Ok(dir.sync()?),
         Removal::NotEmpty => Err(DiskError::NotEmpty(path())),
         Removal::MountPoint => Err(DiskError::Mounted(path())),
     }
@@ -243,6 +243,6 @@ pub(super) fn remove(dir: &Dir, name: &Component) -> Result<(), DiskError> {
 fn entry(records: &Records, volume: &Name) -> Result<Dir, DiskError> {
     let trash = records.place(TRASH)?;
     let entry = trash.make_child(&Component::new(volume.as_str())?)?;
-    sync(&trash)?;
+    trash.sync()?;
     Ok(entry)
 }

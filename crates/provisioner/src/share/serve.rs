@@ -24,6 +24,8 @@ type Words = Arc<Mutex<UnixStream>>;
 
 /// Mounts the share that the first line names, and does what the others say until there are no more.
 pub(super) fn serve(stream: UnixStream) -> io::Result<()> {
+    // A volume's directory is made with the mode that its class says, in one call to the server.
+    rustix::process::umask(rustix::fs::Mode::empty());
     let words: Words = Arc::new(Mutex::new(stream.try_clone()?));
     let mut lines = BufReader::new(stream).lines();
     let Some(first) = lines.next() else {
