@@ -16,12 +16,12 @@ use xshell::{Shell, cmd};
 const CLUSTER: &str = "attacher,binder,provisioner";
 /// what runs on each node,
 const AGENT: &str = "agent";
-/// and what tests take for both: it is built once, and quickly. What is shipped is built with the profile
-/// `release`, whose last step alone takes minutes.
+/// and what tests take for both: it is built once, and quickly: without optimizations in a third of the time.
+/// What is shipped is built with the profile `release`, whose last step alone takes minutes.
 const EVERYTHING: &str = "agent,attacher,binder,provisioner";
 const QUICK: [&str; 4] = [
     "profile.e2e.inherits='release'",
-    "profile.e2e.opt-level=1",
+    "profile.e2e.opt-level=0",
     "profile.e2e.lto='off'",
     "profile.e2e.codegen-units=16",
 ];
