@@ -26,7 +26,7 @@ pub mod server;
 use std::fs::{self, File};
 use std::os::unix::process::CommandExt as _;
 use std::path::{Path, PathBuf};
-use std::process::{Command, ExitCode, Stdio};
+use std::process::{Child, ChildStdin, Command, ExitCode, ExitStatus, Stdio};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, bail, ensure};
@@ -35,9 +35,9 @@ use libtest_mimic::{Arguments, Trial};
 /// A case: its name, and what it does in its guest.
 pub type Case = (&'static str, fn() -> anyhow::Result<()>);
 
-/// The guest's memory.
+/// The memory of a guest that runs a test.
 const MEGABYTES: u64 = 384;
-/// How long a case may take, boot included. The guest ends itself then.
+/// How long a test may take, boot included. The guest ends itself then.
 const LIMIT: Duration = Duration::from_secs(150);
 /// How much longer for each kill that a kill suite is asked for,
 const LONGER: Duration = Duration::from_secs(10);
@@ -46,6 +46,8 @@ const KILLS: &str = "BITTS_E2E_KILLS";
 const PASSED: &[&str] = &[KILLS, "BITTS_E2E_SEED"];
 /// Where Debian has the modules of user-mode Linux.
 const MODULES: &str = "/usr/lib/uml/modules";
+/// What the guest's kernel says.
+const CONSOLE: &str = "console";
 /// What linux.uml does not know of today's processors (see there).
 const PTRACE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/src/uml/ptrace.c");
 
@@ -83,14 +85,8 @@ kill $guard 2>/dev/null
 ///
 /// Where guests cannot be had, the cases count as ignored and what is missing is said.
 pub fn main(cases: &'static [Case]) -> ExitCode {
-    if guest::is_first_process() {
-        guest::be_first_process();
-    }
-    if let Some(served) = server::be_server_if_asked() {
-        return exit_code(served);
-    }
-    if let Some(name) = guest::case() {
-        return run_here(cases, &name);
+    if let Some(ended) = guest_part(cases) {
+        return ended;
     }
     let arguments = Arguments::from_args();
     let missing = missing();
@@ -102,6 +98,19 @@ pub fn main(cases: &'static [Case]) -> ExitCode {
         Trial::test(format!("uml::{name}"), run).with_ignored_flag(missing.is_some())
     });
     libtest_mimic::run(&arguments, trials.collect()).exit_code()
+}
+
+/// What a program does in a guest that it booted: the `main` of one that boots any begins with this.
+/// `None` on the host.
+#[must_use]
+pub fn guest_part(cases: &[Case]) -> Option<ExitCode> {
+    if guest::is_first_process() {
+        guest::be_first_process();
+    }
+    if let Some(served) = server::be_server_if_asked() {
+        return Some(exit_code(served));
+    }
+    guest::case().map(|name| run_here(cases, &name))
 }
 
 fn run_here(cases: &[Case], name: &str) -> ExitCode {
@@ -123,7 +132,8 @@ fn exit_code(result: anyhow::Result<()>) -> ExitCode {
 }
 
 /// What keeps this machine from running guests, and what to do about it.
-fn missing() -> Option<String> {
+#[must_use]
+pub fn missing() -> Option<String> {
     let mut packages: Vec<&str> = PROGRAMS
         .iter()
         .filter(|(program, _)| program_path(program).is_none())
@@ -143,77 +153,145 @@ fn program_path(name: &str) -> Option<PathBuf> {
         .find(|path| path.exists())
 }
 
-/// Boots a guest for the case and passes on what it said.
 fn run_in_guest(case: &str) -> anyhow::Result<()> {
+    let passed = |name: &&'static str| Some((*name, std::env::var(name).ok()?));
+    let guest = Guest {
+        megabytes: MEGABYTES,
+        limit: limit()?,
+        variables: PASSED.iter().filter_map(passed).collect(),
+        device: None,
+    };
     let folder = tempfile::Builder::new().prefix("bitts-uml-").tempdir()?;
-    let shared = folder.path();
     let start = Instant::now();
-    let status = boot(case, shared)?;
-    let output = fs::read_to_string(shared.join("output")).unwrap_or_default();
-    let booted = fs::read_to_string(shared.join("booted")).unwrap_or_default();
-    println!(
-        "uml::{case}: {:.1} s, of which boot {booted} s\n{output}",
-        start.elapsed().as_secs_f64()
-    );
-    match fs::read_to_string(shared.join("status")) {
-        Ok(text) if text == "exit status: 0" => Ok(()),
-        Ok(text) => bail!("{text}\n{output}"),
-        Err(_) => {
-            let console = fs::read(shared.join("console")).unwrap_or_default();
-            let console = String::from_utf8_lossy(&console);
-            bail!("the guest ended without a word ({status})\n{output}\nconsole:\n{console}")
+    let ended = guest.boot(case, folder.path()).and_then(Booted::wait);
+    let read = |name| fs::read_to_string(folder.path().join(name)).unwrap_or_default();
+    let (took, booted) = (start.elapsed().as_secs_f64(), read(guest::BOOTED));
+    let output = read(guest::OUTPUT);
+    println!("uml::{case}: {took:.1} s, of which boot {booted} s\n{output}");
+    ended.map_err(|why| anyhow::anyhow!("{why:#}\n{output}"))
+}
+
+/// What a guest is given.
+#[derive(Clone, Debug)]
+pub struct Guest {
+    /// Its memory.
+    pub megabytes: u64,
+    /// How long the case may take, boot included. The guest ends itself then.
+    pub limit: Duration,
+    /// Variables of the case; a value has no space.
+    pub variables: Vec<(&'static str, String)>,
+    /// The host's tap device that is its `eth0`.
+    pub device: Option<&'static str>,
+}
+
+impl Guest {
+    /// Boots it for a case of this program, in a folder that is the guest's `/mnt/host` and has what the case
+    /// says in its file `output` from the beginning.
+    ///
+    /// # Errors
+    /// When it cannot be booted.
+    pub fn boot(&self, case: &str, shared: &Path) -> anyhow::Result<Booted> {
+        let modules = newest(Path::new(MODULES))?;
+        let program = std::env::current_exe()?;
+        let paths = [&modules, &program, shared].map(|path: &Path| path.display().to_string());
+        ensure!(
+            paths.iter().all(|path| !path.contains([' ', '"'])),
+            "a path with a space cannot be told to a kernel: {paths:?}"
+        );
+        let [modules, program, share] = paths;
+        let console = File::create(shared.join(CONSOLE))?;
+        let preload = format!("LD_PRELOAD={}", ptrace(shared)?.display());
+        let mut command = Command::new("sh");
+        command.args(["-c", GUARD, "guest"]).args([
+            "env".to_owned(),
+            preload,
+            "linux.uml".to_owned(),
+            format!("mem={}M", self.megabytes),
+            "umid=guest".to_owned(),
+            format!("uml_dir={share}/"),
+            "root=/dev/root rootfstype=hostfs rootflags=/ ro quiet".to_owned(),
+            "con=null".to_owned(),
+            "con0=null,fd:1".to_owned(),
+            format!("init={program}"),
+            format!("{}={case}", guest::CASE),
+            format!("{}={share}", guest::SHARE),
+            format!("{}={modules}", guest::MODULES),
+            format!("{}={}", guest::LIMIT, self.limit.as_secs()),
+        ]);
+        if let Some(device) = self.device {
+            command.arg(format!("eth0=tuntap,{device}"));
         }
+        for (name, value) in &self.variables {
+            command.arg(format!("{name}={value}"));
+        }
+        command
+            .env("PATH", guest::PATH)
+            .stdin(Stdio::piped())
+            .stdout(console.try_clone()?)
+            .stderr(console)
+            .process_group(0);
+        if !self.fits_in(Path::new("/dev/shm")) {
+            command.env("TMPDIR", shared);
+        }
+        let mut guard = command.spawn().context("cannot start a shell")?;
+        let open = guard.stdin.take();
+        let shared = shared.to_owned();
+        Ok(Booted {
+            guard,
+            open,
+            shared,
+        })
+    }
+
+    /// Whether there is room for its memory.
+    fn fits_in(&self, folder: &Path) -> bool {
+        rustix::fs::statvfs(folder)
+            .is_ok_and(|stat| stat.f_bavail * stat.f_frsize > 2 * self.megabytes * 1024 * 1024)
     }
 }
 
-fn boot(case: &str, shared: &Path) -> anyhow::Result<std::process::ExitStatus> {
-    let modules = newest(Path::new(MODULES))?;
-    let program = std::env::current_exe()?;
-    let paths = [&modules, &program, shared].map(|path: &Path| path.display().to_string());
-    ensure!(
-        paths.iter().all(|path| !path.contains([' ', '"'])),
-        "a path with a space cannot be told to a kernel: {paths:?}"
-    );
-    let [modules, program, share] = paths;
-    let console = File::create(shared.join("console"))?;
-    let preload = format!("LD_PRELOAD={}", ptrace(shared)?.display());
-    let mut command = Command::new("sh");
-    command.args(["-c", GUARD, "guest"]).args([
-        "env".to_owned(),
-        preload,
-        "linux.uml".to_owned(),
-        format!("mem={MEGABYTES}M"),
-        "umid=guest".to_owned(),
-        format!("uml_dir={share}/"),
-        "root=/dev/root rootfstype=hostfs rootflags=/ ro quiet".to_owned(),
-        "con=null".to_owned(),
-        "con0=null,fd:1".to_owned(),
-        format!("init={program}"),
-        format!("{}={case}", guest::CASE),
-        format!("{}={share}", guest::SHARE),
-        format!("{}={modules}", guest::MODULES),
-        format!("{}={}", guest::LIMIT, limit()?.as_secs()),
-    ]);
-    for name in PASSED {
-        if let Ok(value) = std::env::var(name) {
-            command.arg(format!("{name}={value}"));
+/// A guest that runs; it is ended when this is dropped.
+#[derive(Debug)]
+pub struct Booted {
+    guard: Child,
+    /// Closing it ends the guest.
+    open: Option<ChildStdin>,
+    shared: PathBuf,
+}
+
+impl Booted {
+    /// Waits until its case ended.
+    ///
+    /// # Errors
+    /// When the case failed.
+    pub fn wait(mut self) -> anyhow::Result<()> {
+        let ended = self.guard.wait()?;
+        match fs::read_to_string(self.shared.join(guest::STATUS)) {
+            Ok(text) => ensure!(text == "exit status: 0", "{text}"),
+            Err(_) => {
+                let console = fs::read(self.shared.join(CONSOLE)).unwrap_or_default();
+                let console = String::from_utf8_lossy(&console);
+                bail!("the guest ended without a word ({ended})\nconsole:\n{console}")
+            }
         }
+        Ok(())
     }
-    command
-        .env("PATH", guest::PATH)
-        .stdin(Stdio::piped())
-        .stdout(console.try_clone()?)
-        .stderr(console)
-        .process_group(0);
-    if !has_room(Path::new("/dev/shm")) {
-        command.env("TMPDIR", shared);
+
+    /// How it ended, if it has.
+    ///
+    /// # Errors
+    /// When the kernel does not say.
+    pub fn ended(&mut self) -> std::io::Result<Option<ExitStatus>> {
+        self.guard.try_wait()
     }
-    let mut guard = command.spawn().context("cannot start a shell")?;
-    // Kept open: closing it ends the guest.
-    let stdin = guard.stdin.take();
-    let status = guard.wait()?;
-    drop(stdin);
-    Ok(status)
+}
+
+impl Drop for Booted {
+    fn drop(&mut self) {
+        drop(self.open.take());
+        // One that ended by itself is no error.
+        let _ = self.guard.wait();
+    }
 }
 
 /// Compiles what is laid over linux.uml.
@@ -235,12 +313,6 @@ fn limit() -> anyhow::Result<Duration> {
         Err(_) => 0,
     };
     Ok(LIMIT + LONGER * more)
-}
-
-/// Whether a guest's memory fits in here.
-fn has_room(folder: &Path) -> bool {
-    rustix::fs::statvfs(folder)
-        .is_ok_and(|stat| stat.f_bavail * stat.f_frsize > 2 * MEGABYTES * 1024 * 1024)
 }
 
 fn newest(folder: &Path) -> anyhow::Result<PathBuf> {

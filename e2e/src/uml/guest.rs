@@ -22,8 +22,14 @@ pub(super) const LIMIT: &str = "bitts_guest_limit";
 
 /// Where programs are.
 pub(super) const PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
-/// Where the host's folder is seen.
-const HOST: &str = "/mnt/host";
+/// Where the host's folder is seen,
+pub const HOST: &str = "/mnt/host";
+/// the file of it that takes what the case says,
+pub const OUTPUT: &str = "output";
+/// the one that says how it ended,
+pub(super) const STATUS: &str = "status";
+/// and the one that says how long the boot took in seconds.
+pub(super) const BOOTED: &str = "booted";
 
 /// Where a guest writes: nothing of that is on the host.
 const SCRATCH: &[&str] = &["/mnt", "/run", "/srv", "/tmp", "/var/lib/nfs"];
@@ -85,8 +91,8 @@ fn run_case() -> anyhow::Result<()> {
     let host = Path::new(HOST);
     let uptime = fs::read_to_string("/proc/uptime")?;
     let booted = uptime.split(' ').next().unwrap_or_default();
-    fs::write(host.join("booted"), booted)?;
-    let output = File::create(host.join("output"))?;
+    fs::write(host.join(BOOTED), booted)?;
+    let output = File::create(host.join(OUTPUT))?;
     let limit = Duration::from_secs(variable(LIMIT)?.parse()?);
     let start = Instant::now();
     let case = Command::new("/proc/self/exe")
@@ -111,7 +117,7 @@ fn run_case() -> anyhow::Result<()> {
         }
         std::thread::sleep(Duration::from_millis(20));
     };
-    fs::write(host.join("status"), ended)?;
+    fs::write(host.join(STATUS), ended)?;
     Ok(())
 }
 

@@ -104,7 +104,7 @@ async fn measure(
         let created = fresh.create_claims(0..pairs).await?;
         anyhow::Ok((created, began.elapsed()))
     };
-    let bound = all_bound(&watcher, watch, pairs as usize, started);
+    let bound = all_bound(&watcher, watch, pairs as usize, || started.check());
     let ((created, creating), bound) = tokio::try_join!(create, bound)?;
     let took = bound
         .values()
@@ -145,14 +145,14 @@ pub(crate) async fn all_bound(
     client: &kube::Client,
     mut watch: Watch,
     count: usize,
-    started: &mut Started,
+    mut check: impl FnMut() -> Result<()>,
 ) -> Result<BTreeMap<String, Instant>> {
     let mut bound = BTreeMap::new();
     let mut told = Instant::now();
     let mut last = Vec::new();
     while bound.len() < count {
         let next = tokio::time::timeout(Duration::from_secs(60), watch.next_line()).await;
-        started.check()?;
+        check()?;
         let line = next.with_context(|| {
             format!(
                 "{} of {count} claims are Bound, no news for 60 s",

@@ -1,5 +1,9 @@
 //! Many claims whose volumes are yet to be made: directories on the disk of a node, on which the claims
-//! were placed before. The bitts binder binds them for every contender.
+//! were placed before, or on an NFS share. The bitts binder binds them for every contender.
+
+mod guest;
+mod making;
+mod place;
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -21,6 +25,9 @@ use crate::contender::{Contender, Started};
 use crate::figures::{Output, json, percentile};
 use crate::setup::{ALL_CLAIMS, CLAIMS, CREATING, Fresh, VOLUMES, post};
 use crate::usage::load;
+pub(crate) use guest::{CASE, serve};
+use making::Making;
+use place::Place;
 
 const NODE: &str = "bench-node";
 const CLASS: &str = "provision";
@@ -41,6 +48,9 @@ pub(crate) struct Args {
     /// Only these contenders, separated by commas.
     #[arg(long, value_enum, value_delimiter = ',')]
     only: Vec<Maker>,
+    /// Volumes on an NFS share instead of a disk; its server and the contender are in user-mode Linux. As root.
+    #[arg(long)]
+    share: bool,
     #[arg(long, value_enum, default_value_t = Output::Text)]
     output: Output,
 }
@@ -75,15 +85,6 @@ impl Maker {
         }
     }
 
-    /// The name that its class has for it.
-    fn provisioner(self) -> &'static str {
-        match self {
-            Self::Bitts => "local.bitts.dev",
-            Self::Limit => LIMIT,
-            Self::ExternalProvisioner | Self::ExternalProvisioner100 => "bench.bitts.dev",
-        }
-    }
-
     fn is_built_with_go(self) -> bool {
         matches!(
             self,
@@ -91,22 +92,14 @@ impl Maker {
         )
     }
 
-    fn start(self, kubeconfig: &str, disk: &Path) -> Result<Started> {
+    fn start(self, kubeconfig: &str, place: &Place) -> Result<Started> {
         let own = std::env::current_exe()?;
-        let disk = disk.display();
+        let root = place.root().display();
         let (program, arguments) = match self {
-            Self::Bitts => (
-                own.with_file_name("bitts"),
-                vec![
-                    "run".to_owned(),
-                    "--roles=provisioner".to_owned(),
-                    format!("--node-name={NODE}"),
-                    format!("--disks={disk}"),
-                ],
-            ),
+            Self::Bitts => (own.with_file_name("bitts"), place.roles()),
             Self::Limit => (
                 own,
-                vec!["limit-provision".to_owned(), format!("--root={disk}")],
+                vec!["limit-provision".to_owned(), format!("--root={root}")],
             ),
             Self::ExternalProvisioner | Self::ExternalProvisioner100 => {
                 let threads = if self == Self::ExternalProvisioner {
@@ -117,7 +110,7 @@ impl Maker {
                 (
                     external_provisioner()?,
                     vec![
-                        format!("--root={disk}"),
+                        format!("--root={root}"),
                         format!("--node-name={NODE}"),
                         format!("--threads={threads}"),
                     ],
@@ -141,7 +134,7 @@ struct Figures {
     cpu_ms_each: f64,
     /// CPU time of kube-apiserver and etcd for each claim, its creation included.
     api_cpu_ms_each: f64,
-    /// The most memory that the contender ever had.
+    /// The most memory that the contender ever had, with the processes that work for it.
     rss_mb: f64,
     /// How fast the claims came.
     created_per_s: f64,
@@ -168,7 +161,7 @@ pub(crate) async fn run(args: Args) -> Result<ExitCode> {
                 continue;
             };
             eprintln!("run {run} of {}: {name}", args.runs.max(1));
-            match once(maker, args.claims).await {
+            match once(maker, args.claims, args.share).await {
                 Ok(figures) => {
                     let (per_s, p99) = (figures.per_s, figures.p99_ms);
                     eprintln!("{name}: {per_s:.1} claims/s, p99 of the burst {p99:.0} ms");
@@ -187,6 +180,7 @@ pub(crate) async fn run(args: Args) -> Result<ExitCode> {
         .map(|(name, runs)| (name, runs.and_then(middle)))
         .collect();
     let setup = json!({
+        "volumes": if args.share { "on a share" } else { "on a disk" },
         "claims": args.claims,
         "burst": BURST,
         "runs": args.runs,
@@ -241,40 +235,40 @@ fn print(
     Ok(())
 }
 
-/// One run of one contender, on an API server and a disk of its own.
-async fn once(maker: Maker, claims: u32) -> Result<Figures> {
-    let fresh = Fresh::start().await?;
+/// One run of one contender, on an API server and a disk or share of its own.
+async fn once(maker: Maker, claims: u32, share: bool) -> Result<Figures> {
+    // Guests come by an address of their own.
+    let flags: &[&str] = if share {
+        &["--bind-address=0.0.0.0"]
+    } else {
+        &[]
+    };
+    let fresh = Fresh::start_with(flags).await?;
     let node = json!({"apiVersion": "v1", "kind": "Node", "metadata": {"name": NODE,
         "labels": {"kubernetes.io/hostname": NODE}}});
     post(&fresh.client, "/api/v1/nodes", node).await?;
-    let class = json!({"apiVersion": "storage.k8s.io/v1", "kind": "StorageClass",
-        "metadata": {"name": CLASS}, "provisioner": maker.provisioner(),
-        "volumeBindingMode": "WaitForFirstConsumer"});
+    let mut binder = Contender::Bitts.start(fresh.api.kubeconfig())?;
+    binder.running().await?;
+    let mut making = Making::start(maker, fresh.api.kubeconfig(), share)?;
+    let class = making.class(maker)?;
     post(
         &fresh.client,
         "/apis/storage.k8s.io/v1/storageclasses",
         class,
     )
     .await?;
-    let disk = tempfile::Builder::new()
-        .prefix("bitts-bench-disk-")
-        .tempdir()?;
-    let mut binder = Contender::Bitts.start(fresh.api.kubeconfig())?;
-    binder.running().await?;
-    let mut started = maker.start(fresh.api.kubeconfig(), disk.path())?;
-    let figures = measure(&fresh, &mut started, claims).await;
-    let figures = figures.with_context(|| started.last_words());
+    let figures = measure(&fresh, &mut making, claims).await;
+    let figures = figures.with_context(|| making.last_words());
     figures.with_context(|| binder.last_words())
 }
 
-async fn measure(fresh: &Fresh, started: &mut Started, claims: u32) -> Result<Figures> {
-    let running = started.running().await?;
+async fn measure(fresh: &Fresh, making: &mut Making, claims: u32) -> Result<Figures> {
     // Both have their lists and watches by then: one claim that is bound shows it.
-    let (mut warm, _) = burst(fresh, started, "w", 0..1).await?;
+    let (mut warm, _) = burst(fresh, making, "w", 0..1).await?;
     anyhow::ensure!(!warm.is_empty(), "no claim was bound");
     warm.clear();
-    let (mut times, _) = burst(fresh, started, "b", 0..BURST).await?;
-    let (cpu, api_cpu) = (running.cpu_ms()?, fresh.cpu_ms()?);
+    let (mut times, _) = burst(fresh, making, "b", 0..BURST).await?;
+    let (before, api_cpu) = (making.usage().await?, fresh.cpu_ms()?);
     let watcher = fresh.api.client().await?;
     let watch = watch_from_now(&watcher).await?;
     let began = Instant::now();
@@ -284,18 +278,19 @@ async fn measure(fresh: &Fresh, started: &mut Started, claims: u32) -> Result<Fi
         anyhow::ensure!(created.len() == claims as usize, "not all were created");
         Ok(began.elapsed())
     };
-    let bound = all_bound(&watcher, watch, claims as usize, started);
+    let bound = all_bound(&watcher, watch, claims as usize, || making.check());
     let (creating, bound) = tokio::try_join!(create, bound)?;
     let last = bound.values().max().context("no claims")?;
     let took = last.duration_since(began);
+    let after = making.usage().await?;
     let count = f64::from(claims);
     Ok(Figures {
         per_s: count / took.as_secs_f64(),
         p50_ms: percentile(&mut times, 0.5),
         p99_ms: percentile(&mut times, 0.99),
-        cpu_ms_each: (running.cpu_ms()? - cpu) / count,
+        cpu_ms_each: (after.cpu_ms - before.cpu_ms) / count,
         api_cpu_ms_each: (fresh.cpu_ms()? - api_cpu) / count,
-        rss_mb: running.peak_mb()?,
+        rss_mb: after.peak_mb,
         created_per_s: count / creating.as_secs_f64(),
         per_s_of_runs: Vec::new(),
         p99_ms_of_runs: Vec::new(),
@@ -305,7 +300,7 @@ async fn measure(fresh: &Fresh, started: &mut Started, claims: u32) -> Result<Fi
 /// Claims that all come at once: from when each was there to when it was Bound.
 async fn burst(
     fresh: &Fresh,
-    started: &mut Started,
+    making: &mut Making,
     prefix: &str,
     numbers: std::ops::Range<u32>,
 ) -> Result<(Vec<Duration>, Duration)> {
@@ -318,7 +313,7 @@ async fn burst(
         let created: BTreeMap<String, Instant> = all.buffer_unordered(count).try_collect().await?;
         Ok(created)
     };
-    let bound = all_bound(&watcher, watch, count, started);
+    let bound = all_bound(&watcher, watch, count, || making.check());
     let (created, bound) = tokio::try_join!(create, bound)?;
     let mut times = Vec::new();
     for (name, created) in &created {

@@ -29,7 +29,12 @@ pub(crate) struct Fresh {
 
 impl Fresh {
     pub(crate) async fn start() -> Result<Self> {
-        let api = RealApi::start().await?;
+        Self::start_with(&[]).await
+    }
+
+    /// With more flags for kube-apiserver.
+    pub(crate) async fn start_with(flags: &[&str]) -> Result<Self> {
+        let api = RealApi::start_with(flags).await?;
         let client = api.client().await?;
         let kubeconfig: Value = serde_json::from_str(api.kubeconfig())?;
         let server = kubeconfig["clusters"][0]["cluster"]["server"].as_str();

@@ -22,6 +22,13 @@ impl Running {
             .with_context(|| format!("no process {name} {argument}"))
     }
 
+    /// The processes that it started, as far as they run.
+    pub(crate) fn children(&self) -> Result<Vec<Self>> {
+        let all = all_processes()?.flatten();
+        let own = all.filter(|one| one.stat().is_ok_and(|stat| stat.ppid == self.0.pid()));
+        Ok(own.map(Self).collect())
+    }
+
     /// Holds it until [`Running::go_on`].
     pub(crate) fn stop(&self) -> Result<()> {
         Ok(kill(Pid::from_raw(self.0.pid()), Signal::SIGSTOP)?)
