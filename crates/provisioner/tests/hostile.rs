@@ -79,6 +79,7 @@ fn long() -> &'static str {
 
 const PLACE: &str = "ns/pvc-evil";
 const RECORD: &str = ".bitts/volumes/pvc-evil.json";
+const BEGUN: &str = ".bitts/begun/pvc-evil.json";
 
 fn record(root: &Path, change: impl FnOnce(&mut Value)) {
     let mut text = json!({"volume": "pvc-evil", "path": PLACE,
@@ -339,21 +340,43 @@ fn cases() -> Vec<Case> {
         ),
         planted(
             "a record half written",
-            |root, _| {
-                fs::write(root.join(".bitts/volumes/pvc-evil.json.new"), "{").unwrap();
-            },
+            |root, _| fs::write(root.join(BEGUN), "{").unwrap(),
             Own,
         ),
         planted(
             "a new record that is a link",
             |root, out| {
-                symlink(
-                    out.join("kept"),
-                    root.join(".bitts/volumes/pvc-evil.json.new"),
-                )
-                .unwrap();
+                symlink(out.join("kept"), root.join(BEGUN)).unwrap();
+            },
+            Told("cannot be read"),
+        ),
+        planted(
+            "a new record that is a link to nothing",
+            |root, out| {
+                symlink(out.join("none"), root.join(BEGUN)).unwrap();
+            },
+            Told("cannot be read"),
+        ),
+        planted(
+            "a new record that is a directory",
+            |root, _| fs::create_dir(root.join(BEGUN)).unwrap(),
+            Told("cannot be read"),
+        ),
+        planted(
+            "what takes the place of a half record is a link",
+            |root, out| {
+                fs::write(root.join(BEGUN), "{").unwrap();
+                symlink(out.join("kept"), root.join(format!("{BEGUN}.new"))).unwrap();
             },
             Told("writing"),
+        ),
+        planted(
+            "the new records are a link",
+            |root, out| {
+                fs::rename(root.join(".bitts/begun"), root.join(".bitts/away")).unwrap();
+                symlink(out, root.join(".bitts/begun")).unwrap();
+            },
+            Told(""),
         ),
         planted(
             "the records are a link",

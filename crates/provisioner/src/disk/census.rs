@@ -6,7 +6,7 @@ use bitts_api::Name;
 use bitts_mount::dir::Dir;
 use serde::{Deserialize, Serialize};
 
-use super::records::{self, Records, modified};
+use super::records::{self, modified};
 use super::{Disk, DiskError, is_empty};
 use crate::pattern::OWN;
 use crate::task::Record;
@@ -57,31 +57,31 @@ impl Disk {
     /// # Errors
     /// When something but a record cannot be read.
     pub fn census(&self) -> Result<Census, DiskError> {
-        let root = self.top()?;
-        let records = Records::open(&root)?;
+        let (root, records) = self.opened()?;
         let mut census = Census::default();
-        for (place, into) in [
-            (records::VOLUMES, &mut census.volumes),
-            (records::RETAINED, &mut census.retained),
-        ] {
-            for (volume, record) in records.each(place)? {
-                let record = match record {
-                    Ok(record) => record,
-                    Err(why) => {
-                        census.unreadable.push((volume, why.to_string()));
-                        continue;
-                    }
-                };
-                let is_there = match self.existing(&root, &record.path)? {
-                    Some((parent, last)) => parent.child(&last)?.is_some(),
-                    None => false,
-                };
-                into.push(Found {
-                    written: records.written(place, &volume)?.unwrap_or_default(),
-                    is_there,
-                    record,
-                });
-            }
+        let retained = records.each(records::RETAINED)?.into_iter();
+        let retained = retained.map(|one| (records::RETAINED, one));
+        for (place, (volume, record)) in records.each_volume()?.into_iter().chain(retained) {
+            let record = match record {
+                Ok(record) => record,
+                Err(why) => {
+                    census.unreadable.push((volume, why.to_string()));
+                    continue;
+                }
+            };
+            let is_there = match self.existing(&root, &record.path)? {
+                Some((parent, last)) => parent.child(&last)?.is_some(),
+                None => false,
+            };
+            let into = match place {
+                records::RETAINED => &mut census.retained,
+                _ => &mut census.volumes,
+            };
+            into.push(Found {
+                written: records.written(place, &volume)?.unwrap_or_default(),
+                is_there,
+                record,
+            });
         }
         let all = census.volumes.iter().chain(&census.retained);
         let known = all.map(|found| found.record.path.as_str().to_owned());

@@ -13,7 +13,7 @@ use bitts_mount::copy::{self, Progress};
 use bitts_mount::dir::{Component, Dir};
 use bitts_mount::sweep;
 
-use super::records::{self, COPYING, Records};
+use super::records::{COPYING, Records};
 use super::size::Entry;
 use super::trash::DATA;
 use super::{Disk, DiskError, Made, is_there, trash};
@@ -116,10 +116,9 @@ impl Disk {
 
     /// Copies the data of a volume; returns how many sockets and devices are not in the copy.
     fn copy(&self, volume: &Name, progress: &Progress) -> Result<u64, DiskError> {
-        let root = self.top()?;
-        let records = Records::open(&root)?;
+        let (root, records) = self.opened()?;
         // Undone meanwhile, or whole.
-        let Some(record) = records.read(records::VOLUMES, volume)? else {
+        let Some(record) = records.find(volume)? else {
             return Ok(0);
         };
         let Some(of) = record.copy_of.clone().filter(|of| !of.whole) else {
@@ -139,14 +138,14 @@ impl Disk {
             copy_of: Some(whole),
             ..record
         };
-        records.write(&record, true)?;
+        records.write(&record)?;
         self.lock().insert(record.path.clone(), Entry::of(&record));
         Ok(copied.left_out)
     }
 
     fn source(&self, root: &Dir, records: &Records, volume: &Name) -> Result<Dir, DiskError> {
         let missing = || DiskError::NoSource(volume.clone());
-        let record = records.read(records::VOLUMES, volume)?;
+        let record = records.find(volume)?;
         let record = record.ok_or_else(missing)?;
         let place = self.existing(root, &record.path)?;
         let (parent, last) = place.ok_or_else(missing)?;
@@ -216,7 +215,7 @@ impl Disk {
                 trash_for: Some(UNUSED),
                 ..record.clone()
             };
-            records.write(&kept, true)?;
+            records.write(&kept)?;
             trash::take_data(records, &record.volume, &parent, &last)?;
             Self::lift(root, record)?;
             trash::take_record(records, &record.volume)?;

@@ -18,7 +18,7 @@ impl Disk {
     /// # Errors
     /// When it cannot be read.
     pub fn trashed(&self) -> Result<Vec<Trashed>, DiskError> {
-        trash::all(&Records::open(&self.top()?)?)
+        trash::all(&self.opened()?.1)
     }
 
     /// Puts the data and the record of a volume back, as those of one that is gone and whose data stays.
@@ -27,9 +27,8 @@ impl Disk {
     /// # Errors
     /// When the trash has no data of it, or its place was taken; then it stays in the trash.
     pub fn restore(&self, volume: &Name) -> Result<(Record, PathBuf), DiskError> {
-        let root = self.top()?;
-        let records = Records::open(&root)?;
-        if records.read(records::VOLUMES, volume)?.is_some() {
+        let (root, records) = self.opened()?;
+        if records.find(volume)?.is_some() {
             return Err(DiskError::Unfinished(volume.clone()));
         }
         let Some(entry) = trash::take_back(&records, volume)? else {
@@ -107,7 +106,7 @@ impl Disk {
     /// # Errors
     /// When the trash has none of it.
     pub fn purge(&self, volume: &Name) -> Result<(), DiskError> {
-        trash::purge(&Records::open(&self.top()?)?, volume)
+        trash::purge(&self.opened()?.1, volume)
     }
 
     /// Moves what a record says to the trash, whatever its class said of its deletion, where it stays
@@ -116,8 +115,8 @@ impl Disk {
     /// # Errors
     /// As [`Disk::remove`].
     pub fn set_aside(&self, volume: &Name, uid: &Uid) -> Result<(), DiskError> {
-        let records = Records::open(&self.top()?)?;
-        let Some(record) = records.read(records::VOLUMES, volume)? else {
+        let records = self.opened()?.1;
+        let Some(record) = records.find(volume)? else {
             return Ok(());
         };
         self.same(&record, uid)?;
@@ -127,7 +126,7 @@ impl Disk {
             trash_for: None,
             ..record
         };
-        records.write(&kept, true)?;
+        records.write(&kept)?;
         self.remove(volume, uid, &path)
     }
 
@@ -136,9 +135,8 @@ impl Disk {
     /// # Errors
     /// When the directory is not there, or the record of another volume says that it is its.
     pub fn adopt(&self, record: &Record) -> Result<(), DiskError> {
-        let root = self.top()?;
-        let records = Records::open(&root)?;
-        if let Some(known) = records.read(records::VOLUMES, &record.volume)? {
+        let (root, records) = self.opened()?;
+        if let Some(known) = records.find(&record.volume)? {
             self.same(&known, &record.claim.uid)?;
             if known.path != record.path {
                 return Err(DiskError::Elsewhere {
@@ -158,7 +156,7 @@ impl Disk {
         }
         self.learn_retained(&records, &record.path)?;
         self.reserve(&mut self.lock(), record)?;
-        let written = records.write(record, true);
+        let written = records.write(record);
         if written.is_err() {
             self.lock().remove(&record.path);
         }

@@ -5,6 +5,7 @@
 //! | what | where |
 //! | --- | --- |
 //! | the record of each volume | `.bitts/volumes/NAME.json` |
+//! | the same until the API is known to have the volume | `.bitts/begun/NAME.json` |
 //! | that of a volume that is gone and whose data stays in its place | `.bitts/retained/NAME.json` |
 //! | the data and the record of one that was moved aside | `.bitts/trash/NAME/{data,record.json}` |
 //! | the same while it is swept away, or put back | `.bitts/leaving/NAME`, `.bitts/restoring/NAME` |
@@ -15,9 +16,10 @@
 //!
 //! | died after | there is | next |
 //! | --- | --- | --- |
+//! | writing part of the record | as good as nothing | the record is written |
 //! | writing the record | the record | the directory is made, or the record goes if no claim wants it |
-//! | making the directory | both, unconfirmed | the volume's object is made, or both go if no claim wants them |
-//! | making the object | both, unconfirmed, and the object | the record is confirmed |
+//! | making the directory | both | the volume's object is made, or both go if no claim wants them |
+//! | making the object | both, and the object | the record moves to `volumes`: it is confirmed |
 //! | moving the data | the record, the data in the trash | the record follows |
 //! | moving the record | all in the trash | the volume's object goes; the data is swept away |
 //! | putting the data back | the record in `restoring`, the data in its place | `bitts trash restore` again |
@@ -230,8 +232,9 @@ pub struct Disk {
 enum Root {
     /// Whatever has this path at the time: nothing is kept from being unmounted.
     At(PathBuf),
-    /// This one, which nobody else can see, and on which nothing promises a claim its size.
-    Open(Dir),
+    /// This one, which nobody else can see, and on which nothing promises a claim its size; with bitts' own
+    /// directories in it, which a server need not be asked for each time.
+    Open(Dir, Records),
 }
 
 impl Disk {
@@ -249,7 +252,8 @@ impl Disk {
     /// # Errors
     /// When it cannot be written to.
     pub fn within(root: Dir) -> Result<Self, DiskError> {
-        Self::with(Root::Open(root))
+        let records = Records::open(&root)?;
+        Self::with(Root::Open(root, records))
     }
 
     fn with(root: Root) -> Result<Self, DiskError> {
@@ -268,7 +272,7 @@ impl Disk {
     pub fn root(&self) -> &Path {
         match &self.root {
             Root::At(path) => path,
-            Root::Open(dir) => dir.path(),
+            Root::Open(dir, _) => dir.path(),
         }
     }
 
@@ -277,8 +281,9 @@ impl Disk {
     /// # Errors
     /// When the kernel does not say.
     pub fn probe(&self) -> Result<(), DiskError> {
-        let stat = rustix::fs::fstatvfs(self.top()?);
-        stat.map(drop).map_err(DiskError::io(self.name()))
+        let (root, records) = self.opened()?;
+        rustix::fs::fstatvfs(root).map_err(DiskError::io(self.name()))?;
+        records.probe()
     }
 
     /// All records of volumes. One that cannot be read is left out: it keeps its volume from being
@@ -287,9 +292,8 @@ impl Disk {
     /// # Errors
     /// When the directory of records cannot be read.
     pub fn scan(&self) -> Result<Vec<Record>, DiskError> {
-        let root = self.top()?;
-        let own = Records::open(&root)?;
-        let volumes = own.all(records::VOLUMES)?;
+        let (root, own) = self.opened()?;
+        let volumes = own.all_volumes()?;
         let retained = own.all(records::RETAINED)?;
         Self::hold_all(&root, &volumes);
         let here = volumes.iter().map(|r| (r.path.clone(), Entry::of(r)));
@@ -304,7 +308,7 @@ impl Disk {
     /// # Errors
     /// When there is one that cannot be read.
     pub fn find(&self, volume: &Name) -> Result<Option<Record>, DiskError> {
-        Records::open(&self.top()?)?.read(records::VOLUMES, volume)
+        self.opened()?.1.find(volume)
     }
 
     /// Makes a volume's directory. What the record on the disk says goes before what is asked for: an
@@ -313,10 +317,13 @@ impl Disk {
     /// # Errors
     /// When it cannot be made; what came to be before that is undone by [`Self::discard`].
     pub fn make(&self, asked: &Record) -> Result<Made, DiskError> {
-        let root = self.top()?;
-        let records = Records::open(&root)?;
+        let (root, records) = self.opened()?;
         self.learn_retained(&records, &asked.path)?;
-        let record = match records.read(records::VOLUMES, &asked.volume)? {
+        let known = match self.may_know(&asked.volume) {
+            true => records.find(&asked.volume)?,
+            false => None,
+        };
+        let record = match known {
             Some(known) => {
                 self.same(&known, &asked.claim.uid)?;
                 self.reserve(&mut self.lock(), &known)?;
@@ -358,20 +365,41 @@ impl Disk {
             record
         };
         let begun = self.write_first(root, records, &record);
-        if begun.is_err() {
-            self.lock().remove(&record.path);
+        if begun.as_ref().is_ok_and(|begun| *begun == record) {
+            return begun;
         }
-        begun.map(|()| record)
+        self.lock().remove(&record.path);
+        // Another process began it.
+        let known = begun?;
+        self.same(&known, &asked.claim.uid)?;
+        self.reserve(&mut self.lock(), &known)?;
+        Ok(known)
     }
 
-    fn write_first(&self, root: &Dir, records: &Records, record: &Record) -> Result<(), DiskError> {
+    /// Returns the record that the volume has then.
+    fn write_first(
+        &self,
+        root: &Dir,
+        records: &Records,
+        record: &Record,
+    ) -> Result<Record, DiskError> {
         if let Ok((parent, last)) = self.parent(root, &record.path, false)
             && is_there(&parent, &last)?
         {
             let path = self.path(&record.path);
-            return Err(DiskError::Taken(path.display().to_string()));
+            let known = records.find(&record.volume)?;
+            return known.ok_or_else(|| DiskError::Taken(path.display().to_string()));
         }
-        records.write(record, true)
+        records.begin(record)
+    }
+
+    /// Whether a volume may have a record, but one that another process began meanwhile.
+    fn may_know(&self, volume: &Name) -> bool {
+        match self.root {
+            // Another disk may be mounted there since it was read.
+            Root::At(_) => true,
+            Root::Open(..) => self.lock().values().any(|entry| entry.volume == *volume),
+        }
     }
 
     /// Notes that the API has the volume. Where that is lost, it is noted again.
@@ -379,19 +407,32 @@ impl Disk {
     /// # Errors
     /// When the record names another claim, or cannot be written.
     pub fn confirm(&self, volume: &Name, uid: &Uid) -> Result<(), DiskError> {
-        let records = Records::open(&self.top()?)?;
-        let Some(record) = records.read(records::VOLUMES, volume)? else {
-            return Ok(());
+        let (_, records) = self.opened()?;
+        let of_volume = |entry: &&Entry| entry.volume == *volume;
+        let owner = self
+            .lock()
+            .values()
+            .find(of_volume)
+            .map(|e| e.owner.clone());
+        let owner = match owner {
+            Some(owner) => owner,
+            None => match records.find(volume)? {
+                Some(record) => record.claim.uid,
+                None => return Ok(()),
+            },
         };
-        self.same(&record, uid)?;
-        if record.confirmed {
+        self.is_of(&owner, uid)?;
+        if records.confirm(volume)? {
             return Ok(());
         }
-        let confirmed = Record {
-            confirmed: true,
-            ..record
-        };
-        records.write(&confirmed, false)
+        match records.find(volume)? {
+            // Written where it lies, as records once were.
+            Some(record) if !record.confirmed => records.write(&Record {
+                confirmed: true,
+                ..record
+            }),
+            _ => Ok(()),
+        }
     }
 
     /// Undoes the making of a volume that the API never had.
@@ -399,9 +440,8 @@ impl Disk {
     /// # Errors
     /// When the API may have had it, or there is something in it: then it stays.
     pub fn discard(&self, volume: &Name, uid: &Uid) -> Result<(), DiskError> {
-        let root = self.top()?;
-        let records = Records::open(&root)?;
-        let Some(record) = records.read(records::VOLUMES, volume)? else {
+        let (root, records) = self.opened()?;
+        let Some(record) = records.find(volume)? else {
             return Ok(());
         };
         self.same(&record, uid)?;
@@ -431,9 +471,8 @@ impl Disk {
     /// # Errors
     /// When the record does not say that this is the volume, or the user wants the data to stay.
     pub fn remove(&self, volume: &Name, uid: &Uid, path: &Path) -> Result<(), DiskError> {
-        let root = self.top()?;
-        let records = Records::open(&root)?;
-        let Some(record) = records.read(records::VOLUMES, volume)? else {
+        let (root, records) = self.opened()?;
+        let Some(record) = records.find(volume)? else {
             // Done before, or never here.
             if self.has(&root, path)? {
                 let retained = records.read(records::RETAINED, volume)?;
@@ -489,7 +528,7 @@ impl Disk {
     /// # Errors
     /// When the trash cannot be read.
     pub fn to_sweep(&self, now: SystemTime) -> Result<Vec<Name>, DiskError> {
-        let records = Records::open(&self.top()?)?;
+        let records = self.opened()?.1;
         records.clear_unfinished(seconds(now))?;
         trash::doomed(&records, seconds(now))
     }
@@ -503,14 +542,24 @@ impl Disk {
         volume: &Name,
         sweeper: impl FnOnce(&Dir, &Component) -> Result<(), E>,
     ) -> Result<(), DiskError> {
-        trash::sweep(&Records::open(&self.top()?)?, volume, sweeper)
+        trash::sweep(&self.opened()?.1, volume, sweeper)
     }
 
     fn top(&self) -> Result<Dir, DiskError> {
         Ok(match &self.root {
             Root::At(path) => Dir::open(path)?,
-            Root::Open(dir) => dir.open_again()?,
+            Root::Open(dir, _) => dir.open_again()?,
         })
+    }
+
+    /// The root, and bitts' own directories in it.
+    fn opened(&self) -> Result<(Dir, Records), DiskError> {
+        let root = self.top()?;
+        let records = match &self.root {
+            Root::At(_) => Records::open(&root)?,
+            Root::Open(_, records) => records.open_again()?,
+        };
+        Ok((root, records))
     }
 
     fn name(&self) -> String {
@@ -537,13 +586,17 @@ impl Disk {
     }
 
     fn same<'a>(&self, record: &'a Record, uid: &Uid) -> Result<&'a Record, DiskError> {
-        if record.claim.uid == *uid {
-            return Ok(record);
+        self.is_of(&record.claim.uid, uid).map(|()| record)
+    }
+
+    fn is_of(&self, recorded: &Uid, asked: &Uid) -> Result<(), DiskError> {
+        if recorded == asked {
+            return Ok(());
         }
         Err(DiskError::Foreign {
             root: self.name(),
-            recorded: record.claim.uid.clone(),
-            asked: uid.clone(),
+            recorded: recorded.clone(),
+            asked: asked.clone(),
         })
     }
 

@@ -1,5 +1,6 @@
 //! The records beside the volumes: one file each, replaced as a whole.
 
+use std::collections::BTreeSet;
 use std::fs::File;
 use std::io::{Read as _, Write as _};
 
@@ -13,6 +14,7 @@ use crate::pattern::OWN;
 use crate::task::Record;
 
 pub(super) const VOLUMES: &str = "volumes";
+pub(super) const BEGUN: &str = "begun";
 pub(super) const RETAINED: &str = "retained";
 pub(super) const TRASH: &str = "trash";
 pub(super) const LEAVING: &str = "leaving";
@@ -26,57 +28,90 @@ const UNFINISHED: i64 = 3_600;
 const MOST: u64 = 64 * 1024;
 
 /// A volume's name, and its record if anybody can read it.
-type Readable = (Name, Result<Record, DiskError>);
+pub(super) type Readable = (Name, Result<Record, DiskError>);
 
-/// bitts' own directory at a root.
+/// bitts' own directory at a root, and those of it that are needed each time.
+#[derive(Debug)]
 pub(super) struct Records {
     own: Dir,
+    begun: Dir,
+    volumes: Dir,
 }
 
 impl Records {
     pub(super) fn open(root: &Dir) -> Result<Self, DiskError> {
         let own = root.make_child(&Component::new(OWN)?)?;
-        Ok(Self { own })
+        let begun = own.make_child(&Component::new(BEGUN)?)?;
+        let volumes = own.make_child(&Component::new(VOLUMES)?)?;
+        Ok(Self {
+            own,
+            begun,
+            volumes,
+        })
+    }
+
+    /// The same once more.
+    pub(super) fn open_again(&self) -> Result<Self, DiskError> {
+        Ok(Self {
+            own: self.own.open_again()?,
+            begun: self.begun.open_again()?,
+            volumes: self.volumes.open_again()?,
+        })
+    }
+
+    /// Whether they are where they were opened: a directory that was removed stays open, of no use.
+    pub(super) fn probe(&self) -> Result<(), DiskError> {
+        for dir in [&self.begun, &self.volumes] {
+            let path = || dir.path().display().to_string();
+            let stat = rustix::fs::fstat(dir).map_err(DiskError::io(path()))?;
+            if stat.st_nlink == 0 {
+                return Err(DiskError::io(path())(Errno::STALE));
+            }
+        }
+        Ok(())
     }
 
     pub(super) fn place(&self, place: &str) -> Result<Dir, DiskError> {
         Ok(self.own.make_child(&Component::new(place)?)?)
     }
 
-    /// All records of a place.
-    pub(super) fn all(&self, place: &str) -> Result<Vec<Record>, DiskError> {
-        let mut records = Vec::new();
-        for (_, record) in self.each(place)? {
-            match record {
-                Ok(record) => records.push(record),
-                Err(error) => tracing::error!(%error, "left out"),
-            }
+    /// The record of a volume.
+    pub(super) fn find(&self, volume: &Name) -> Result<Option<Record>, DiskError> {
+        let name = file(volume)?;
+        // In this order: it may move on meanwhile, and never comes back.
+        match read_begun(&self.begun, &name)? {
+            Some(record) => Ok(Some(record)),
+            None => read(&self.volumes, &name),
         }
-        Ok(records)
+    }
+
+    /// The records of all volumes, with the place where each lies, and those that nobody can read.
+    pub(super) fn each_volume(&self) -> Result<Vec<(&'static str, Readable)>, DiskError> {
+        // In this order, as in `find`; what moved on meanwhile is there twice.
+        let begun = each(&self.begun, read_begun)?;
+        let volumes = each(&self.volumes, read)?;
+        let moved: BTreeSet<Name> = volumes.iter().map(|(name, _)| name.clone()).collect();
+        let begun = begun.into_iter().filter(|(name, _)| !moved.contains(name));
+        let begun = begun.map(|one| (BEGUN, one));
+        Ok(begun
+            .chain(volumes.into_iter().map(|one| (VOLUMES, one)))
+            .collect())
+    }
+
+    /// The records of all volumes.
+    pub(super) fn all_volumes(&self) -> Result<Vec<Record>, DiskError> {
+        let all = self.each_volume()?.into_iter().map(|(_, one)| one);
+        Ok(readable(all))
+    }
+
+    /// The records of a place.
+    pub(super) fn all(&self, place: &str) -> Result<Vec<Record>, DiskError> {
+        Ok(readable(self.each(place)?))
     }
 
     /// The records of a place by the name of their volume, and those that nobody can read.
     pub(super) fn each(&self, place: &str) -> Result<Vec<Readable>, DiskError> {
-        let dir = self.place(place)?;
-        let mut all = Vec::new();
-        for name in dir.names()? {
-            let Some(volume) = name.as_str().strip_suffix(END) else {
-                continue;
-            };
-            let volume = Name::from(volume);
-            match read(&dir, name.as_str()) {
-                Ok(Some(record)) if record.volume == volume => all.push((volume, Ok(record))),
-                Ok(Some(record)) => {
-                    let path = format!("{}/{name}", dir.path().display());
-                    let why = format!("it is the record of {}", record.volume);
-                    all.push((volume, Err(DiskError::Unreadable(path, why))));
-                }
-                // It went meanwhile.
-                Ok(None) => {}
-                Err(error) => all.push((volume, Err(error))),
-            }
-        }
-        Ok(all)
+        each(&self.place(place)?, read)
     }
 
     /// When a record came to a place, or went.
@@ -96,41 +131,83 @@ impl Records {
         read(&self.place(place)?, &file(volume)?)
     }
 
-    /// Writes a volume's record; `lasting` waits until it would survive a power failure.
-    pub(super) fn write(&self, record: &Record, lasting: bool) -> Result<(), DiskError> {
-        let dir = self.place(VOLUMES)?;
+    /// Writes the record of a volume of which there is nothing yet, where it has none; returns the one that it
+    /// has then.
+    pub(super) fn begin(&self, record: &Record) -> Result<Record, DiskError> {
+        let name = file(&record.volume)?;
+        let doing = || format!("writing {}/{name}", self.begun.path().display());
+        let flags =
+            OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        match rustix::fs::openat(&self.begun, &*name, flags, Mode::RUSR | Mode::WUSR) {
+            Ok(fd) => {
+                if let Err(error) = fill(File::from(fd), record) {
+                    // It counts as none: nothing depends on this.
+                    let _ = rustix::fs::unlinkat(&self.begun, &*name, AtFlags::empty());
+                    return Err(DiskError::Io {
+                        doing: doing(),
+                        error,
+                    });
+                }
+                self.begun.sync()?;
+            }
+            Err(Errno::EXIST) => match read_begun(&self.begun, &name)? {
+                Some(known) => return Ok(known),
+                None => self.write(record)?,
+            },
+            Err(e) => return Err(DiskError::io(doing())(e)),
+        }
+        Ok(record.clone())
+    }
+
+    /// Writes a volume's record in the place of the one that it has, and waits until it would survive a power
+    /// failure.
+    pub(super) fn write(&self, record: &Record) -> Result<(), DiskError> {
+        let dir = if record.confirmed {
+            &self.volumes
+        } else {
+            &self.begun
+        };
         let name = file(&record.volume)?;
         let new = format!("{name}{NEW}");
         let doing = || format!("writing {}/{name}", dir.path().display());
-        let io = |error: std::io::Error| DiskError::Io {
-            doing: doing(),
-            error,
-        };
         let flags =
             OFlags::WRONLY | OFlags::CREATE | OFlags::TRUNC | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-        let fd = rustix::fs::openat(&dir, &*new, flags, Mode::RUSR | Mode::WUSR)
+        let fd = rustix::fs::openat(dir, &*new, flags, Mode::RUSR | Mode::WUSR)
             .map_err(DiskError::io(doing()))?;
-        let mut file = File::from(fd);
-        let text = serde_json::to_vec_pretty(record).map_err(|e| io(e.into()))?;
-        file.write_all(&text).map_err(io)?;
-        if lasting {
-            file.sync_all().map_err(io)?;
+        fill(File::from(fd), record).map_err(|error| DiskError::Io {
+            doing: doing(),
+            error,
+        })?;
+        rustix::fs::renameat(dir, &*new, dir, &*name).map_err(DiskError::io(doing()))?;
+        Ok(dir.sync()?)
+    }
+
+    /// Notes that the API has a volume; whether it had a record that did not say so. Where that is lost, it is
+    /// noted again.
+    pub(super) fn confirm(&self, volume: &Name) -> Result<bool, DiskError> {
+        let name = file(volume)?;
+        match rustix::fs::renameat(&self.begun, &*name, &self.volumes, &*name) {
+            Ok(()) => Ok(true),
+            Err(Errno::NOENT) => Ok(false),
+            Err(e) => Err(DiskError::io(format!(
+                "moving {}/{name}",
+                self.begun.path().display()
+            ))(e)),
         }
-        rustix::fs::renameat(&dir, &*new, &dir, &*name).map_err(DiskError::io(doing()))?;
-        if lasting {
-            dir.sync()?;
-        }
-        Ok(())
     }
 
     /// Removes what processes left that died while they wrote a record, once nobody can be writing it.
     pub(super) fn clear_unfinished(&self, now: i64) -> Result<(), DiskError> {
-        let dir = self.place(VOLUMES)?;
-        for name in dir.names()? {
-            let unfinished = name.as_str().ends_with(&format!("{END}{NEW}"));
-            let written = modified(&dir, name.as_str())?;
-            if unfinished && written.is_some_and(|at| now.saturating_sub(at) > UNFINISHED) {
-                dir.delete_file(&name)?;
+        for dir in [&self.begun, &self.volumes] {
+            for name in dir.names()? {
+                let is_torn = match name.as_str() {
+                    new if new.ends_with(&format!("{END}{NEW}")) => true,
+                    begun => std::ptr::eq(dir, &self.begun) && read_begun(dir, begun)?.is_none(),
+                };
+                let written = modified(dir, name.as_str())?;
+                if is_torn && written.is_some_and(|at| now.saturating_sub(at) > UNFINISHED) {
+                    dir.delete_file(&name)?;
+                }
             }
         }
         Ok(())
@@ -138,16 +215,18 @@ impl Records {
 
     /// Removes the record of a volume of which nothing is left.
     pub(super) fn forget(&self, volume: &Name) -> Result<(), DiskError> {
-        let dir = self.place(VOLUMES)?;
         let name = file(volume)?;
-        match rustix::fs::unlinkat(&dir, &*name, AtFlags::empty()) {
-            Ok(()) => Ok(dir.sync()?),
-            Err(Errno::NOENT) => Ok(()),
-            Err(e) => Err(DiskError::io(format!(
-                "removing {}/{name}",
-                dir.path().display()
-            ))(e)),
+        for dir in [&self.begun, &self.volumes] {
+            match rustix::fs::unlinkat(dir, &*name, AtFlags::empty()) {
+                Ok(()) => return Ok(dir.sync()?),
+                Err(Errno::NOENT) => {}
+                Err(e) => {
+                    let doing = format!("removing {}/{name}", dir.path().display());
+                    return Err(DiskError::io(doing)(e));
+                }
+            }
         }
+        Ok(())
     }
 
     /// Notes that a volume is gone and its data stays.
@@ -172,20 +251,67 @@ impl Records {
 
     /// Moves a volume's record; one that is gone was moved before.
     pub(super) fn shift(&self, volume: &Name, to: &Dir, as_name: &str) -> Result<(), DiskError> {
-        let from = self.place(VOLUMES)?;
         let name = file(volume)?;
-        match rustix::fs::renameat(&from, &*name, to, as_name) {
-            Ok(()) => {
-                to.sync()?;
-                Ok(from.sync()?)
+        for from in [&self.begun, &self.volumes] {
+            match rustix::fs::renameat(from, &*name, to, as_name) {
+                Ok(()) => {
+                    to.sync()?;
+                    return Ok(from.sync()?);
+                }
+                Err(Errno::NOENT) => {}
+                Err(e) => {
+                    let doing = format!("moving {}/{name}", from.path().display());
+                    return Err(DiskError::io(doing)(e));
+                }
             }
-            Err(Errno::NOENT) => Ok(()),
-            Err(e) => Err(DiskError::io(format!(
-                "moving {}/{name}",
-                from.path().display()
-            ))(e)),
+        }
+        Ok(())
+    }
+}
+
+fn readable(all: impl IntoIterator<Item = Readable>) -> Vec<Record> {
+    let mut records = Vec::new();
+    for (_, record) in all {
+        match record {
+            Ok(record) => records.push(record),
+            Err(error) => tracing::error!(%error, "left out"),
         }
     }
+    records
+}
+
+type Read = fn(&Dir, &str) -> Result<Option<Record>, DiskError>;
+
+fn each(dir: &Dir, read: Read) -> Result<Vec<Readable>, DiskError> {
+    let mut all = Vec::new();
+    for name in dir.names()? {
+        let Some(volume) = name.as_str().strip_suffix(END) else {
+            continue;
+        };
+        let volume = Name::from(volume);
+        match read(dir, name.as_str()) {
+            Ok(Some(record)) if record.volume == volume => all.push((volume, Ok(record))),
+            Ok(Some(record)) => {
+                let path = format!("{}/{name}", dir.path().display());
+                let why = format!("it is the record of {}", record.volume);
+                all.push((volume, Err(DiskError::Unreadable(path, why))));
+            }
+            // It went meanwhile, or never was whole.
+            Ok(None) => {}
+            Err(error) => all.push((volume, Err(error))),
+        }
+    }
+    Ok(all)
+}
+
+/// Writes a record as it is once the API is known to have its volume: that is noted by moving it.
+fn fill(mut file: File, record: &Record) -> std::io::Result<()> {
+    let text = serde_json::to_vec_pretty(&Record {
+        confirmed: true,
+        ..record.clone()
+    })?;
+    file.write_all(&text)?;
+    file.sync_all()
 }
 
 /// When what has the name changed last, in seconds since 1970; none where nothing has it.
@@ -206,20 +332,42 @@ fn file(volume: &Name) -> Result<String, DiskError> {
     Ok(name)
 }
 
+/// Reads the record of a volume that the API is not known to have; one that is torn counts as none.
+fn read_begun(dir: &Dir, name: &str) -> Result<Option<Record>, DiskError> {
+    let record = text(dir, name)?.and_then(|text| match serde_json::from_slice(&text) {
+        Ok(record) => Some(Ok(Record {
+            confirmed: false,
+            ..record
+        })),
+        // A power failure can leave its length and none of its bytes.
+        Err(e) if e.is_eof() || text.iter().all(|byte| *byte == 0) => None,
+        Err(e) => Some(Err(unreadable(dir, name, e))),
+    });
+    record.transpose()
+}
+
 pub(super) fn read(dir: &Dir, name: &str) -> Result<Option<Record>, DiskError> {
-    let path = || format!("{}/{name}", dir.path().display());
+    let text = text(dir, name)?;
+    text.map(|text| serde_json::from_slice(&text))
+        .transpose()
+        .map_err(|e| unreadable(dir, name, e))
+}
+
+fn text(dir: &Dir, name: &str) -> Result<Option<Vec<u8>>, DiskError> {
     let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
     let fd = match rustix::fs::openat(dir, name, flags, Mode::empty()) {
         Ok(fd) => fd,
         Err(Errno::NOENT) => return Ok(None),
-        Err(e) => return Err(DiskError::Unreadable(path(), e.to_string())),
+        Err(e) => return Err(unreadable(dir, name, e)),
     };
     let mut text = Vec::new();
-    File::from(fd)
-        .take(MOST)
-        .read_to_end(&mut text)
-        .map_err(|e| DiskError::Unreadable(path(), e.to_string()))?;
-    serde_json::from_slice(&text)
-        .map(Some)
-        .map_err(|e| DiskError::Unreadable(path(), e.to_string()))
+    match File::from(fd).take(MOST).read_to_end(&mut text) {
+        Ok(_) => Ok(Some(text)),
+        Err(e) => Err(unreadable(dir, name, e)),
+    }
+}
+
+fn unreadable(dir: &Dir, name: &str, why: impl ToString) -> DiskError {
+    let path = format!("{}/{name}", dir.path().display());
+    DiskError::Unreadable(path, why.to_string())
 }

@@ -12,7 +12,6 @@ use bitts_api::{Name, Uid};
 use bitts_mount::dir::Dir;
 use bitts_mount::quota::{self, Project};
 
-use super::records::{self, Records};
 use super::{Disk, DiskError, Root};
 use crate::class::Quota;
 use crate::pattern::Subpath;
@@ -25,6 +24,8 @@ pub(super) type Index = BTreeMap<Subpath, Entry>;
 #[derive(Clone, Debug)]
 pub(super) struct Entry {
     pub(super) volume: Name,
+    /// The claim that it was made for.
+    pub(super) owner: Uid,
     /// The volume that it is to be a copy of, and is not yet.
     pub(super) copies: Option<Name>,
     promise: Option<Promise>,
@@ -46,6 +47,7 @@ impl Entry {
         let unfinished = record.copy_of.as_ref().filter(|of| !of.whole);
         Self {
             volume: record.volume.clone(),
+            owner: record.claim.uid.clone(),
             copies: unfinished.map(|of| of.volume.clone()),
             promise,
         }
@@ -55,6 +57,7 @@ impl Entry {
     pub(super) fn of_retained(record: &Record) -> Self {
         Self {
             volume: record.volume.clone(),
+            owner: record.claim.uid.clone(),
             copies: None,
             promise: None,
         }
@@ -132,7 +135,7 @@ impl Disk {
 
     /// Refuses so many bytes more, where they are not there.
     pub(super) fn has_room(&self, root: &Dir, index: &Index, asked: i64) -> Result<(), DiskError> {
-        if let Root::Open(_) = self.root {
+        if let Root::Open(..) = self.root {
             return Ok(());
         }
         let free = self.left(root, index)?;
@@ -197,9 +200,8 @@ impl Disk {
     /// # Errors
     /// When there is no room for that, or the record names another claim.
     pub fn grow(&self, volume: &Name, uid: &Uid, to: i64) -> Result<bool, DiskError> {
-        let root = self.top()?;
-        let records = Records::open(&root)?;
-        let known = records.read(records::VOLUMES, volume)?;
+        let (root, records) = self.opened()?;
+        let known = records.find(volume)?;
         let known = known.ok_or_else(|| DiskError::NoRecord(volume.to_string()))?;
         let mut record = self.same(&known, uid)?.clone();
         if to > record.bytes {
@@ -208,7 +210,7 @@ impl Disk {
                 self.has_room(&root, &index, to - record.bytes)?;
             }
             record.bytes = to;
-            records.write(&record, true)?;
+            records.write(&record)?;
             index.insert(record.path.clone(), Entry::of(&record));
         }
         let project = project(&record);

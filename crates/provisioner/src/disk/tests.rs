@@ -445,7 +445,7 @@ fn what_is_promised_is_kept_free() {
         let disk = Disk::open(disk.root()).unwrap();
         Records::open(&disk.top().unwrap())
             .unwrap()
-            .write(&kept, true)
+            .write(&kept)
             .unwrap();
         let path = disk.root().join(kept.path.as_str());
         disk.remove(&kept.volume, &kept.claim.uid, &path).unwrap();
@@ -507,3 +507,5 @@ fn where_nothing_can_hold_it_nothing_is_made() {
     assert!(disk.scan().unwrap().is_empty() && !own(&disk, "volumes/pvc-a.json").exists());
     disk.make(&record("pvc-a", "d-pvc-a")).unwrap();
 }
+
+mod begun;

@@ -128,7 +128,7 @@ pub(super) fn doomed(records: &Records, now: i64) -> Result<Vec<Name>, DiskError
             }
             // An entry that was begun, or is nearly gone: its record is where it was, or was swept.
             Ok(None) => {
-                let begun = records.read(records::VOLUMES, &volume)?.is_some();
+                let begun = records.find(&volume)?.is_some();
                 !begun && !is_there(&entry, &Component::new(DATA)?)?
             }
             Err(error) => {
@@ -147,7 +147,7 @@ pub(super) fn doomed(records: &Records, now: i64) -> Result<Vec<Name>, DiskError
 /// Has an entry leave, whatever its record says.
 pub(super) fn purge(records: &Records, volume: &Name) -> Result<(), DiskError> {
     let name = Component::new(volume.as_str())?;
-    if records.read(records::VOLUMES, volume)?.is_some() {
+    if records.find(volume)?.is_some() {
         return Err(DiskError::Unfinished(volume.clone()));
     }
     if shift(records, &name, TRASH, LEAVING)? || is_there(&records.place(LEAVING)?, &name)? {

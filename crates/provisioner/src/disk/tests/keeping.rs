@@ -8,9 +8,11 @@ fn trashed(trash_for: Option<u64>) -> (tempfile::TempDir, Disk, Record, PathBuf)
     let asked = Record {
         on_delete: OnDelete::Trash,
         trash_for,
+        confirmed: true,
         ..record("pvc-u", "ns/d-pvc-u")
     };
     let path = disk.make(&asked).unwrap().whole().unwrap();
+    disk.confirm(&asked.volume, &asked.claim.uid).unwrap();
     fs::write(path.join("file"), "x").unwrap();
     disk.remove(&asked.volume, &asked.claim.uid, &path).unwrap();
     (temp, disk, asked, path)

@@ -1,0 +1,160 @@
+//! Records of volumes that the API is not known to have.
+
+use super::*;
+use std::time::{Duration, UNIX_EPOCH};
+
+const TORN: [&str; 3] = ["", "{\"volume\": \"pvc-u", "\0\0\0\0"];
+
+/// On a share: what is not known there was made by nobody, as far as this process can tell.
+fn share(disk: &Disk) -> Disk {
+    Disk::within(Dir::open(disk.root()).unwrap()).unwrap()
+}
+
+fn begun(disk: &Disk) -> PathBuf {
+    own(disk, "begun/pvc-u.json")
+}
+
+fn recorded(disk: &Disk) -> PathBuf {
+    own(disk, "volumes/pvc-u.json")
+}
+
+#[test]
+fn a_record_moves_on_once_its_volume_is_known() {
+    let (_temp, disk) = disk();
+    let asked = record("pvc-u", "d-pvc-u");
+    for disk in [&disk, &share(&disk)] {
+        disk.make(&asked).unwrap();
+        assert!(begun(disk).exists() && !recorded(disk).exists());
+        assert_eq!(disk.find(&asked.volume).unwrap().as_ref(), Some(&asked));
+        let error = disk.confirm(&asked.volume, &"other".into()).unwrap_err();
+        assert!(matches!(error, DiskError::Foreign { .. }), "{error}");
+        for _again in 0..2 {
+            disk.confirm(&asked.volume, &asked.claim.uid).unwrap();
+            assert!(!begun(disk).exists() && recorded(disk).exists());
+        }
+        let known = Record {
+            confirmed: true,
+            ..asked.clone()
+        };
+        assert_eq!(disk.find(&asked.volume).unwrap().as_ref(), Some(&known));
+        // The next process, and the same one once more.
+        for disk in [disk, &share(disk)] {
+            assert_eq!(disk.scan().unwrap(), std::slice::from_ref(&known));
+            let made = disk.make(&asked).unwrap().whole();
+            assert_eq!(made, Some(disk.root().join("d-pvc-u")));
+            assert!(!begun(disk).exists(), "it is not begun anew");
+        }
+        let path = disk.root().join("d-pvc-u");
+        disk.remove(&asked.volume, &asked.claim.uid, &path).unwrap();
+        sweep(disk);
+        assert!(disk.scan().unwrap().is_empty() && !recorded(disk).exists());
+    }
+}
+
+/// Nothing was made of it: its record came first.
+#[test]
+fn a_torn_record_counts_as_none() {
+    for text in TORN {
+        let (_temp, disk) = disk();
+        let asked = record("pvc-u", "d-pvc-u");
+        for disk in [&disk, &share(&disk)] {
+            fs::write(begun(disk), text).unwrap();
+            assert!(disk.scan().unwrap().is_empty(), "{text:?}");
+            assert_eq!(disk.census().unwrap(), Census::default(), "{text:?}");
+            disk.discard(&asked.volume, &asked.claim.uid).unwrap();
+            disk.make(&asked).unwrap();
+            assert_eq!(disk.scan().unwrap(), std::slice::from_ref(&asked));
+            disk.discard(&asked.volume, &asked.claim.uid).unwrap();
+            assert!(!begun(disk).exists());
+        }
+        // One that nobody asks for goes when nobody can be writing it.
+        fs::write(begun(&disk), text).unwrap();
+        let whole = record("pvc-w", "d-pvc-w");
+        disk.make(&whole).unwrap();
+        disk.to_sweep(now()).unwrap();
+        assert!(begun(&disk).exists(), "somebody may be writing it");
+        let file = fs::File::options().write(true).open(begun(&disk)).unwrap();
+        file.set_modified(UNIX_EPOCH + Duration::from_secs(1))
+            .unwrap();
+        let other = own(&disk, "begun/pvc-w.json");
+        let file = fs::File::options().write(true).open(other).unwrap();
+        file.set_modified(UNIX_EPOCH + Duration::from_secs(1))
+            .unwrap();
+        disk.to_sweep(now()).unwrap();
+        assert!(!begun(&disk).exists());
+        assert_eq!(disk.scan().unwrap(), [whole], "a whole one stays");
+    }
+}
+
+/// A record that says something, but not what it must, is looked at by somebody.
+#[test]
+fn a_begun_record_that_is_wrong_keeps_its_volume_from_being_made() {
+    let mut evil = serde_json::to_value(record("pvc-u", "d-pvc-u")).unwrap();
+    evil["path"] = "../../etc".into();
+    for text in ["[]", "null", "x", &evil.to_string()] {
+        let (_temp, disk) = disk();
+        for disk in [&disk, &share(&disk)] {
+            fs::write(begun(disk), text).unwrap();
+            let error = disk.make(&record("pvc-u", "d-pvc-u")).unwrap_err();
+            assert!(
+                matches!(error, DiskError::Unreadable(..)),
+                "{text}: {error}"
+            );
+            assert!(!disk.root().join("d-pvc-u").exists());
+            assert_eq!(disk.census().unwrap().unreadable.len(), 1);
+        }
+    }
+}
+
+/// Its labels may have changed since: the directory of the record is the volume's.
+#[test]
+fn what_another_process_began_meanwhile_is_gone_on_with() {
+    for name in ["d-pvc-u", "e-pvc-u"] {
+        let (_temp, disk) = disk();
+        let share = share(&disk);
+        let first = record("pvc-u", "d-pvc-u");
+        disk.make(&first).unwrap();
+        let made = share.make(&record("pvc-u", name)).unwrap().whole();
+        assert_eq!(made, Some(disk.root().join("d-pvc-u")));
+        assert_eq!(share.scan().unwrap(), [first]);
+        assert!(!disk.root().join("e-pvc-u").exists());
+        // The name that was asked for is free again.
+        share.make(&record("pvc-w", "e-pvc-w")).unwrap();
+    }
+}
+
+/// As records once were: all in one place, with a word in them.
+#[test]
+fn an_earlier_versions_record_is_confirmed_where_it_lies() {
+    let (_temp, disk) = disk();
+    let asked = record("pvc-u", "d-pvc-u");
+    for disk in [&disk, &share(&disk)] {
+        let path = disk.root().join("d-pvc-u");
+        let write = || fs::write(recorded(disk), serde_json::to_vec(&asked).unwrap()).unwrap();
+        write();
+        fs::create_dir(&path).unwrap();
+        assert_eq!(disk.scan().unwrap(), std::slice::from_ref(&asked));
+        disk.discard(&asked.volume, &asked.claim.uid).unwrap();
+        assert!(!path.exists() && !recorded(disk).exists());
+        write();
+        fs::create_dir(&path).unwrap();
+        disk.scan().unwrap();
+        disk.confirm(&asked.volume, &asked.claim.uid).unwrap();
+        let error = disk.discard(&asked.volume, &asked.claim.uid).unwrap_err();
+        assert!(matches!(error, DiskError::Used(_)), "{error}");
+        fs::remove_file(recorded(disk)).unwrap();
+        fs::remove_dir(&path).unwrap();
+        disk.scan().unwrap();
+    }
+}
+
+/// What is open stays open: it is opened anew where it was removed, or put back from a backup.
+#[test]
+fn a_share_whose_records_were_removed_is_out_of_reach() {
+    let (_temp, disk) = disk();
+    let share = share(&disk);
+    share.probe().unwrap();
+    fs::remove_dir_all(own(&disk, "")).unwrap();
+    assert!(share.probe().is_err());
+    assert!(share.make(&record("pvc-u", "d-pvc-u")).is_err());
+}
