@@ -60,13 +60,16 @@ pub(crate) enum Flight {
     Write(ObjectKey, ResourceVersion),
 }
 
-/// When it is noted that the API has a volume. Nobody waits for that, and it takes as much of the disk or
-/// the server as the making: so it is done once those that wait have theirs.
+/// When it is noted that the API has a volume: once those that wait for volumes have theirs.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) enum Confirm {
     #[default]
     NotYet,
-    Soon,
+    /// In a while, when so many had been made; if others were made by then, it is put off so often.
+    Soon {
+        made: u64,
+        more: u8,
+    },
     Now,
 }
 

@@ -620,3 +620,24 @@ fn a_size_that_nothing_holds_is_refused() {
     let record: Value = serde_json::from_slice(&std::fs::read(record).unwrap()).unwrap();
     assert_eq!(record["quota"], "soft");
 }
+
+/// That the API has a volume is noted once no others are made any more, but in the end it is.
+#[test]
+fn what_nobody_waits_for_is_put_off_while_volumes_are_made() {
+    let mut world = world_with(claim("c", "u1", "fast"));
+    world.advance();
+    for n in 2..30 {
+        let noted = world.steps.iter().any(|step| step == "confirm pvc-u1");
+        assert_eq!(noted, n > 17, "{n}");
+        let next = claim(&format!("c{n}"), &format!("u{n}"), "fast");
+        world.put(Kind::Claim, next);
+        world.advance();
+        for _ in 0..world.timers.len() {
+            world.confirm();
+        }
+        world.advance();
+    }
+    world.run();
+    let confirmed = |step: &&String| step.starts_with("confirm ");
+    assert_eq!(world.steps.iter().filter(confirmed).count(), 29);
+}

@@ -309,8 +309,11 @@ pub(crate) fn a_dead_server_is_told_to_who_waits() -> anyhow::Result<()> {
 
 /// How many claims come at once where it is measured.
 const AT_ONCE: usize = 100;
-/// How many times as long it may take as the least that has to be done.
+/// How many times as long it may take as the least that has to be done,
 const MOST: f64 = 2.0;
+/// and how many calls to the server for each: a look whether the directory is there, the record opened, written
+/// and closed, the directory made; later, the record moved.
+const CALLS: usize = 8;
 
 /// How long a hundred volumes on a share take at once: the provisioner, beside a client that makes each
 /// directory on a mount of its own, and the volume's object, and does nothing else. The binder binds for both.
@@ -334,8 +337,10 @@ pub(crate) fn a_hundred_claims_at_once() -> anyhow::Result<()> {
         let at = server.path("a", options);
         let (mut bitts, mut limit) = (Vec::new(), Vec::new());
         for round in 0..3 {
+            let before = calls()?;
             let took =
                 at_once(world, &format!("bitts-{round}"), "nfs", async |_, _| Ok(())).await?;
+            let called = calls()? - before;
             let least = at_once(
                 world,
                 &format!("limit-{round}"),
@@ -359,6 +364,8 @@ pub(crate) fn a_hundred_claims_at_once() -> anyhow::Result<()> {
             .await?;
             // The first of both mounts and looks around.
             if round > 0 {
+                println!("{called} calls to the server");
+                ensure!(called <= CALLS * AT_ONCE, "{called} calls to the server");
                 bitts.push(took);
                 limit.push(least);
             }
@@ -374,6 +381,14 @@ pub(crate) fn a_hundred_claims_at_once() -> anyhow::Result<()> {
         ensure!(ratio <= MOST, "{ratio:.2} times as long as the least");
         Ok(())
     })
+}
+
+/// How many calls the kernel's client made so far.
+fn calls() -> anyhow::Result<usize> {
+    let counted = fs::read_to_string("/proc/net/rpc/nfs")?;
+    let mut lines = counted.lines();
+    let calls = lines.find_map(|line| line.strip_prefix("rpc ")?.split(' ').next());
+    Ok(calls.context("no calls are counted")?.parse()?)
 }
 
 /// Has claims made at once, and what makes their volumes beside the provisioner; how long until all are Bound.

@@ -6,7 +6,7 @@ use std::io::{Read as _, Write as _};
 
 use bitts_api::Name;
 use bitts_mount::dir::{Component, Dir};
-use rustix::fs::{AtFlags, Mode, OFlags};
+use rustix::fs::{AtFlags, FileType, Mode, OFlags};
 use rustix::io::Errno;
 
 use super::DiskError;
@@ -135,26 +135,34 @@ impl Records {
     /// has then.
     pub(super) fn begin(&self, record: &Record) -> Result<Record, DiskError> {
         let name = file(&record.volume)?;
-        let doing = || format!("writing {}/{name}", self.begun.path().display());
-        let flags =
-            OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-        match rustix::fs::openat(&self.begun, &*name, flags, Mode::RUSR | Mode::WUSR) {
-            Ok(fd) => {
-                if let Err(error) = fill(File::from(fd), record) {
-                    // It counts as none: nothing depends on this.
-                    let _ = rustix::fs::unlinkat(&self.begun, &*name, AtFlags::empty());
-                    return Err(DiskError::Io {
-                        doing: doing(),
-                        error,
-                    });
-                }
-                self.begun.sync()?;
-            }
-            Err(Errno::EXIST) => match read_begun(&self.begun, &name)? {
-                Some(known) => return Ok(known),
-                None => self.write(record)?,
+        let io = |error| DiskError::Io {
+            doing: format!("writing {}/{name}", self.begun.path().display()),
+            error,
+        };
+        // Not exclusively, which would cost a server one more call: an empty file is a torn record.
+        let flags = OFlags::RDWR | OFlags::CREATE | OFlags::NOFOLLOW;
+        let flags = flags | OFlags::NONBLOCK | OFlags::CLOEXEC;
+        let new = rustix::fs::openat(&self.begun, &*name, flags, Mode::RUSR | Mode::WUSR).map_err(
+            |e| match e {
+                Errno::LOOP | Errno::ISDIR | Errno::NXIO => unreadable(&self.begun, &name, e),
+                e => io(e.into()),
             },
-            Err(e) => return Err(DiskError::io(doing())(e)),
+        )?;
+        let stat = rustix::fs::fstat(&new).map_err(|e| io(e.into()))?;
+        if FileType::from_raw_mode(stat.st_mode) != FileType::RegularFile {
+            return Err(unreadable(&self.begun, &name, "it is no file"));
+        }
+        if stat.st_size != 0 {
+            if let Some(known) = read_begun(&self.begun, &name)? {
+                return Ok(known);
+            }
+            self.write(record)?;
+        } else if let Err(error) = fill(File::from(new), record) {
+            // What stays is torn: nothing depends on this.
+            let _ = rustix::fs::unlinkat(&self.begun, &*name, AtFlags::empty());
+            return Err(io(error));
+        } else {
+            self.begun.sync()?;
         }
         Ok(record.clone())
     }

@@ -1,8 +1,8 @@
 //! Noting in the record of a volume that the API has it.
 //!
-//! Nobody waits for that, and it takes as much of the disk or the server as the making: where many claims
-//! come at once it is done a little later. A process that dies before leaves it to the next, which finds
-//! the record and the volume.
+//! Nobody waits for that, and it takes its part of the disk or the server: while volumes are made for claims
+//! that wait, it is put off. A process that dies before leaves it to the next, which finds the record and the
+//! volume.
 
 use std::time::Duration;
 
@@ -14,8 +14,10 @@ use crate::task::{Alarm, Task};
 use crate::unit::{Confirm, Disk};
 use crate::volume;
 
-/// How much later.
+/// How much later,
 const LATER: Duration = Duration::from_secs(2);
+/// and how often it is put off by as much while others are made.
+const MOST: u8 = 15;
 
 impl Provisioner {
     /// Whether something has to be recorded before anything else comes of a volume that the API has. `rests` says
@@ -38,23 +40,38 @@ impl Provisioner {
         }
         match unit.confirm {
             Confirm::NotYet if rests && matches!(unit.disk, Disk::Made { .. }) => {
-                unit.confirm = Confirm::Soon;
-                let alarm = Alarm::Confirm(name.clone());
-                self.out.push(Effect::Wake(LATER, alarm));
+                self.confirm_later(name, MOST);
             }
-            Confirm::Soon if rests => {}
-            Confirm::NotYet | Confirm::Soon | Confirm::Now => {
+            Confirm::Soon { .. } if rests => {}
+            Confirm::NotYet | Confirm::Soon { .. } | Confirm::Now => {
                 self.send(name, begun, Task::Confirm(name.clone(), uid));
             }
         }
         true
     }
 
-    /// It is time to.
-    pub(super) fn confirm_now(&mut self, volume: Name) {
-        if let Some(unit) = self.units.get_mut(&volume) {
-            unit.confirm = Confirm::Now;
+    fn confirm_later(&mut self, name: &Name, more: u8) {
+        let made = self.made;
+        if let Some(unit) = self.units.get_mut(name) {
+            unit.confirm = Confirm::Soon { made, more };
+            self.out
+                .push(Effect::Wake(LATER, Alarm::Confirm(name.clone())));
         }
-        self.dirty.insert(volume);
+    }
+
+    /// It is time to, unless others were made meanwhile.
+    pub(super) fn confirm_now(&mut self, volume: Name) {
+        let Some(unit) = self.units.get_mut(&volume) else {
+            return;
+        };
+        match unit.confirm {
+            Confirm::Soon { made, more } if made != self.made && more > 0 => {
+                self.confirm_later(&volume, more - 1);
+            }
+            _ => {
+                unit.confirm = Confirm::Now;
+                self.dirty.insert(volume);
+            }
+        }
     }
 }

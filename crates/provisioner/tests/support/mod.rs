@@ -472,12 +472,20 @@ impl World {
         }
     }
 
-    /// Executes what is asked for, and tells what is new, until there is neither.
+    /// Executes what is asked for, and tells what is new, until there is neither, whatever time passes.
     pub fn run(&mut self) {
+        self.advance();
+        while self.confirm() {
+            self.advance();
+        }
+    }
+
+    /// The same before any time passes.
+    pub fn advance(&mut self) {
         for _ in 0..10_000 {
             if !self.queue.is_empty() {
                 self.execute(0, Fate::Done);
-            } else if !self.tell() && !self.confirm() {
+            } else if !self.tell() {
                 return;
             }
         }

@@ -16,7 +16,8 @@ pub(super) enum Making {
     OnShare(Machine),
 }
 
-/// What a contender took so far, with those that work for it.
+/// What a contender took so far, with the processes that work for it; the pages of the program, which they have
+/// together, are counted once.
 #[derive(Clone, Copy, Debug, Serialize, Deserialize)]
 pub(super) struct Usage {
     pub(super) cpu_ms: f64,
@@ -31,9 +32,12 @@ impl Usage {
         };
         for child in running.children()? {
             // One that ended meanwhile takes nothing.
-            if let (Ok(cpu), Ok(peak)) = (child.cpu_ms(), child.peak_mb()) {
+            let memory = child
+                .peak_mb()
+                .and_then(|peak| Ok(peak - child.held_of_files_mb()?));
+            if let (Ok(cpu), Ok(memory)) = (child.cpu_ms(), memory) {
                 usage.cpu_ms += cpu;
-                usage.peak_mb += peak;
+                usage.peak_mb += memory;
             }
         }
         Ok(usage)
