@@ -391,3 +391,20 @@ fn a_claim_of_the_same_name_leaves_nothing_of_the_first() {
     assert_eq!(life.world.steps.iter().filter(made).count(), 1);
     life.end();
 }
+
+/// Found by a random life: the copy is not known to be begun, its source waits for it to be whole, and the
+/// claim that would say what is copied is gone.
+#[test]
+fn a_copy_whose_making_failed_goes_on_without_its_sources_claim() {
+    use Deed::{Bind, CreateClaim, CreateCopy, DeleteClaim, Execute, Kill, Tell, Wake};
+    let done = Execute(0, Fate::Done);
+    let dies = Execute(0, Fate::DeathAfter);
+    let made_and_bound = [CreateClaim(2), Kill, done, done, dies, Bind];
+    let copy_begun = [CreateCopy(0, 2), done, Tell, Tell, Tell];
+    let source_gone = [DeleteClaim(2), Execute(5, Fate::Done), Wake, dies];
+    let not_made = [done, Execute(0, Fate::Lost)];
+    live(
+        Plant::Nothing,
+        &[&made_and_bound[..], &copy_begun, &source_gone, &not_made].concat(),
+    );
+}

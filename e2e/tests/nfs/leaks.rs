@@ -178,8 +178,14 @@ async fn settled(api: &Scope, server: &Server) -> anyhow::Result<usize> {
         let own = |place: &str| names(&server.export("a").join(".bitts").join(place));
         let mut there = names(&server.export("a"))?;
         there.retain(|name| name != ".bitts");
+        let begun = server.export("a").join(".bitts/begun");
+        let whole = |name: &String| {
+            // What was cut off while it was written is no record, and is removed some time later.
+            let text = fs::read_to_string(begun.join(name)).unwrap_or_default();
+            serde_json::from_str::<Value>(&text).is_ok()
+        };
         let counts = (
-            own("volumes")?.len(),
+            own("volumes")?.len() + own("begun")?.into_iter().filter(whole).count(),
             own("trash")?.len(),
             own("leaving")?.len(),
         );

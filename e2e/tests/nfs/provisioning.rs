@@ -194,7 +194,9 @@ pub(crate) fn a_claim_has_a_directory_on_a_share() -> anyhow::Result<()> {
                 tokio::time::sleep(Duration::from_millis(20)).await;
             }
             ensure!(data.exists() == in_trash, "{}", data.display());
-            ensure!(names(&export_path.join(".bitts/volumes"))?.is_empty());
+            for records in [".bitts/begun", ".bitts/volumes"] {
+                ensure!(names(&export_path.join(records))?.is_empty());
+            }
         }
         Ok(())
     })

@@ -258,6 +258,12 @@ impl Stage {
         there.retain(|name| name != ".bitts");
         // What was cut off while it was written is no record, and is removed some time later.
         let mut records = own("volumes")?;
+        let begun = self.disk.path().join(".bitts/begun");
+        let whole = |name: &String| {
+            let text = std::fs::read_to_string(begun.join(name)).unwrap_or_default();
+            serde_json::from_str::<Value>(&text).is_ok()
+        };
+        records.extend(own("begun")?.into_iter().filter(whole));
         records.retain(|name| name.ends_with(".json"));
         let counts = (records.len(), own("trash")?.len(), own("leaving")?.len());
         if there != expected || counts != (living.len(), 0, 0) {

@@ -191,7 +191,9 @@ impl Stage {
         loop {
             let mut found = names(self.disk.path())?;
             found.retain(|name| name != ".bitts");
-            let (records, trash) = (names(&self.own("volumes"))?, names(&self.own("trash"))?);
+            let mut records = names(&self.own("volumes"))?;
+            records.extend(names(&self.own("begun"))?);
+            let trash = names(&self.own("trash"))?;
             if found == expected && records.len() == expected.len() && trash.is_empty() {
                 return Ok(());
             }

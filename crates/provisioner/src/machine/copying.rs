@@ -73,11 +73,8 @@ impl Provisioner {
         let Some(asked) = &claim.data_source else {
             return Ok(Beginning::With(None));
         };
-        if let Some(unit) = self.units.get(volume)
-            && let Disk::Recorded { .. } | Disk::Made { .. } = unit.disk
-            && unit.copy_of.is_some()
-        {
-            return Ok(Beginning::With(unit.copy_of.clone()));
+        if let Some(begun) = self.begun_copy(volume) {
+            return Ok(Beginning::With(Some(begun)));
         }
         if !asked.group.is_empty() || *asked.kind != *Kind::Claim.name() {
             return Err(Refusal::NoCopyOf(asked.kind.to_string()));
@@ -100,6 +97,19 @@ impl Provisioner {
             return Err(Refusal::Smaller { claim: name(), has });
         }
         self.lies_here(&name(), volume, site)
+    }
+
+    /// What a volume was begun as a copy of. Where it is not known whether it was, it counts as begun while
+    /// there is something to copy: that may wait for the copy to be whole.
+    fn begun_copy(&self, volume: &Name) -> Option<CopyOf> {
+        let unit = self.units.get(volume)?;
+        let of = unit.copy_of.clone()?;
+        let was_begun = match unit.disk {
+            Disk::Recorded { .. } | Disk::Made { .. } => true,
+            Disk::Unsure => self.volumes.get(&(None, of.volume.clone())).is_some(),
+            Disk::Absent | Disk::Removed => false,
+        };
+        was_begun.then_some(of)
     }
 
     fn lies_here(&self, source: &Name, volume: &Volume, site: &Site) -> Result<Beginning, Refusal> {

@@ -123,10 +123,10 @@ impl World {
         names
     }
 
+    /// The names of all records, those of volumes that are not confirmed included.
     pub fn records(&self) -> Vec<String> {
-        let Ok(all) = std::fs::read_dir(self.root().join(".bitts/volumes")) else {
-            return Vec::new();
-        };
+        let places = [".bitts/begun", ".bitts/volumes"].map(|place| self.root().join(place));
+        let all = places.iter().flat_map(std::fs::read_dir).flatten();
         let mut names: Vec<String> = all
             .map(|e| e.unwrap().file_name().into_string().unwrap())
             .collect();
