@@ -91,25 +91,32 @@ impl Build {
     /// As it is shipped.
     fn release(sh: &Shell, roles: &str) -> Result<Self> {
         let features = ["--no-default-features", "--features", roles];
-        Self::start(sh, Path::new("."), "release", &features)
+        Self::start(sh, Path::new("."), &target_folder(), "release", &features)
     }
 
     /// For tests.
     pub(crate) fn quick(sh: &Shell) -> Result<Self> {
         let features = ["--no-default-features", "--features", EVERYTHING];
-        Self::start(sh, Path::new("."), "e2e", &features)
+        Self::start(sh, Path::new("."), &target_folder(), "e2e", &features)
     }
 
     /// The same of other sources, with whatever roles these have.
     pub(crate) fn quick_in(sh: &Shell, root: &Path) -> Result<Self> {
-        Self::start(sh, root, "e2e", &[])
+        // cargo takes packages of two checkouts for the same where they lie alike in them.
+        Self::start(sh, root, &target_folder().join("earlier"), "e2e", &[])
     }
 
-    fn start(sh: &Shell, root: &Path, profile: &str, features: &[&str]) -> Result<Self> {
+    fn start(
+        sh: &Shell,
+        root: &Path,
+        folder: &Path,
+        profile: &str,
+        features: &[&str],
+    ) -> Result<Self> {
         let musl = format!("{ARCH}-unknown-linux-musl");
         let mut cargo = Command::new("cargo");
         let (target, folder) = match has_musl(sh, &musl) {
-            Ok(()) => (musl, target_folder()),
+            Ok(()) => (musl, folder.to_owned()),
             Err(why) => {
                 let gnu = format!("{ARCH}-unknown-linux-gnu");
                 eprintln!(
@@ -117,7 +124,7 @@ impl Build {
                 );
                 cargo.env("RUSTFLAGS", "-C target-feature=+crt-static");
                 // Its own folder: other flags would build everything anew each time.
-                (gnu, target_folder().join("static"))
+                (gnu, folder.join("static"))
             }
         };
         let folder = std::path::absolute(folder)?;

@@ -141,6 +141,14 @@ const CASES: &[Case] = &[
         quotas::xfs_holds_a_writer_to_the_claims_size,
     ),
     (
+        "a_copy_on_ext4_is_held_to_its_size",
+        quotas::a_copy_on_ext4_is_held_to_its_size,
+    ),
+    (
+        "a_copy_on_xfs_shares_blocks_and_is_held_to_its_size",
+        quotas::a_copy_on_xfs_shares_blocks_and_is_held_to_its_size,
+    ),
+    (
         "a_disk_without_quota_is_told",
         quotas::a_disk_without_quota_is_told,
     ),

@@ -227,6 +227,71 @@ pub(crate) fn xfs_holds_a_writer_to_the_claims_size() -> anyhow::Result<()> {
     a_writer_is_held(Fs::Xfs, "No space left on device")
 }
 
+/// A copy has a limit of its own, which holds for what it has from its source, too; `is_shared` says whether
+/// both have the same blocks on the disk until one of them writes.
+fn a_copy_is_held(fs: Fs, refusal: &str, is_shared: bool) -> anyhow::Result<()> {
+    const DATA: u64 = 8 * MIB;
+    mounted(fs, "prjquota")?;
+    let disk = Dir::open(DISK.as_ref())?;
+    let free = || -> anyhow::Result<u64> {
+        rustix::fs::syncfs(File::open(DISK)?)?;
+        let stat = rustix::fs::statvfs(DISK)?;
+        Ok(stat.f_bfree * stat.f_frsize)
+    };
+    with_provisioner(async |world| {
+        claim(world, "data", "16Mi").await?;
+        let source = volume(world, "data").await?;
+        let source_file = Path::new(text(&source, "/spec/local/path")).join("file");
+        let data: Vec<u8> = (0..DATA).map(|n| (n % 251) as u8).collect();
+        fs::write(&source_file, &data)?;
+        let before = free()?;
+
+        let copy = json!({"apiVersion": "v1", "kind": "PersistentVolumeClaim",
+            "metadata": {"name": "copy",
+                "annotations": {"volume.kubernetes.io/selected-node": NODE}},
+            "spec": {"accessModes": ["ReadWriteOnce"], "storageClassName": "held",
+                "dataSource": {"kind": "PersistentVolumeClaim", "name": "data"},
+                "resources": {"requests": {"storage": "16Mi"}}}});
+        let claims = world.api.claims("");
+        world.api.post(&claims, copy).await?.expect(201)?;
+        let copy = volume(world, "copy").await?;
+        let taken = before.saturating_sub(free()?);
+        println!("a copy of {DATA} bytes takes {taken} of the disk");
+        ensure!((taken < DATA / 2) == is_shared, "{taken} of the disk");
+        let file = Path::new(text(&copy, "/spec/local/path")).join("file");
+        ensure!(fs::read(&file)? == data);
+
+        let number = |volume: &Value| anyhow::Ok(record(volume)?.project.and_then(Project::new));
+        let (of_source, of_copy) = (number(&source)?, number(&copy)?);
+        ensure!(of_copy.is_some() && of_copy != of_source, "{of_copy:?}");
+        for project in [of_source, of_copy].into_iter().flatten() {
+            let usage = quota::usage(&disk, project)?;
+            ensure!(usage.limit == Some(16 * MIB), "{usage:?}");
+            ensure!((DATA..DATA + MIB).contains(&usage.bytes), "{usage:?}");
+        }
+        let said = append(&file, 10 * MIB)?;
+        ensure!(said.contains(refusal), "{said}");
+        let written = file.metadata()?.len();
+        ensure!((15 * MIB..=16 * MIB).contains(&written), "{written}");
+        // What both write is their own.
+        ensure!(fs::read(&source_file)? == data);
+        ensure!(!append(&source_file, 4 * MIB)?.contains(refusal));
+
+        delete(world, "data").await?;
+        gone(world, &source).await?;
+        ensure!(fs::read(&file)?.starts_with(&data));
+        Ok(())
+    })
+}
+
+pub(crate) fn a_copy_on_ext4_is_held_to_its_size() -> anyhow::Result<()> {
+    a_copy_is_held(Fs::Ext4, "Disk quota exceeded", false)
+}
+
+pub(crate) fn a_copy_on_xfs_shares_blocks_and_is_held_to_its_size() -> anyhow::Result<()> {
+    a_copy_is_held(Fs::Xfs, "No space left on device", true)
+}
+
 /// A claim that cannot be held to its size is told what would help; with `soft` it would be made.
 pub(crate) fn a_disk_without_quota_is_told() -> anyhow::Result<()> {
     mounted(Fs::Ext4Uncounted, "noatime")?;

@@ -6,7 +6,7 @@ use super::{Report, Skip};
 use crate::fuzz;
 use crate::workspace::Workspace;
 
-/// How many seconds, where the variable `FUZZ_SECONDS` does not say; CI takes a minute.
+/// How many seconds, where the variable `FUZZ_SECONDS` does not say; CI takes twenty.
 const SECONDS: u32 = 10;
 
 pub(super) fn run(workspace: &Workspace) -> Result<Report> {
