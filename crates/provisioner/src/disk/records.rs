@@ -1,4 +1,8 @@
-//! The records beside the volumes: one file each, replaced as a whole.
+//! The records beside the volumes: one file each.
+//!
+//! Where a record lies says how far its volume is: in `begun` until the API is known to have it, then in
+//! `volumes`. It comes to `begun` before anything else of the volume is made: one that is torn is of a volume
+//! of which there is nothing, and counts as none. Anywhere else a record is replaced as a whole.
 
 use std::collections::BTreeSet;
 use std::fs::File;

@@ -12,7 +12,7 @@ use crate::usage::Running;
 
 /// A contender that runs.
 pub(super) enum Making {
-    OnDisk(Started, Place),
+    OnDisk(Box<Started>, Place),
     OnShare(Machine),
 }
 
@@ -50,7 +50,8 @@ impl Making {
             return Ok(Self::OnShare(Machine::boot(maker, kubeconfig)?));
         }
         let disk = Place::disk()?;
-        Ok(Self::OnDisk(maker.start(kubeconfig, &disk)?, disk))
+        let started = maker.start(kubeconfig, &disk)?;
+        Ok(Self::OnDisk(Box::new(started), disk))
     }
 
     /// The class whose volumes it makes.
