@@ -17,7 +17,7 @@ const CLUSTER: &str = "attacher,binder,provisioner";
 /// what runs on each node,
 const AGENT: &str = "agent";
 /// and what tests take for both: it is built once, and quickly: without optimizations in a third of the time.
-/// What is shipped is built with the profile `release`, whose last step alone takes minutes.
+/// What is shipped is built with the profiles `ship` and `release`, whose last steps alone take minutes.
 const EVERYTHING: &str = "agent,attacher,binder,provisioner";
 const QUICK: [&str; 4] = [
     "profile.e2e.inherits='release'",
@@ -55,11 +55,11 @@ pub(crate) fn run(args: &Args) -> Result<()> {
     } = args;
     let sh = Shell::new()?;
     let images = [
-        ("bitts", CLUSTER, bitts as Write),
-        ("bitts-agent", AGENT, agent),
+        ("bitts", "ship", CLUSTER, bitts as Write),
+        ("bitts-agent", "release", AGENT, agent),
     ];
-    for (image, roles, write) in images {
-        let binary = Build::release(&sh, roles)?.finish()?;
+    for (image, profile, roles, write) in images {
+        let binary = Build::shipped(&sh, profile, roles)?.finish()?;
         let archive = output.join(format!("{image}.tar"));
         let name = format!("{prefix}{image}:{tag}");
         write(&sh, &binary, &archive, &name)?;
@@ -77,7 +77,7 @@ type Write = fn(&Shell, &Path, &Path, &str) -> Result<()>;
 
 /// Builds the binary with the roles of the cluster.
 pub(crate) fn binary(sh: &Shell) -> Result<PathBuf> {
-    Build::release(sh, CLUSTER)?.finish()
+    Build::shipped(sh, "ship", CLUSTER)?.finish()
 }
 
 /// A build of the binary that is under way: with musl, else with the C library of this machine, linked
@@ -89,9 +89,9 @@ pub(crate) struct Build {
 
 impl Build {
     /// As it is shipped.
-    fn release(sh: &Shell, roles: &str) -> Result<Self> {
+    fn shipped(sh: &Shell, profile: &str, roles: &str) -> Result<Self> {
         let features = ["--no-default-features", "--features", roles];
-        Self::start(sh, Path::new("."), &target_folder(), "release", &features)
+        Self::start(sh, Path::new("."), &target_folder(), profile, &features)
     }
 
     /// For tests.
