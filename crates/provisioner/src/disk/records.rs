@@ -210,14 +210,17 @@ impl Records {
 
     /// Removes what processes left that died while they wrote a record, once nobody can be writing it.
     pub(super) fn clear_unfinished(&self, now: i64) -> Result<(), DiskError> {
+        let new = format!("{END}{NEW}");
         for dir in [&self.begun, &self.volumes] {
             for name in dir.names()? {
-                let is_torn = match name.as_str() {
-                    new if new.ends_with(&format!("{END}{NEW}")) => true,
-                    begun => std::ptr::eq(dir, &self.begun) && read_begun(dir, begun)?.is_none(),
-                };
+                let is_new = name.as_str().ends_with(&new);
+                if !is_new && std::ptr::eq(dir, &self.volumes) {
+                    continue; // replaced as a whole
+                }
                 let written = modified(dir, name.as_str())?;
-                if is_torn && written.is_some_and(|at| now.saturating_sub(at) > UNFINISHED) {
+                let is_left = written.is_some_and(|at| now.saturating_sub(at) > UNFINISHED);
+                // One that nobody can read is for somebody to look at.
+                if is_left && (is_new || matches!(read_begun(dir, name.as_str()), Ok(None))) {
                     dir.delete_file(&name)?;
                 }
             }

@@ -42,7 +42,11 @@ fn a_record_moves_on_once_its_volume_is_known() {
             assert_eq!(disk.scan().unwrap(), std::slice::from_ref(&known));
             let made = disk.make(&asked).unwrap().whole();
             assert_eq!(made, Some(disk.root().join("d-pvc-u")));
+            // Whatever is asked for by then, as when its labels changed.
+            let made = disk.make(&record("pvc-u", "e-pvc-u")).unwrap().whole();
+            assert_eq!(made, Some(disk.root().join("d-pvc-u")));
             assert!(!begun(disk).exists(), "it is not begun anew");
+            assert!(!disk.root().join("e-pvc-u").exists());
         }
         let path = disk.root().join("d-pvc-u");
         disk.remove(&asked.volume, &asked.claim.uid, &path).unwrap();
@@ -102,7 +106,30 @@ fn a_begun_record_that_is_wrong_keeps_its_volume_from_being_made() {
             );
             assert!(!disk.root().join("d-pvc-u").exists());
             assert_eq!(disk.census().unwrap().unreadable.len(), 1);
+            // It stays, and what others left is swept all the same.
+            let other = record("pvc-w", "d-pvc-w");
+            let path = disk.make(&other).unwrap().whole().unwrap();
+            disk.remove(&other.volume, &other.claim.uid, &path).unwrap();
+            let file = fs::File::options().write(true).open(begun(disk)).unwrap();
+            file.set_modified(UNIX_EPOCH + Duration::from_secs(1))
+                .unwrap();
+            assert_eq!(disk.to_sweep(now()).unwrap(), [other.volume]);
+            sweep(disk);
+            assert!(begun(disk).exists());
         }
+    }
+}
+
+/// A pipe takes what is written to it, and keeps nothing.
+#[test]
+fn a_begun_record_that_is_no_file_is_told() {
+    let (_temp, disk) = disk();
+    let (fifo, mode) = (rustix::fs::FileType::Fifo, rustix::fs::Mode::RWXU);
+    rustix::fs::mknodat(rustix::fs::CWD, begun(&disk), fifo, mode, 0).unwrap();
+    for disk in [&disk, &share(&disk)] {
+        let error = disk.make(&record("pvc-u", "d-pvc-u")).unwrap_err();
+        assert!(matches!(error, DiskError::Unreadable(..)), "{error}");
+        assert!(!disk.root().join("d-pvc-u").exists());
     }
 }
 
@@ -116,10 +143,11 @@ fn what_another_process_began_meanwhile_is_gone_on_with() {
         disk.make(&first).unwrap();
         let made = share.make(&record("pvc-u", name)).unwrap().whole();
         assert_eq!(made, Some(disk.root().join("d-pvc-u")));
-        assert_eq!(share.scan().unwrap(), [first]);
         assert!(!disk.root().join("e-pvc-u").exists());
         // The name that was asked for is free again.
-        share.make(&record("pvc-w", "e-pvc-w")).unwrap();
+        let next = record("pvc-w", "e-pvc-u");
+        share.make(&next).unwrap();
+        assert_eq!(share.scan().unwrap(), [first, next]);
     }
 }
 
