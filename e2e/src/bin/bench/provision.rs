@@ -92,32 +92,29 @@ impl Maker {
         )
     }
 
-    fn start(self, kubeconfig: &str, place: &Place) -> Result<Started> {
+    /// Its program, built first where that is for Go to do.
+    fn program(self) -> Result<PathBuf> {
         let own = std::env::current_exe()?;
-        let root = place.root().display();
-        let (program, arguments) = match self {
-            Self::Bitts => (own.with_file_name("bitts"), place.roles()),
-            Self::Limit => (
-                own,
-                vec!["limit-provision".to_owned(), format!("--root={root}")],
-            ),
-            Self::ExternalProvisioner | Self::ExternalProvisioner100 => {
-                let threads = if self == Self::ExternalProvisioner {
-                    4
-                } else {
-                    100
-                };
-                (
-                    external_provisioner()?,
-                    vec![
-                        format!("--root={root}"),
-                        format!("--node-name={NODE}"),
-                        format!("--threads={threads}"),
-                    ],
-                )
-            }
+        match self {
+            Self::Bitts => Ok(own.with_file_name("bitts")),
+            Self::Limit => Ok(own),
+            Self::ExternalProvisioner | Self::ExternalProvisioner100 => external_provisioner(),
+        }
+    }
+
+    fn start(self, program: &Path, kubeconfig: &str, place: &Place) -> Result<Started> {
+        let root = format!("--root={}", place.root().display());
+        let stock = |threads: u32| {
+            let node = format!("--node-name={NODE}");
+            vec![root.clone(), node, format!("--threads={threads}")]
         };
-        Started::program(&program, arguments, kubeconfig)
+        let arguments = match self {
+            Self::Bitts => place.roles(),
+            Self::Limit => vec!["limit-provision".to_owned(), root],
+            Self::ExternalProvisioner => stock(4),
+            Self::ExternalProvisioner100 => stock(100),
+        };
+        Started::program(program, arguments, kubeconfig)
     }
 }
 

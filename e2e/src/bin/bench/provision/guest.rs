@@ -18,8 +18,10 @@ use super::place::Place;
 
 /// What the guest is told to run,
 pub(crate) const CASE: &str = "provision";
-/// and for whom.
+/// for whom,
 const MAKER: &str = "BITTS_BENCH_MAKER";
+/// and with which program: the guest can build none.
+const PROGRAM: &str = "BITTS_BENCH_PROGRAM";
 /// Files of the shared folder: the cluster,
 const KUBECONFIG: &str = "kubeconfig";
 /// the class of what is made, once it can be made,
@@ -56,12 +58,13 @@ impl Machine {
         let link = Link::make()?;
         let folder = tempfile::Builder::new().prefix("bitts-bench-").tempdir()?;
         fs::write(folder.path().join(KUBECONFIG), seen_from_there(kubeconfig)?)?;
+        let program = maker.program()?.display().to_string();
         let maker = maker.to_possible_value().context("a maker has a name")?;
         let guest = Guest {
             megabytes: MEGABYTES,
             limit: LIMIT,
             device: Some(DEVICE),
-            variables: vec![(MAKER, maker.get_name().to_owned())],
+            variables: vec![(MAKER, maker.get_name().to_owned()), (PROGRAM, program)],
         };
         let booted = guest.boot(CASE, folder.path())?;
         let mut machine = Self {
@@ -153,7 +156,9 @@ pub(crate) fn serve() -> Result<()> {
     let maker = Maker::from_str(&maker, false).map_err(|why| anyhow::anyhow!(why))?;
     let host = Path::new(HOST);
     let place = Place::share()?;
-    let mut started = maker.start(&fs::read_to_string(host.join(KUBECONFIG))?, &place)?;
+    let program = PathBuf::from(std::env::var_os(PROGRAM).context(PROGRAM)?);
+    let kubeconfig = fs::read_to_string(host.join(KUBECONFIG))?;
+    let mut started = maker.start(&program, &kubeconfig, &place)?;
     let runtime = tokio::runtime::Runtime::new()?;
     let running = runtime.block_on(started.running())?;
     write(host, CLASS, place.class(maker).to_string().as_bytes())?;

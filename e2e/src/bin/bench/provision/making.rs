@@ -50,7 +50,7 @@ impl Making {
             return Ok(Self::OnShare(Machine::boot(maker, kubeconfig)?));
         }
         let disk = Place::disk()?;
-        let started = maker.start(kubeconfig, &disk)?;
+        let started = maker.start(&maker.program()?, kubeconfig, &disk)?;
         Ok(Self::OnDisk(Box::new(started), disk))
     }
 
