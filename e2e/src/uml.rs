@@ -71,12 +71,12 @@ const PROGRAMS: &[(&str, &str)] = &[
     ("mkfs.xfs", "xfsprogs"),
 ];
 
-/// Runs "$@" in this shell's process group and ends the whole group when standard input closes,
-/// which the kernel sees to however the tests end: a guest is several processes.
+/// Runs "$@" and ends it when standard input closes, which the kernel sees to however the tests end: all of
+/// this shell's process group and of the session that a guest's processes make for themselves.
 const GUARD: &str = r#"
 exec 3<&0
 "$@" </dev/null 3<&- & guest=$!
-{ read -r _; kill -9 0; } <&3 & guard=$!
+{ read -r _; kill -9 -$guest; kill -9 0; } <&3 & guard=$!
 wait $guest
 kill $guard 2>/dev/null
 "#;
