@@ -98,7 +98,7 @@ pub(crate) fn mapped(
     plugin: Plugin,
 ) -> Result<Vec<(Component, Component)>, Trouble> {
     let parts = ["plugins", plugin.directory(), MAPS];
-    let Some(dir) = descend(kubelet.open_again()?, &parts)? else {
+    let Some(dir) = descend(kubelet.clone(), &parts)? else {
         return Ok(Vec::new());
     };
     let mut found = Vec::new();

@@ -96,7 +96,7 @@ fn staged(kubelet: &Dir, table: &MountTable) -> Result<Vec<Staged>, Trouble> {
             continue;
         };
         let parts: Vec<_> = directory.split('/').collect();
-        let Some(all) = descend(kubelet.open_again()?, &parts)? else {
+        let Some(all) = descend(kubelet.clone(), &parts)? else {
             continue;
         };
         found.extend(plugin.mounter().staged(plugin, &all, table)?);

@@ -4,6 +4,7 @@ use std::fmt;
 use std::io;
 use std::os::fd::{AsFd, AsRawFd as _, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use rustix::fs::{AtFlags, CWD, FileType, Mode, OFlags, ResolveFlags};
 use rustix::io::Errno;
@@ -66,10 +67,11 @@ pub enum Removal {
     MountPoint,
 }
 
-/// An open directory. It stays the same directory whatever is renamed or mounted over its path.
-#[derive(Debug)]
+/// An open directory. It stays the same directory whatever is renamed or mounted over its path. A clone is the
+/// same handle, and costs no call to the kernel.
+#[derive(Clone, Debug)]
 pub struct Dir {
-    fd: OwnedFd,
+    fd: Arc<OwnedFd>,
     path: PathBuf,
     names: Names,
 }
@@ -100,28 +102,16 @@ impl Dir {
     pub fn open(path: &Path) -> Result<Self, SystemError> {
         let fd = rustix::fs::openat(CWD, path, HANDLE, Mode::empty())
             .map_err(|e| SystemError::new(format!("opening {}", path.display()), e))?;
-        Ok(Self {
-            fd,
-            path: path.to_owned(),
-            names: Names::Synced,
-        })
-    }
-
-    /// The same directory once more.
-    ///
-    /// # Errors
-    /// When the process has no descriptor left.
-    pub fn open_again(&self) -> Result<Self, SystemError> {
-        let fd = self.fd.try_clone().map_err(|e| self.failed("opening", e))?;
-        Ok(Self {
-            fd,
-            path: self.path.clone(),
-            names: self.names,
-        })
+        Ok(Self::from_parts(fd, path.to_owned(), Names::Synced))
     }
 
     pub(crate) fn from_parts(fd: OwnedFd, path: PathBuf, names: Names) -> Self {
+        let fd = Arc::new(fd);
         Self { fd, path, names }
+    }
+
+    fn below(&self, fd: OwnedFd, name: &Component) -> Self {
+        Self::from_parts(fd, self.path.join(name.as_str()), self.names)
     }
 
     /// Waits until all names that came into this directory or went would survive a power failure.
@@ -163,11 +153,7 @@ impl Dir {
         let resolve =
             ResolveFlags::BENEATH | ResolveFlags::NO_SYMLINKS | ResolveFlags::NO_MAGICLINKS;
         match rustix::fs::openat2(&self.fd, name.as_str(), HANDLE, Mode::empty(), resolve) {
-            Ok(fd) => Ok(Some(Self {
-                fd,
-                path: self.path.join(name.as_str()),
-                names: self.names,
-            })),
+            Ok(fd) => Ok(Some(self.below(fd, name))),
             Err(Errno::NOENT) => Ok(None),
             Err(Errno::LOOP) => {
                 let link = io::Error::other("it is a symbolic link where a directory must be");
@@ -203,11 +189,7 @@ impl Dir {
         let resolve = ResolveFlags::BENEATH | ResolveFlags::NO_MAGICLINKS;
         let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
         match rustix::fs::openat2(&self.fd, name.as_str(), flags, Mode::empty(), resolve) {
-            Ok(fd) => Ok(Some(Self {
-                fd,
-                path: self.path.join(name.as_str()),
-                names: self.names,
-            })),
+            Ok(fd) => Ok(Some(self.below(fd, name))),
             Err(Errno::NOENT) => Ok(None),
             Err(e) => Err(self.failed_at("opening", name, e)),
         }

@@ -548,7 +548,7 @@ impl Disk {
     fn top(&self) -> Result<Dir, DiskError> {
         Ok(match &self.root {
             Root::At(path) => Dir::open(path)?,
-            Root::Open(dir, _) => dir.open_again()?,
+            Root::Open(dir, _) => dir.clone(),
         })
     }
 
@@ -557,7 +557,7 @@ impl Disk {
         let root = self.top()?;
         let records = match &self.root {
             Root::At(_) => Records::open(&root)?,
-            Root::Open(_, records) => records.open_again()?,
+            Root::Open(_, records) => records.clone(),
         };
         Ok((root, records))
     }
@@ -663,7 +663,7 @@ impl Disk {
     ) -> Result<(Dir, Component), DiskError> {
         let mut names = path.names().rev();
         let last = Component::new(names.next().unwrap_or_default())?;
-        let mut dir = root.open_again()?;
+        let mut dir = root.clone();
         for name in names.rev() {
             let name = Component::new(name)?;
             dir = if make {

@@ -35,7 +35,7 @@ const MOST: u64 = 64 * 1024;
 pub(super) type Readable = (Name, Result<Record, DiskError>);
 
 /// bitts' own directory at a root, and those of it that are needed each time.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(super) struct Records {
     own: Dir,
     begun: Dir,
@@ -51,15 +51,6 @@ impl Records {
             own,
             begun,
             volumes,
-        })
-    }
-
-    /// The same once more.
-    pub(super) fn open_again(&self) -> Result<Self, DiskError> {
-        Ok(Self {
-            own: self.own.open_again()?,
-            begun: self.begun.open_again()?,
-            volumes: self.volumes.open_again()?,
         })
     }
 

@@ -21,17 +21,18 @@ use crate::task::Report;
 const SWEEP_AGAIN: Duration = Duration::from_secs(60);
 
 type Words = Arc<Mutex<UnixStream>>;
+type Lines = BufReader<UnixStream>;
 
 /// Mounts the share that the first line names, and does what the others say until there are no more.
 pub(super) fn serve(stream: UnixStream) -> io::Result<()> {
     // A volume's directory is made with the mode that its class says, in one call to the server.
     rustix::process::umask(rustix::fs::Mode::empty());
     let words: Words = Arc::new(Mutex::new(stream.try_clone()?));
-    let mut lines = BufReader::new(stream).lines();
-    let Some(first) = lines.next() else {
+    let mut lines = BufReader::new(stream);
+    let Some(first) = next(&mut lines)? else {
         return Ok(());
     };
-    let share: Share = serde_json::from_str(&first?)?;
+    let share: Share = serde_json::from_str(&first)?;
     let disk = match open(&share) {
         Ok(disk) => disk,
         Err(why) => return say(&words, &Answer::NotMounted(why)),
@@ -43,24 +44,36 @@ pub(super) fn serve(stream: UnixStream) -> io::Result<()> {
         let (worker, words) = (worker.clone(), words.clone());
         move || sweep_when_told(&worker, &words, &swept)
     });
-    let (calls, queue) = mpsc::channel::<Call>();
-    let queue = Arc::new(Mutex::new(queue));
+    // Each takes the next call itself: one that were handed on would wake a thread more.
+    let lines = Arc::new(Mutex::new(lines));
+    let (ends, ended) = mpsc::channel();
     for _ in 0..AT_ONCE {
         let (worker, words) = (worker.clone(), words.clone());
-        let (queue, sweeps) = (queue.clone(), sweeps.clone());
-        std::thread::spawn(move || {
-            while let Some(call) = next(&queue) {
-                answer(&worker, &words, &sweeps, call);
-            }
-        });
+        let (lines, sweeps, ends) = (lines.clone(), sweeps.clone(), ends.clone());
+        std::thread::spawn(move || ends.send(answer_all(&worker, &words, &sweeps, &lines)));
     }
-    for text in lines {
-        let call = serde_json::from_str(&text?)?;
-        if calls.send(call).is_err() {
-            break;
-        }
+    // The process ends with the first that has nothing more to do.
+    ended.recv().unwrap_or(Ok(()))
+}
+
+fn answer_all(
+    worker: &LocalWorker,
+    words: &Words,
+    sweeps: &Sender<()>,
+    lines: &Mutex<Lines>,
+) -> io::Result<()> {
+    loop {
+        let text = next(&mut lines.lock().unwrap_or_else(PoisonError::into_inner))?;
+        let Some(text) = text else {
+            return Ok(());
+        };
+        answer(worker, words, sweeps, serde_json::from_str(&text)?);
     }
-    Ok(())
+}
+
+/// What is said next; none when nobody calls any more.
+fn next(lines: &mut Lines) -> io::Result<Option<String>> {
+    lines.lines().next().transpose()
 }
 
 fn open(share: &Share) -> Result<Disk, String> {
@@ -72,11 +85,6 @@ fn open(share: &Share) -> Result<Disk, String> {
     };
     let root: Dir = nfs::open(&named, &options).map_err(|error| error.to_string())?;
     Disk::within(root).map_err(|error| error.to_string())
-}
-
-fn next(queue: &Mutex<Receiver<Call>>) -> Option<Call> {
-    let queue = queue.lock().unwrap_or_else(PoisonError::into_inner);
-    queue.recv().ok()
 }
 
 fn answer(worker: &LocalWorker, words: &Words, sweeps: &Sender<()>, call: Call) {
