@@ -68,7 +68,7 @@ impl Slot<'_> {
 
     /// Sends a request, if the lease is held.
     pub(crate) async fn send(&self, call: &Call) -> Answer {
-        let Some(patience) = self.caller.gate.open_for(Instant::now()) else {
+        let Some(patience) = self.caller.gate.open_for() else {
             let message = "the lease is not held".to_owned();
             return Answer::Failed(Failure::last("lease", message));
         };

@@ -15,8 +15,8 @@ use bitts_api::{Namespace, ObjectKey, Uid};
 use http::Method;
 use jiff::Timestamp;
 use serde_json::{Value, json};
-use tokio::sync::mpsc;
-use tokio::time::Instant;
+use tokio::sync::{mpsc, watch};
+use tokio::time::{Instant, timeout_at};
 use uuid::Uuid;
 
 use crate::api::{Answer, Call, JSON, MERGE_PATCH};
@@ -29,6 +29,10 @@ const QUEUE: usize = 4096;
 const BATCH: usize = 256;
 /// An event that was not repeated for this long is told as a new one.
 const MEMORY: Duration = Duration::from_secs(600);
+/// How long a batch gives way to what the role writes: somebody waits for that.
+const GIVES_WAY: Duration = Duration::from_secs(5);
+/// So many that wait give way no more, lest some be dropped.
+const TOO_MANY: usize = QUEUE / 4;
 /// The API's own limits.
 const LONGEST_MESSAGE: usize = 1024;
 const LONGEST_NAME: usize = 253;
@@ -39,6 +43,7 @@ pub(crate) struct Recorder {
     caller: Caller,
     /// How many were dropped since the queue was full first.
     dropped: u64,
+    busy: watch::Sender<bool>,
 }
 
 /// A recorder, and the task that writes what it takes. The task ends when the recorder is gone and
@@ -48,16 +53,24 @@ pub(crate) fn recorder(
     source: &'static str,
 ) -> (Recorder, impl Future<Output = ()>) {
     let (queue, events) = mpsc::channel(QUEUE);
-    let writer = write_all(caller.clone(), source, events);
+    let (busy, is_busy) = watch::channel(false);
+    let writer = write_all(caller.clone(), source, events, is_busy);
     let recorder = Recorder {
         queue,
         caller,
         dropped: 0,
+        busy,
     };
     (recorder, writer)
 }
 
 impl Recorder {
+    /// Whether the role is writing something.
+    pub(crate) fn busy(&self, busy: bool) {
+        self.busy
+            .send_if_modified(|was| mem::replace(was, busy) != busy);
+    }
+
     pub(crate) fn record(&mut self, event: Event) {
         let role = self.caller.role();
         if self.queue.try_send(event).is_err() {
@@ -79,23 +92,36 @@ impl Recorder {
     }
 }
 
-async fn write_all(caller: Caller, source: &'static str, mut events: mpsc::Receiver<Event>) {
+async fn write_all(
+    caller: Caller,
+    source: &'static str,
+    mut events: mpsc::Receiver<Event>,
+    mut busy: watch::Receiver<bool>,
+) {
     let mut known = Known::default();
     let mut batch = Vec::new();
     while events.recv_many(&mut batch, BATCH).await > 0 {
         let now = Instant::now();
         known.forget(now);
-        for key in known.take_in(mem::take(&mut batch), now) {
-            if let Some(series) = known.0.get_mut(&key) {
-                match publish(&caller, source, &key, series).await {
-                    Ok(()) => count(&caller, "written"),
-                    Err(problem) => {
-                        count(&caller, "failed");
-                        tracing::warn!(
-                            role = caller.role(), about = %key.about, reason = key.reason,
-                            message = key.message, problem, "an event could not be written"
-                        );
-                    }
+        let mut keys = known.take_in(mem::take(&mut batch), now);
+        keys.sort_by_key(|key| !key.warning);
+        for key in keys {
+            if !key.warning && events.len() < TOO_MANY {
+                // Past that time, or at the role's end, they are written whatever else is.
+                let idle = busy.wait_for(|busy| !busy);
+                let _ = timeout_at(now + GIVES_WAY, idle).await;
+            }
+            let Some(series) = known.0.get_mut(&key) else {
+                continue;
+            };
+            match publish(&caller, source, &key, series).await {
+                Ok(()) => count(&caller, "written"),
+                Err(problem) => {
+                    count(&caller, "failed");
+                    tracing::warn!(
+                        role = caller.role(), about = %key.about, reason = key.reason,
+                        message = key.message, problem, "an event could not be written"
+                    );
                 }
             }
         }

@@ -15,14 +15,13 @@ impl Gate {
         Self(Some(Arc::new(Mutex::new(end))))
     }
 
-    /// For how long effects may be executed, as of `now`: [`Duration::MAX`] without a lease, `None`
-    /// when it is not held.
-    pub(crate) fn open_for(&self, now: Instant) -> Option<Duration> {
+    /// For how long effects may be executed: [`Duration::MAX`] without a lease, `None` when it is not held.
+    pub(crate) fn open_for(&self) -> Option<Duration> {
         let Some(end) = &self.0 else {
             return Some(Duration::MAX);
         };
         let end = *end.lock().unwrap_or_else(PoisonError::into_inner);
-        end.checked_duration_since(now)
+        end.checked_duration_since(Instant::now())
             .filter(|left| !left.is_zero())
     }
 
@@ -46,11 +45,11 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn a_gate_closes_by_itself() {
-        let now = Instant::now();
-        let gate = Gate::until(now + Duration::from_secs(10));
-        let left = |seconds| gate.open_for(now + Duration::from_secs(seconds));
-        assert_eq!(left(4), Some(Duration::from_secs(6)));
-        assert_eq!(left(10), None);
-        assert_eq!(Gate::default().open_for(now), Some(Duration::MAX));
+        let gate = Gate::until(Instant::now() + Duration::from_secs(10));
+        tokio::time::advance(Duration::from_secs(4)).await;
+        assert_eq!(gate.open_for(), Some(Duration::from_secs(6)));
+        tokio::time::advance(Duration::from_secs(6)).await;
+        assert_eq!(gate.open_for(), None);
+        assert_eq!(Gate::default().open_for(), Some(Duration::MAX));
     }
 }

@@ -59,10 +59,10 @@ impl Health {
         self.state().watches.remove(&(role, resource));
     }
 
-    /// The API said something on this watch.
-    pub(crate) fn heard(&self, role: &'static str, resource: &'static str) {
+    /// The API said something on this watch, `at` this time.
+    pub(crate) fn heard(&self, role: &'static str, resource: &'static str, at: Instant) {
         if let Some(watch) = self.state().watches.get_mut(&(role, resource)) {
-            watch.heard = Some(Instant::now());
+            watch.heard = Some(at);
             watch.problem = None;
         }
     }
@@ -132,7 +132,7 @@ mod tests {
         health.set_stage("binder", Stage::Active);
         health.expect_watch("binder", "persistentvolumes");
         assert!(!health.readiness().0);
-        health.heard("binder", "persistentvolumes");
+        health.heard("binder", "persistentvolumes", Instant::now());
         health.listed("binder", "persistentvolumes");
         assert!(health.readiness().0);
         health.failed("binder", "persistentvolumes", "forbidden".to_owned());

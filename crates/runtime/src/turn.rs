@@ -175,6 +175,7 @@ where
         let shutdown = self.host.shutdown().clone();
         let role = OfRole { role: self.role };
         loop {
+            self.events.busy(!self.effects.is_empty());
             // In this order, so that a run can be repeated: what effects brought back first, for
             // it is newer than what watches tell.
             tokio::select! {
@@ -182,7 +183,7 @@ where
                 () = shutdown.cancelled() => return Ok(()),
                 Some(ended) = self.effects.join_next() => self.take_result(ended)?,
                 Some(alarm) = poll_fn(|cx| self.alarms.poll_expired(cx)), if !self.alarms.is_empty() => {
-                    self.input(Input::Alarm(alarm.into_inner()));
+                    self.input(Instant::now(), Input::Alarm(alarm.into_inner()));
                 }
                 Some(asked) = self.questions.recv() => {
                     // Whoever asked may have gone.
@@ -194,7 +195,7 @@ where
                         continue;
                     }
                     self.binding.heard(at, &news);
-                    self.input(match news {
+                    self.input(Instant::now(), match news {
                         Told::Listed(kind, objects) => Input::Listed(kind, objects),
                         Told::Found(key, found) => Input::Found(key, found),
                         Told::Seen(object) => Input::Seen(object),
@@ -229,6 +230,7 @@ where
             .in_flight
             .get_or_create(&of)
             .set(depth(self.effects.len()));
+        let now = Instant::now();
         match ended {
             Ok(Spent::Changed(key, ended)) => {
                 if let Some(rest) = ended.rest {
@@ -242,31 +244,35 @@ where
                         let bound = &self.host.metrics().claim_bound;
                         bound.get_or_create(&of).observe(took.as_secs_f64());
                     }
-                    self.input(match fact {
-                        Fact::Seen(object) => Input::Seen(object),
-                        Fact::Deleted(key, uid) => Input::Deleted(key, uid),
-                    });
+                    self.input(
+                        now,
+                        match fact {
+                            Fact::Seen(object) => Input::Seen(object),
+                            Fact::Deleted(key, uid) => Input::Deleted(key, uid),
+                        },
+                    );
                 }
                 // Before the machine hears of it: then it may emit the next.
                 if let Some(next) = self.in_flight.end(&key) {
                     self.spawn(next);
                 }
-                self.input(Input::Finished(key, ended.outcome));
+                self.input(now, Input::Finished(key, ended.outcome));
             }
-            Ok(Spent::Reported(report)) => self.input(Input::Report(report)),
+            Ok(Spent::Reported(report)) => self.input(now, Input::Report(report)),
             Ok(Spent::Left) => {}
             Err(_) => return Err(RuntimeError::Panicked { what: "an effect" }),
         }
         Ok(())
     }
 
-    fn input(&mut self, input: Input<M::Report, M::Alarm>) {
+    /// Feeds the machine at this time.
+    fn input(&mut self, now: Instant, input: Input<M::Report, M::Alarm>) {
         let of = OfInput {
             role: self.role,
             input: name_of(&input),
         };
         self.host.metrics().inputs.get_or_create(&of).inc();
-        let now = Moment(self.began.elapsed());
+        let now = Moment(now.duration_since(self.began));
         for effect in self.machine.handle(now, input) {
             self.execute(effect);
         }

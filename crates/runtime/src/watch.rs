@@ -8,6 +8,7 @@
 //!
 //! Every watch is a task of its own with its own back-off: none delays another.
 
+use std::pin::pin;
 use std::time::Duration;
 
 use bitts_api::machine::{Scope, Watch};
@@ -17,7 +18,7 @@ use kube::core::Status;
 use serde::Deserialize;
 use serde_json::value::RawValue;
 use tokio::sync::mpsc;
-use tokio::time::{Instant, sleep, timeout};
+use tokio::time::{Instant, sleep, sleep_until};
 
 use crate::Host;
 use crate::api::{self, Answer, Call, open, send};
@@ -289,14 +290,14 @@ impl Watcher {
                 .map_err(|error| Trouble::failed(format!("the list cannot be read: {error}")))?;
             objects.extend(page.items().filter_map(|item| self.read(item)));
             next = page.next();
-            self.heard();
+            self.heard(Instant::now());
             if next.is_some() {
                 continue;
             }
             let version = page
                 .version()
                 .ok_or_else(|| Trouble::failed("the list has no resourceVersion".to_owned()))?;
-            self.tell(self.all(objects)).await?;
+            self.tell(Instant::now(), self.all(objects)).await?;
             self.listed();
             return Ok(version);
         }
@@ -346,13 +347,26 @@ impl Watcher {
             Err(answer) => return Err(self.judge(answer).await),
         };
         let mut lines = Lines::new(body);
-        self.heard();
+        let patience = timing.watch + MARGIN;
+        let mut heard = Instant::now();
+        self.heard(heard);
+        // One timer for all lines: thousands come while it runs.
+        let mut timer = pin!(sleep_until(heard + patience));
         let mut silent = true;
         loop {
-            let Ok(line) = timeout(timing.watch + MARGIN, lines.next()).await else {
-                // Dead, or the API was restored to an earlier state and waits to get here again.
-                return Err(Trouble::Relist("the watch fell silent"));
+            let line = tokio::select! {
+                biased;
+                line = lines.next() => line,
+                () = &mut timer => {
+                    if heard + patience <= Instant::now() {
+                        // Dead, or the API was restored to an earlier state and waits to get here again.
+                        return Err(Trouble::Relist("the watch fell silent"));
+                    }
+                    timer.as_mut().reset(heard + patience);
+                    continue;
+                }
             };
+            heard = Instant::now();
             let Some(line) = line.map_err(Trouble::failed)? else {
                 if silent {
                     // Servers send a bookmark before they end a watch. Where this one does not,
@@ -368,7 +382,7 @@ impl Watcher {
                 "ADDED" | "MODIFIED" => match self.read(object) {
                     Some(object) => {
                         let version = object.resource_version().to_string();
-                        self.tell(Told::Seen(object)).await?;
+                        self.tell(heard, Told::Seen(object)).await?;
                         version
                     }
                     None => version_of(object),
@@ -377,7 +391,7 @@ impl Watcher {
                     Some(object) => {
                         let version = object.resource_version().to_string();
                         let told = Told::Deleted(object.key(), object.uid().clone());
-                        self.tell(told).await?;
+                        self.tell(heard, told).await?;
                         version
                     }
                     // That it is gone can be told of any object.
@@ -385,8 +399,8 @@ impl Watcher {
                         let Stub { metadata } = stub(object);
                         if !metadata.uid.is_empty() {
                             let key = metadata.key(self.kind);
-                            self.tell(Told::Deleted(key, metadata.uid.as_str().into()))
-                                .await?;
+                            let told = Told::Deleted(key, metadata.uid.as_str().into());
+                            self.tell(heard, told).await?;
                         }
                         metadata.resource_version
                     }
@@ -394,7 +408,7 @@ impl Watcher {
                 "BOOKMARK" => version_of(object),
                 _ => return Err(told_off(object)),
             };
-            self.heard();
+            self.heard(heard);
             if silent && is_older(&said, version) {
                 return Err(Trouble::Relist("the history went back"));
             }
@@ -436,7 +450,7 @@ impl Watcher {
     /// Tells of a kind that the API lacks as of one without objects: its feature is off, and
     /// nothing waits for it.
     async fn absent(&mut self) -> Result<(), Over> {
-        self.heard();
+        self.heard(Instant::now());
         if std::mem::replace(&mut self.was_absent, true) {
             return Ok(());
         }
@@ -446,7 +460,7 @@ impl Watcher {
             "this API has no {}: what depends on them is off",
             self.kind.name()
         );
-        self.tell(self.all(Vec::new())).await?;
+        self.tell(Instant::now(), self.all(Vec::new())).await?;
         let OfWatch { role, resource } = self.of;
         self.host.health().listed(role, resource);
         Ok(())
@@ -460,8 +474,8 @@ impl Watcher {
         }
     }
 
-    async fn tell(&self, told: Told) -> Result<(), Over> {
-        let at = Instant::now();
+    /// Tells what was heard `at` this time.
+    async fn tell(&self, at: Instant, told: Told) -> Result<(), Over> {
         let of = self.followed.as_ref().map(|followed| followed.number);
         if tracing::enabled!(tracing::Level::TRACE)
             && let Some(key) = told.key()
@@ -474,8 +488,9 @@ impl Watcher {
             .map_err(|_| Over)
     }
 
-    fn heard(&self) {
-        self.host.health().heard(self.of.role, self.of.resource);
+    fn heard(&self, at: Instant) {
+        let OfWatch { role, resource } = self.of;
+        self.host.health().heard(role, resource, at);
     }
 
     fn listed(&mut self) {

@@ -91,6 +91,34 @@ async fn events_that_repeat_are_counted_in_one_object() {
     assert_eq!(repeated[0]["count"], 3);
 }
 
+/// Somebody waits for what a role does, and nobody for the word that it went well.
+#[tokio::test(start_paused = true)]
+async fn what_went_well_is_told_once_the_role_has_time_and_a_warning_at_once() {
+    let well = || match event("bound") {
+        Effect::Event(event) => Effect::Event(Event {
+            severity: Severity::Normal,
+            ..event
+        }),
+        other => other,
+    };
+    for (task, waits) in [("slow", 3.0), ("hang", 5.0)] {
+        let fake = Fake::default();
+        let role = Role::doing(&fake, vec![well(), event("no volume"), Effect::Task(task)]);
+        let began = Instant::now();
+        let written = async |count| {
+            while fake.bodies(EVENTS).len() < count {
+                sleep(Duration::from_millis(10)).await;
+            }
+            let all = fake.bodies(EVENTS);
+            let last = all[count - 1]["message"].as_str().map(str::to_owned);
+            (last.unwrap(), began.elapsed().as_secs_f64().round())
+        };
+        assert_eq!(written(1).await, ("no volume".to_owned(), 0.0));
+        assert_eq!(written(2).await, ("bound".to_owned(), waits));
+        drop(role);
+    }
+}
+
 #[tokio::test(start_paused = true)]
 async fn events_that_cannot_be_written_are_counted_and_hold_up_nothing() {
     let fake = Fake::default();
