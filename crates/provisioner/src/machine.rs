@@ -1,5 +1,6 @@
 //! Inputs in, effects out.
 
+mod announcing;
 mod capacity;
 mod classes;
 mod confirming;
@@ -27,7 +28,9 @@ use crate::site::{Site, on_server};
 use crate::task::{Alarm, Errand, Owner, Record, Reply, Report, Task};
 use crate::unit::{Disk, Flight, Unit};
 use crate::volume::{self, Wish, name_for};
+use announcing::Slow;
 use capacity::Room;
+use confirming::Unconfirmed;
 use copying::{Beginning, Copies};
 use sites::Sites;
 
@@ -66,6 +69,8 @@ pub struct Provisioner {
     units: BTreeMap<Name, Unit>,
     sites: Sites,
     room: Room,
+    unconfirmed: Unconfirmed,
+    slow: Slow,
     /// What was told of classes last, by their uids.
     told: BTreeMap<Uid, String>,
     /// For whom there is something on the disk.
@@ -94,6 +99,8 @@ impl Provisioner {
             units: BTreeMap::new(),
             sites: Sites::default(),
             room: Room::default(),
+            unconfirmed: Unconfirmed::default(),
+            slow: Slow::default(),
             told: BTreeMap::new(),
             owners: BTreeMap::new(),
             gone: Recent::default(),
@@ -632,20 +639,17 @@ impl Provisioner {
                 let create = volume::create(claim, &class, &site, node.as_deref(), path);
                 self.create(name, create);
             }
-            _ => self.make(name, claim, site, record),
+            _ => self.make(name, site, record),
         }
     }
 
-    fn make(&mut self, name: &Name, claim: &Claim, site: Site, record: Record) {
+    fn make(&mut self, name: &Name, site: Site, record: Record) {
         if let Err(lost) = self.reach(name, &site) {
             return lost.into_iter().for_each(|why| self.tell_claim(name, &why));
         }
         self.owners.insert(name.clone(), record.claim.clone());
         let unit = self.units.entry(name.clone()).or_default();
-        if !unit.announced {
-            unit.announced = true;
-            self.out.push(Effect::Event(reason::provisioning(claim)));
-        }
+        let first = !std::mem::replace(&mut unit.announced, true);
         // Whatever comes of it, something may be there from now on; what the API had stays so.
         let there = unit.site.replace(site.clone());
         let same = there.is_none_or(|there| there.holds_the_same(&site));
@@ -653,6 +657,9 @@ impl Provisioner {
             unit.disk = Disk::Unsure;
         }
         self.task(name, site, Task::Make(record));
+        if first {
+            self.announce_later(name);
+        }
     }
 
     fn decide_volume(&mut self, name: &Name, volume: &Arc<Volume>) {
@@ -797,7 +804,8 @@ impl Machine for Provisioner {
             Input::Report(report) => self.report(report),
             Input::Alarm(Alarm::Scan(site)) => self.scan_again(site),
             Input::Alarm(Alarm::Survey) => self.survey_for_ever(),
-            Input::Alarm(Alarm::Confirm(volume)) => self.confirm_now(volume),
+            Input::Alarm(Alarm::Confirm) => self.confirm_now(),
+            Input::Alarm(Alarm::Announce) => self.announce(),
             Input::Alarm(Alarm::Retry(volume, attempt)) => {
                 if let Some(unit) = self.units.get_mut(&volume) {
                     unit.retry(Some(attempt));

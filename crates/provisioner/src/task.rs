@@ -198,8 +198,10 @@ pub enum Alarm {
     Scan(Site),
     /// Ask for the disks' room again.
     Survey,
-    /// Note that the API has a volume.
-    Confirm(Name),
+    /// Note that the API has volumes.
+    Confirm,
+    /// Tell who waits for volumes that they are being made, where they still are.
+    Announce,
     /// Look at a volume again; stale unless it is the volume's latest try.
     Retry(Name, u32),
 }

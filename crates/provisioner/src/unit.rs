@@ -65,11 +65,8 @@ pub(crate) enum Flight {
 pub(crate) enum Confirm {
     #[default]
     NotYet,
-    /// In a while, when so many had been made; if others were made by then, it is put off so often.
-    Soon {
-        made: u64,
-        more: u8,
-    },
+    /// With all that wait for it.
+    Soon,
     Now,
 }
 
@@ -90,7 +87,7 @@ pub(crate) struct Unit {
     pub(crate) confirm: Confirm,
     /// What is known of its growth.
     pub(crate) growth: Growth,
-    /// The user was told that it is being made.
+    /// The user is told that it is being made, should it take long.
     pub(crate) announced: bool,
     told: Option<String>,
     failures: u32,
@@ -153,6 +150,11 @@ impl Unit {
         let new = self.told.as_deref() != Some(message);
         self.told = Some(message.to_owned());
         new
+    }
+
+    /// Whether the user knows why it is not there yet.
+    pub(crate) fn has_told(&self) -> bool {
+        self.told.is_some()
     }
 
     /// Whether there is nothing to remember.

@@ -263,13 +263,10 @@ async fn a_life(kind: Kind) -> anyhow::Result<()> {
             std::fs::create_dir(directory.join("sub"))?;
             std::fs::write(directory.join("sub/data"), name)?;
             expected.push(text(&volume, "/metadata/name").to_owned());
-            let told = stage.told_at_least(name, 2).await?;
-            let mut reasons: Vec<_> = told.iter().filter_map(|t| t.split(':').next()).collect();
-            reasons.sort_unstable(); // events are sent side by side
-            ensure!(
-                reasons == ["Provisioning", "ProvisioningSucceeded"],
-                "{told:?}"
-            );
+            let told = stage.told_at_least(name, 1).await?;
+            let reasons: Vec<_> = told.iter().filter_map(|t| t.split(':').next()).collect();
+            // That it is being made is told of what takes long.
+            ensure!(reasons == ["ProvisioningSucceeded"], "{told:?}");
             stage.delete(name).await?;
         }
         for volume in expected {

@@ -4,6 +4,8 @@
 //! that wait, it is put off. A process that dies before leaves it to the next, which finds the record and the
 //! volume.
 
+use std::collections::BTreeSet;
+use std::mem;
 use std::time::Duration;
 
 use bitts_api::machine::Effect;
@@ -18,6 +20,16 @@ use crate::volume;
 const LATER: Duration = Duration::from_secs(2);
 /// and how often it is put off by as much while others are made.
 const MOST: u8 = 15;
+
+/// The volumes of which it is yet to be noted, all at a time.
+#[derive(Debug, Default)]
+pub(super) struct Unconfirmed {
+    volumes: BTreeSet<Name>,
+    /// How many had been made when it was put off last,
+    made: u64,
+    /// and how often it may be again.
+    more: u8,
+}
 
 impl Provisioner {
     /// Whether something has to be recorded before anything else comes of a volume that the API has. `rests` says
@@ -40,37 +52,41 @@ impl Provisioner {
         }
         match unit.confirm {
             Confirm::NotYet if rests && matches!(unit.disk, Disk::Made { .. }) => {
-                self.confirm_later(name, MOST);
+                unit.confirm = Confirm::Soon;
+                self.confirm_later(name);
             }
-            Confirm::Soon { .. } if rests => {}
-            Confirm::NotYet | Confirm::Soon { .. } | Confirm::Now => {
+            Confirm::Soon if rests => {}
+            Confirm::NotYet | Confirm::Soon | Confirm::Now => {
                 self.send(name, begun, Task::Confirm(name.clone(), uid));
             }
         }
         true
     }
 
-    fn confirm_later(&mut self, name: &Name, more: u8) {
-        let made = self.made;
-        if let Some(unit) = self.units.get_mut(name) {
-            unit.confirm = Confirm::Soon { made, more };
-            self.out
-                .push(Effect::Wake(LATER, Alarm::Confirm(name.clone())));
+    fn confirm_later(&mut self, name: &Name) {
+        if self.unconfirmed.volumes.is_empty() {
+            self.unconfirmed.more = MOST;
+            self.put_off();
         }
+        self.unconfirmed.volumes.insert(name.clone());
+    }
+
+    fn put_off(&mut self) {
+        self.unconfirmed.made = self.made;
+        self.out.push(Effect::Wake(LATER, Alarm::Confirm));
     }
 
     /// It is time to, unless others were made meanwhile.
-    pub(super) fn confirm_now(&mut self, volume: Name) {
-        let Some(unit) = self.units.get_mut(&volume) else {
-            return;
-        };
-        match unit.confirm {
-            Confirm::Soon { made, more } if made != self.made && more > 0 => {
-                self.confirm_later(&volume, more - 1);
-            }
-            _ => {
+    pub(super) fn confirm_now(&mut self) {
+        let left = self.unconfirmed.more.checked_sub(1);
+        if let Some(left) = left.filter(|_| self.unconfirmed.made != self.made) {
+            self.unconfirmed.more = left;
+            return self.put_off();
+        }
+        for name in mem::take(&mut self.unconfirmed.volumes) {
+            if let Some(unit) = self.units.get_mut(&name) {
                 unit.confirm = Confirm::Now;
-                self.dirty.insert(volume);
+                self.dirty.insert(name);
             }
         }
     }

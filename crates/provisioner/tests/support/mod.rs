@@ -496,7 +496,7 @@ impl World {
     /// Lets the time pass until which it is noted that the API has a volume.
     pub fn confirm(&mut self) -> bool {
         let mut timers = self.timers.iter();
-        let due = timers.position(|(_, alarm)| matches!(alarm, Alarm::Confirm(_)));
+        let due = timers.position(|(_, alarm)| *alarm == Alarm::Confirm);
         let due = due.map(|index| self.timers.remove(index));
         if let Some((_, alarm)) = due.clone() {
             self.feed(Input::Alarm(alarm));
