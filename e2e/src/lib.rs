@@ -11,6 +11,7 @@
 //! - [`throttle`]: a client that is turned away at first, as by a server under load.
 //! - [`audit`]: what a real API server was asked for.
 //! - [`raw`]: requests and answers as they go over the wire, watches included.
+//! - [`records`]: what a provisioner keeps beside its volumes.
 //! - [`transcript`]: request files, and the answers of the real API that both must give.
 //! - [`uml`]: tests in a Linux of their own, with real NFS servers.
 //! - [`suite`]: every test as two named trials, `embedded::...` and `real::...`.
@@ -40,6 +41,7 @@ pub mod process;
 pub mod programs;
 pub mod raw;
 pub mod real;
+pub mod records;
 pub mod suite;
 pub mod throttle;
 pub mod transcript;

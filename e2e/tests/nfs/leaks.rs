@@ -11,6 +11,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context as _, ensure};
 use bitts_e2e::cluster::{Cluster, Kind, Scope};
 use bitts_e2e::raw::text;
+use bitts_e2e::records::of_volumes;
 use bitts_e2e::uml::server::Server;
 use bitts_provisioner::{Home, Share, ShareConfig, Store};
 use bitts_runtime::{Host, connect};
@@ -178,14 +179,8 @@ async fn settled(api: &Scope, server: &Server) -> anyhow::Result<usize> {
         let own = |place: &str| names(&server.export("a").join(".bitts").join(place));
         let mut there = names(&server.export("a"))?;
         there.retain(|name| name != ".bitts");
-        let begun = server.export("a").join(".bitts/begun");
-        let whole = |name: &String| {
-            // What was cut off while it was written is no record, and is removed some time later.
-            let text = fs::read_to_string(begun.join(name)).unwrap_or_default();
-            serde_json::from_str::<Value>(&text).is_ok()
-        };
         let counts = (
-            own("volumes")?.len() + own("begun")?.into_iter().filter(whole).count(),
+            of_volumes(&server.export("a"))?.len(),
             own("trash")?.len(),
             own("leaving")?.len(),
         );

@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, ensure};
 use bitts_e2e::raw::text;
+use bitts_e2e::records;
 use bitts_e2e::uml::guest::run;
 use bitts_mount::device::loops::{self, Access};
 use bitts_mount::dir::Dir;
@@ -119,7 +120,7 @@ fn append(file: &Path, bytes: u64) -> anyhow::Result<String> {
 fn record(volume: &Value) -> anyhow::Result<Record> {
     let name = text(volume, "/metadata/name");
     let at = |place| Path::new(DISK).join(format!(".bitts/{place}/{name}.json"));
-    let text = fs::read(at("begun")).or_else(|_| fs::read(at("volumes")))?;
+    let text = records::text(&at("begun")).or_else(|_| records::text(&at("volumes")))?;
     Ok(serde_json::from_slice(&text)?)
 }
 

@@ -11,6 +11,7 @@ use bitts_apiserver::{ApiServer, Faults, Options, Serve};
 use bitts_e2e::cluster::{Cluster, Kind, Scope};
 use bitts_e2e::control_plane::{Component, VOLUME_CONTROLLERS, bitts};
 use bitts_e2e::raw::{Answer, text};
+use bitts_e2e::records::of_volumes;
 use serde_json::{Value, json};
 
 use super::{PROVISIONER, SELECTED, names};
@@ -256,15 +257,7 @@ impl Stage {
         let own = |place: &str| names(&self.disk.path().join(".bitts").join(place));
         let mut there = names(self.disk.path())?;
         there.retain(|name| name != ".bitts");
-        // What was cut off while it was written is no record, and is removed some time later.
-        let mut records = own("volumes")?;
-        let begun = self.disk.path().join(".bitts/begun");
-        let whole = |name: &String| {
-            let text = std::fs::read_to_string(begun.join(name)).unwrap_or_default();
-            serde_json::from_str::<Value>(&text).is_ok()
-        };
-        records.extend(own("begun")?.into_iter().filter(whole));
-        records.retain(|name| name.ends_with(".json"));
+        let records = of_volumes(self.disk.path())?;
         let counts = (records.len(), own("trash")?.len(), own("leaving")?.len());
         if there != expected || counts != (living.len(), 0, 0) {
             return Ok(Err(format!(

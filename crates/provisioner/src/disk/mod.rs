@@ -5,7 +5,7 @@
 //! | what | where |
 //! | --- | --- |
 //! | the record of each volume | `.bitts/volumes/NAME.json` |
-//! | the same until the API is known to have the volume | `.bitts/begun/NAME.json` |
+//! | the same until the API is known to have the volume | `.bitts/begun/NAME.json`, a link whose text it is |
 //! | that of a volume that is gone and whose data stays in its place | `.bitts/retained/NAME.json` |
 //! | the data and the record of one that was moved aside | `.bitts/trash/NAME/{data,record.json}` |
 //! | the same while it is swept away, or put back | `.bitts/leaving/NAME`, `.bitts/restoring/NAME` |
@@ -16,10 +16,11 @@
 //!
 //! | died after | there is | next |
 //! | --- | --- | --- |
-//! | writing part of the record | as good as nothing | the record is written |
+//! | writing part of the record, where it is a file | as good as nothing | the record is written |
 //! | writing the record | the record | the directory is made, or the record goes if no claim wants it |
 //! | making the directory | both | the volume's object is made, or both go if no claim wants them |
 //! | making the object | both, and the object | the record moves to `volumes`: it is confirmed |
+//! | part of that | the record in both places | the one in `volumes` counts |
 //! | moving the data | the record, the data in the trash | the record follows |
 //! | moving the record | all in the trash | the volume's object goes; the data is swept away |
 //! | putting the data back | the record in `restoring`, the data in its place | `bitts trash restore` again |
@@ -294,6 +295,9 @@ impl Disk {
     pub fn scan(&self) -> Result<Vec<Record>, DiskError> {
         let (root, own) = self.opened()?;
         let volumes = own.all_volumes()?;
+        if let Err(error) = own.clear_confirmed() {
+            tracing::warn!(%error, "a record stays in two places, of which the second counts");
+        }
         let retained = own.all(records::RETAINED)?;
         Self::hold_all(&root, &volumes);
         let here = volumes.iter().map(|r| (r.path.clone(), Entry::of(r)));

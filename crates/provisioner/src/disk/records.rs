@@ -1,8 +1,10 @@
 //! The records beside the volumes: one file each.
 //!
 //! Where a record lies says how far its volume is: in `begun` until the API is known to have it, then in
-//! `volumes`. It comes to `begun` before anything else of the volume is made: one that is torn is of a volume
-//! of which there is nothing, and counts as none. Anywhere else a record is replaced as a whole.
+//! `volumes`. It comes to `begun` before anything else of the volume is made, as a link that leads nowhere and
+//! whose text is the record: a claim waits for it, and to make a link is one call to a server where a file takes
+//! three. Where a link cannot be it is a file: one that is torn is of a volume of which there is nothing, and
+//! counts as none. Anywhere else a record is replaced as a whole.
 
 use std::collections::BTreeSet;
 use std::fs::File;
@@ -73,11 +75,10 @@ impl Records {
     /// The record of a volume.
     pub(super) fn find(&self, volume: &Name) -> Result<Option<Record>, DiskError> {
         let name = file(volume)?;
-        // In this order: it may move on meanwhile, and never comes back.
-        match read_begun(&self.begun, &name)? {
-            Some(record) => Ok(Some(record)),
-            None => read(&self.volumes, &name),
-        }
+        // In this order: it may move on meanwhile, and never comes back. Of two the second counts: whoever
+        // confirmed it died before the first was gone.
+        let begun = read_begun(&self.begun, &name)?;
+        Ok(read(&self.volumes, &name)?.or(begun))
     }
 
     /// The records of all volumes, with the place where each lies, and those that nobody can read.
@@ -127,9 +128,34 @@ impl Records {
     }
 
     /// Writes the record of a volume of which there is nothing yet, where it has none; returns the one that it
-    /// has then.
+    /// has then. It is a link whose text it is, and which is never followed: that takes one call, of which
+    /// nothing is left half done.
     pub(super) fn begin(&self, record: &Record) -> Result<Record, DiskError> {
         let name = file(&record.volume)?;
+        let io = |error| DiskError::Io {
+            doing: format!("writing {}/{name}", self.begun.path().display()),
+            error,
+        };
+        let text = serde_json::to_string(&as_known(record)).map_err(|e| io(e.into()))?;
+        match rustix::fs::symlinkat(&*text, &self.begun, &*name) {
+            Ok(()) => {
+                self.begun.sync()?;
+                return Ok(record.clone());
+            }
+            Err(Errno::EXIST) => {
+                if let Some(known) = read_begun(&self.begun, &name)? {
+                    return Ok(known);
+                }
+            }
+            // XFS takes 1,024 bytes, others 4,095, and some have no links.
+            Err(Errno::NAMETOOLONG | Errno::PERM | Errno::OPNOTSUPP | Errno::NOSYS) => {}
+            Err(e) => return Err(io(e.into())),
+        }
+        self.begin_file(record, &name)
+    }
+
+    /// The same where it cannot be a link, or where a torn file is in its way.
+    fn begin_file(&self, record: &Record, name: &str) -> Result<Record, DiskError> {
         let io = |error| DiskError::Io {
             doing: format!("writing {}/{name}", self.begun.path().display()),
             error,
@@ -137,24 +163,25 @@ impl Records {
         // Not exclusively, which would cost a server one more call: an empty file is a torn record.
         let flags = OFlags::RDWR | OFlags::CREATE | OFlags::NOFOLLOW;
         let flags = flags | OFlags::NONBLOCK | OFlags::CLOEXEC;
-        let new = rustix::fs::openat(&self.begun, &*name, flags, Mode::RUSR | Mode::WUSR).map_err(
-            |e| match e {
-                Errno::LOOP | Errno::ISDIR | Errno::NXIO => unreadable(&self.begun, &name, e),
-                e => io(e.into()),
-            },
-        )?;
+        let new =
+            rustix::fs::openat(&self.begun, name, flags, Mode::RUSR | Mode::WUSR).map_err(|e| {
+                match e {
+                    Errno::LOOP | Errno::ISDIR | Errno::NXIO => unreadable(&self.begun, name, e),
+                    e => io(e.into()),
+                }
+            })?;
         let stat = rustix::fs::fstat(&new).map_err(|e| io(e.into()))?;
         if FileType::from_raw_mode(stat.st_mode) != FileType::RegularFile {
-            return Err(unreadable(&self.begun, &name, "it is no file"));
+            return Err(unreadable(&self.begun, name, "it is no file"));
         }
         if stat.st_size != 0 {
-            if let Some(known) = read_begun(&self.begun, &name)? {
+            if let Some(known) = read_begun(&self.begun, name)? {
                 return Ok(known);
             }
             self.write(record)?;
         } else if let Err(error) = fill(File::from(new), record) {
             // What stays is torn: nothing depends on this.
-            let _ = rustix::fs::unlinkat(&self.begun, &*name, AtFlags::empty());
+            let _ = rustix::fs::unlinkat(&self.begun, name, AtFlags::empty());
             return Err(io(error));
         } else {
             self.begun.sync()?;
@@ -189,6 +216,17 @@ impl Records {
     /// noted again.
     pub(super) fn confirm(&self, volume: &Name) -> Result<bool, DiskError> {
         let name = file(volume)?;
+        match linked(&self.begun, &name)? {
+            Linked::Text(text) => {
+                let record: Record =
+                    serde_json::from_slice(&text).map_err(|e| unreadable(&self.begun, &name, e))?;
+                self.write(&as_known(&record))?;
+                remove(&self.begun, &name)?;
+                return Ok(true);
+            }
+            Linked::Nothing => return Ok(false),
+            Linked::NoLink => {}
+        }
         match rustix::fs::renameat(&self.begun, &*name, &self.volumes, &*name) {
             Ok(()) => Ok(true),
             Err(Errno::NOENT) => Ok(false),
@@ -219,20 +257,22 @@ impl Records {
         Ok(())
     }
 
-    /// Removes the record of a volume of which nothing is left.
-    pub(super) fn forget(&self, volume: &Name) -> Result<(), DiskError> {
-        let name = file(volume)?;
-        for dir in [&self.begun, &self.volumes] {
-            match rustix::fs::unlinkat(dir, &*name, AtFlags::empty()) {
-                Ok(()) => return Ok(dir.sync()?),
-                Err(Errno::NOENT) => {}
-                Err(e) => {
-                    let doing = format!("removing {}/{name}", dir.path().display());
-                    return Err(DiskError::io(doing)(e));
-                }
+    /// Removes what processes left that died when they had noted that the API has a volume.
+    pub(super) fn clear_confirmed(&self) -> Result<(), DiskError> {
+        for name in self.begun.names()? {
+            if let Ok(Some(_)) = read(&self.volumes, name.as_str()) {
+                remove(&self.begun, name.as_str())?;
             }
         }
         Ok(())
+    }
+
+    /// Removes the record of a volume of which nothing is left.
+    pub(super) fn forget(&self, volume: &Name) -> Result<(), DiskError> {
+        let name = file(volume)?;
+        // In this order: what is left by a death in between is not known to have been confirmed.
+        remove(&self.volumes, &name)?;
+        remove(&self.begun, &name)
     }
 
     /// Notes that a volume is gone and its data stays.
@@ -262,7 +302,7 @@ impl Records {
             match rustix::fs::renameat(from, &*name, to, as_name) {
                 Ok(()) => {
                     to.sync()?;
-                    return Ok(from.sync()?);
+                    from.sync()?;
                 }
                 Err(Errno::NOENT) => {}
                 Err(e) => {
@@ -272,6 +312,14 @@ impl Records {
             }
         }
         Ok(())
+    }
+}
+
+/// As it is written: that it is yet to be confirmed is told by its place.
+fn as_known(record: &Record) -> Record {
+    Record {
+        confirmed: true,
+        ..record.clone()
     }
 }
 
@@ -310,12 +358,8 @@ fn each(dir: &Dir, read: Read) -> Result<Vec<Readable>, DiskError> {
     Ok(all)
 }
 
-/// Writes a record as it is once the API is known to have its volume: that is noted by moving it.
 fn fill(mut file: File, record: &Record) -> std::io::Result<()> {
-    let text = serde_json::to_vec_pretty(&Record {
-        confirmed: true,
-        ..record.clone()
-    })?;
+    let text = serde_json::to_vec_pretty(&as_known(record))?;
     file.write_all(&text)?;
     file.sync_all()
 }
@@ -364,12 +408,50 @@ fn text(dir: &Dir, name: &str) -> Result<Option<Vec<u8>>, DiskError> {
     let fd = match rustix::fs::openat(dir, name, flags, Mode::empty()) {
         Ok(fd) => fd,
         Err(Errno::NOENT) => return Ok(None),
+        // It leads nowhere: its text is the record, and is never followed.
+        Err(Errno::LOOP) => {
+            return match linked(dir, name)? {
+                Linked::Text(text) => Ok(Some(text)),
+                Linked::Nothing => Ok(None),
+                Linked::NoLink => Err(unreadable(dir, name, "it changed meanwhile")),
+            };
+        }
         Err(e) => return Err(unreadable(dir, name, e)),
     };
     let mut text = Vec::new();
     match File::from(fd).take(MOST).read_to_end(&mut text) {
         Ok(_) => Ok(Some(text)),
         Err(e) => Err(unreadable(dir, name, e)),
+    }
+}
+
+/// What a link says.
+enum Linked {
+    Text(Vec<u8>),
+    /// Nothing has the name,
+    Nothing,
+    /// or something else.
+    NoLink,
+}
+
+fn linked(dir: &Dir, name: &str) -> Result<Linked, DiskError> {
+    match rustix::fs::readlinkat(dir, name, Vec::new()) {
+        Ok(text) => Ok(Linked::Text(text.into_bytes())),
+        Err(Errno::NOENT) => Ok(Linked::Nothing),
+        Err(Errno::INVAL) => Ok(Linked::NoLink),
+        Err(e) => Err(unreadable(dir, name, e)),
+    }
+}
+
+/// Removes a record, if there is one.
+fn remove(dir: &Dir, name: &str) -> Result<(), DiskError> {
+    match rustix::fs::unlinkat(dir, name, AtFlags::empty()) {
+        Ok(()) => Ok(dir.sync()?),
+        Err(Errno::NOENT) => Ok(()),
+        Err(e) => {
+            let doing = format!("removing {}/{name}", dir.path().display());
+            Err(DiskError::io(doing)(e))
+        }
     }
 }
 

@@ -18,19 +18,136 @@ fn recorded(disk: &Disk) -> PathBuf {
     own(disk, "volumes/pvc-u.json")
 }
 
+/// Whether anything has the path, a link that leads nowhere included.
+fn is_there(path: &Path) -> bool {
+    path.symlink_metadata().is_ok()
+}
+
+/// A claim whose record is longer than a link's text may be.
+fn long(name: &str, path: &str) -> Record {
+    let record = record(name, path);
+    let owner = crate::task::Owner {
+        name: "x".repeat(4_096).as_str().into(),
+        ..record.claim
+    };
+    Record {
+        claim: owner,
+        ..record
+    }
+}
+
+#[test]
+fn a_record_is_a_link_or_a_file_until_its_volume_is_known() {
+    for (asked, is_link) in [
+        (record("pvc-u", "d-pvc-u"), true),
+        (long("pvc-u", "d-pvc-u"), false),
+    ] {
+        let (_temp, disk) = disk();
+        for disk in [&disk, &share(&disk)] {
+            disk.make(&asked).unwrap();
+            assert_eq!(begun(disk).is_symlink(), is_link);
+            assert_eq!(disk.scan().unwrap(), std::slice::from_ref(&asked));
+            let census = disk.census().unwrap();
+            assert!(census.unreadable.is_empty(), "{census:?}");
+            disk.confirm(&asked.volume, &asked.claim.uid).unwrap();
+            assert!(!is_there(&begun(disk)));
+            assert!(recorded(disk).symlink_metadata().unwrap().is_file());
+            let path = disk.root().join("d-pvc-u");
+            disk.remove(&asked.volume, &asked.claim.uid, &path).unwrap();
+            sweep(disk);
+        }
+    }
+}
+
+/// Whoever notes that the API has a volume may die when that is half done.
+#[test]
+fn of_two_records_the_one_that_is_known_counts() {
+    type Then = fn(&Disk, &Record);
+    let removed: Then = |disk, record| {
+        let path = disk.root().join("d-pvc-u");
+        disk.remove(&record.volume, &record.claim.uid, &path)
+            .unwrap();
+    };
+    let retained: Then = |disk, record| {
+        let kept = Record {
+            on_delete: OnDelete::Retain,
+            confirmed: true,
+            ..record.clone()
+        };
+        fs::write(recorded(disk), serde_json::to_vec(&kept).unwrap()).unwrap();
+        let path = disk.root().join("d-pvc-u");
+        disk.remove(&record.volume, &record.claim.uid, &path)
+            .unwrap();
+        let kept = own(disk, "retained/pvc-u.json");
+        assert!(kept.symlink_metadata().unwrap().is_file());
+    };
+    let confirmed: Then = |disk, record| {
+        disk.confirm(&record.volume, &record.claim.uid).unwrap();
+        assert!(is_there(&recorded(disk)) && !is_there(&begun(disk)));
+    };
+    let scanned: Then = |disk, record| {
+        let known = disk.scan().unwrap();
+        assert!(known.len() == 1 && known[0].confirmed && known[0].volume == record.volume);
+    };
+    let all = [
+        (removed, false),
+        (retained, false),
+        (confirmed, true),
+        (scanned, true),
+    ];
+    for (then, stays) in all {
+        let asked = record("pvc-u", "d-pvc-u");
+        for is_share in [false, true] {
+            let (_temp, disk) = disk();
+            let disk = if is_share { &share(&disk) } else { &disk };
+            disk.make(&asked).unwrap();
+            let text = fs::read_link(begun(disk)).unwrap();
+            disk.confirm(&asked.volume, &asked.claim.uid).unwrap();
+            std::os::unix::fs::symlink(&text, begun(disk)).unwrap();
+            let known = Record {
+                confirmed: true,
+                ..asked.clone()
+            };
+            assert_eq!(disk.find(&asked.volume).unwrap().as_ref(), Some(&known));
+            let error = disk.discard(&asked.volume, &asked.claim.uid).unwrap_err();
+            assert!(matches!(error, DiskError::Used(_)), "{error}");
+            then(disk, &asked);
+            assert!(!is_there(&begun(disk)));
+            assert_eq!(is_there(&recorded(disk)), stays);
+        }
+    }
+}
+
+/// A link is read and never followed.
+#[test]
+fn a_planted_link_is_no_record() {
+    let (temp, disk) = disk();
+    let out = temp.path().join("out");
+    let asked = record("pvc-u", "d-pvc-u");
+    fs::write(&out, serde_json::to_vec(&asked).unwrap()).unwrap();
+    for disk in [&disk, &share(&disk)] {
+        std::os::unix::fs::symlink(&out, begun(disk)).unwrap();
+        assert!(disk.scan().unwrap().is_empty());
+        let error = disk.make(&asked).unwrap_err();
+        assert!(matches!(error, DiskError::Unreadable(..)), "{error}");
+        assert!(!disk.root().join("d-pvc-u").exists());
+        fs::remove_file(begun(disk)).unwrap();
+    }
+}
+
 #[test]
 fn a_record_moves_on_once_its_volume_is_known() {
     let (_temp, disk) = disk();
     let asked = record("pvc-u", "d-pvc-u");
     for disk in [&disk, &share(&disk)] {
         disk.make(&asked).unwrap();
-        assert!(begun(disk).exists() && !recorded(disk).exists());
+        assert!(is_there(&begun(disk)) && !recorded(disk).exists());
         assert_eq!(disk.find(&asked.volume).unwrap().as_ref(), Some(&asked));
         let error = disk.confirm(&asked.volume, &"other".into()).unwrap_err();
         assert!(matches!(error, DiskError::Foreign { .. }), "{error}");
         for _again in 0..2 {
             disk.confirm(&asked.volume, &asked.claim.uid).unwrap();
-            assert!(!begun(disk).exists() && recorded(disk).exists());
+            assert!(!is_there(&begun(disk)) && recorded(disk).exists());
         }
         let known = Record {
             confirmed: true,
@@ -45,7 +162,7 @@ fn a_record_moves_on_once_its_volume_is_known() {
             // Whatever is asked for by then, as when its labels changed.
             let made = disk.make(&record("pvc-u", "e-pvc-u")).unwrap().whole();
             assert_eq!(made, Some(disk.root().join("d-pvc-u")));
-            assert!(!begun(disk).exists(), "it is not begun anew");
+            assert!(!is_there(&begun(disk)), "it is not begun anew");
             assert!(!disk.root().join("e-pvc-u").exists());
         }
         let path = disk.root().join("d-pvc-u");
@@ -69,11 +186,11 @@ fn a_torn_record_counts_as_none() {
             disk.make(&asked).unwrap();
             assert_eq!(disk.scan().unwrap(), std::slice::from_ref(&asked));
             disk.discard(&asked.volume, &asked.claim.uid).unwrap();
-            assert!(!begun(disk).exists());
+            assert!(!is_there(&begun(disk)));
         }
         // One that nobody asks for goes when nobody can be writing it.
         fs::write(begun(&disk), text).unwrap();
-        let whole = record("pvc-w", "d-pvc-w");
+        let whole = long("pvc-w", "d-pvc-w");
         disk.make(&whole).unwrap();
         disk.to_sweep(now()).unwrap();
         assert!(begun(&disk).exists(), "somebody may be writing it");
