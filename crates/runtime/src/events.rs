@@ -3,8 +3,8 @@
 //! They are core/v1 events as the stock controllers write them. kube's `Recorder` is not used: it
 //! counts events of the same reason as one whatever their messages say, and waits for the API.
 
-use std::collections::BTreeMap;
 use std::collections::btree_map::Entry;
+use std::collections::{BTreeMap, VecDeque};
 use std::hash::{DefaultHasher, Hash as _, Hasher as _};
 use std::mem;
 use std::time::Duration;
@@ -16,7 +16,7 @@ use http::Method;
 use jiff::Timestamp;
 use serde_json::{Value, json};
 use tokio::sync::{mpsc, watch};
-use tokio::time::{Instant, timeout_at};
+use tokio::time::{Instant, sleep_until};
 use uuid::Uuid;
 
 use crate::api::{Answer, Call, JSON, MERGE_PATCH};
@@ -29,10 +29,10 @@ const QUEUE: usize = 4096;
 const BATCH: usize = 256;
 /// An event that was not repeated for this long is told as a new one.
 const MEMORY: Duration = Duration::from_secs(600);
-/// How long a batch gives way to what the role writes: somebody waits for that.
+/// How long what went well gives way to what the role writes: somebody waits for that.
 const GIVES_WAY: Duration = Duration::from_secs(5);
-/// So many that wait give way no more, lest some be dropped.
-const TOO_MANY: usize = QUEUE / 4;
+/// Of so many the first gives way no more.
+const TOO_MANY: usize = 4096;
 /// The API's own limits.
 const LONGEST_MESSAGE: usize = 1024;
 const LONGEST_NAME: usize = 253;
@@ -99,31 +99,73 @@ async fn write_all(
     mut busy: watch::Receiver<bool>,
 ) {
     let mut known = Known::default();
+    let mut giving_way = GivingWay::default();
     let mut batch = Vec::new();
-    while events.recv_many(&mut batch, BATCH).await > 0 {
-        let now = Instant::now();
-        known.forget(now);
-        let mut keys = known.take_in(mem::take(&mut batch), now);
-        keys.sort_by_key(|key| !key.warning);
-        for key in keys {
-            if !key.warning && events.len() < TOO_MANY {
-                // Past that time, or at the role's end, they are written whatever else is.
-                let idle = busy.wait_for(|busy| !busy);
-                let _ = timeout_at(now + GIVES_WAY, idle).await;
-            }
-            let Some(series) = known.0.get_mut(&key) else {
-                continue;
-            };
-            match publish(&caller, source, &key, series).await {
-                Ok(()) => count(&caller, "written"),
-                Err(problem) => {
-                    count(&caller, "failed");
-                    tracing::warn!(
-                        role = caller.role(), about = %key.about, reason = key.reason,
-                        message = key.message, problem, "an event could not be written"
-                    );
+    loop {
+        let key = tokio::select! {
+            biased;
+            more = events.recv_many(&mut batch, BATCH), if giving_way.0.len() < TOO_MANY => {
+                if more == 0 {
+                    break;
                 }
+                let now = Instant::now();
+                known.forget(now);
+                for key in known.take_in(mem::take(&mut batch), now) {
+                    if key.warning {
+                        write(&caller, source, &mut known, &key).await;
+                    } else {
+                        giving_way.add(key, now + GIVES_WAY);
+                    }
+                }
+                continue;
             }
+            Some(key) = giving_way.next(&mut busy) => key,
+        };
+        write(&caller, source, &mut known, &key).await;
+    }
+    // The role ends.
+    for (_, key) in giving_way.0 {
+        write(&caller, source, &mut known, &key).await;
+    }
+}
+
+/// Events of what went well, and until when each gives way.
+#[derive(Default)]
+struct GivingWay(VecDeque<(Instant, Key)>);
+
+impl GivingWay {
+    fn add(&mut self, key: Key, until: Instant) {
+        if !self.0.iter().any(|(_, waits)| *waits == key) {
+            self.0.push_back((until, key));
+        }
+    }
+
+    /// The first, once the role has time or it is due.
+    async fn next(&mut self, busy: &mut watch::Receiver<bool>) -> Option<Key> {
+        let until = self.0.front()?.0;
+        if self.0.len() < TOO_MANY {
+            tokio::select! {
+                // An error is the role's end.
+                _ = busy.wait_for(|busy| !busy) => {}
+                () = sleep_until(until) => {}
+            }
+        }
+        self.0.pop_front().map(|(_, key)| key)
+    }
+}
+
+async fn write(caller: &Caller, source: &'static str, known: &mut Known, key: &Key) {
+    let Some(series) = known.0.get_mut(key) else {
+        return;
+    };
+    match publish(caller, source, key, series).await {
+        Ok(()) => count(caller, "written"),
+        Err(problem) => {
+            count(caller, "failed");
+            tracing::warn!(
+                role = caller.role(), about = %key.about, reason = key.reason,
+                message = key.message, problem, "an event could not be written"
+            );
         }
     }
 }

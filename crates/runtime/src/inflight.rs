@@ -31,6 +31,11 @@ impl<C> InFlight<C> {
         }
     }
 
+    /// Whether nothing is under way.
+    pub(crate) fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
     /// The next change of the object, now that one has ended.
     pub(crate) fn end(&mut self, key: &ObjectKey) -> Option<C> {
         let waiting = self.0.get_mut(key)?;

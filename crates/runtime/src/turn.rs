@@ -175,7 +175,7 @@ where
         let shutdown = self.host.shutdown().clone();
         let role = OfRole { role: self.role };
         loop {
-            self.events.busy(!self.effects.is_empty());
+            self.events.busy(!self.in_flight.is_empty());
             // In this order, so that a run can be repeated: what effects brought back first, for
             // it is newer than what watches tell.
             tokio::select! {

@@ -382,7 +382,7 @@ impl Watcher {
                 "ADDED" | "MODIFIED" => match self.read(object) {
                     Some(object) => {
                         let version = object.resource_version().to_string();
-                        self.tell(heard, Told::Seen(object)).await?;
+                        heard = self.tell(heard, Told::Seen(object)).await?;
                         version
                     }
                     None => version_of(object),
@@ -391,7 +391,7 @@ impl Watcher {
                     Some(object) => {
                         let version = object.resource_version().to_string();
                         let told = Told::Deleted(object.key(), object.uid().clone());
-                        self.tell(heard, told).await?;
+                        heard = self.tell(heard, told).await?;
                         version
                     }
                     // That it is gone can be told of any object.
@@ -400,7 +400,7 @@ impl Watcher {
                         if !metadata.uid.is_empty() {
                             let key = metadata.key(self.kind);
                             let told = Told::Deleted(key, metadata.uid.as_str().into());
-                            self.tell(heard, told).await?;
+                            heard = self.tell(heard, told).await?;
                         }
                         metadata.resource_version
                     }
@@ -474,18 +474,25 @@ impl Watcher {
         }
     }
 
-    /// Tells what was heard `at` this time.
-    async fn tell(&self, at: Instant, told: Told) -> Result<(), Over> {
+    /// Tells what was heard `at` this time; returns when that was done.
+    async fn tell(&self, at: Instant, told: Told) -> Result<Instant, Over> {
         let of = self.followed.as_ref().map(|followed| followed.number);
         if tracing::enabled!(tracing::Level::TRACE)
             && let Some(key) = told.key()
         {
             tracing::trace!(role = self.of.role, %key, "heard");
         }
-        self.tell
-            .send(News { at, of, told })
-            .await
-            .map_err(|_| Over)
+        match self.tell.try_reserve() {
+            Ok(place) => {
+                place.send(News { at, of, told });
+                Ok(at)
+            }
+            Err(_) => {
+                let place = self.tell.reserve().await.map_err(|_| Over)?;
+                place.send(News { at, of, told });
+                Ok(Instant::now())
+            }
+        }
     }
 
     fn heard(&self, at: Instant) {

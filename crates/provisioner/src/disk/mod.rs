@@ -20,7 +20,7 @@
 //! | writing the record | the record | the directory is made, or the record goes if no claim wants it |
 //! | making the directory | both | the volume's object is made, or both go if no claim wants them |
 //! | making the object | both, and the object | the record moves to `volumes`: it is confirmed |
-//! | part of that | the record in both places | the one in `volumes` counts |
+//! | moving it | a link in `volumes` | it is read all the same |
 //! | moving the data | the record, the data in the trash | the record follows |
 //! | moving the record | all in the trash | the volume's object goes; the data is swept away |
 //! | putting the data back | the record in `restoring`, the data in its place | `bitts trash restore` again |
@@ -295,9 +295,6 @@ impl Disk {
     pub fn scan(&self) -> Result<Vec<Record>, DiskError> {
         let (root, own) = self.opened()?;
         let volumes = own.all_volumes()?;
-        if let Err(error) = own.clear_confirmed() {
-            tracing::warn!(%error, "a record stays in two places, of which the second counts");
-        }
         let retained = own.all(records::RETAINED)?;
         Self::hold_all(&root, &volumes);
         let here = volumes.iter().map(|r| (r.path.clone(), Entry::of(r)));

@@ -30,6 +30,8 @@ const END: &str = ".json";
 const NEW: &str = ".new";
 /// After how many seconds nobody writes a record any more: more than clocks and servers may differ.
 const UNFINISHED: i64 = 3_600;
+/// How often it is looked again at what another process changes meanwhile.
+const TRIES: usize = 3;
 /// More than any record has.
 const MOST: u64 = 64 * 1024;
 
@@ -75,10 +77,11 @@ impl Records {
     /// The record of a volume.
     pub(super) fn find(&self, volume: &Name) -> Result<Option<Record>, DiskError> {
         let name = file(volume)?;
-        // In this order: it may move on meanwhile, and never comes back. Of two the second counts: whoever
-        // confirmed it died before the first was gone.
-        let begun = read_begun(&self.begun, &name)?;
-        Ok(read(&self.volumes, &name)?.or(begun))
+        // In this order: it may move on meanwhile, and never comes back.
+        match read_begun(&self.begun, &name)? {
+            Some(record) => Ok(Some(record)),
+            None => read(&self.volumes, &name),
+        }
     }
 
     /// The records of all volumes, with the place where each lies, and those that nobody can read.
@@ -137,19 +140,26 @@ impl Records {
             error,
         };
         let text = serde_json::to_string(&as_known(record)).map_err(|e| io(e.into()))?;
-        match rustix::fs::symlinkat(&*text, &self.begun, &*name) {
-            Ok(()) => {
-                self.begun.sync()?;
-                return Ok(record.clone());
-            }
-            Err(Errno::EXIST) => {
-                if let Some(known) = read_begun(&self.begun, &name)? {
-                    return Ok(known);
+        for _ in 0..TRIES {
+            match rustix::fs::symlinkat(&*text, &self.begun, &*name) {
+                Ok(()) => {
+                    self.begun.sync()?;
+                    return Ok(record.clone());
                 }
+                Err(Errno::EXIST) => {}
+                // XFS takes 1,024 bytes, others 4,095, and some servers have no links, each with an error
+                // of its own: whether the file can be is told then.
+                Err(_) => break,
             }
-            // XFS takes 1,024 bytes, others 4,095, and some have no links.
-            Err(Errno::NAMETOOLONG | Errno::PERM | Errno::OPNOTSUPP | Errno::NOSYS) => {}
-            Err(e) => return Err(io(e.into())),
+            if let Some(known) = read_begun(&self.begun, &name)? {
+                return Ok(known);
+            }
+            match linked(&self.begun, &name)? {
+                // A power failure can leave one without its text.
+                Linked::Text(_) => remove(&self.begun, &name)?,
+                Linked::Nothing => {}
+                Linked::NoLink => break,
+            }
         }
         self.begin_file(record, &name)
     }
@@ -216,25 +226,20 @@ impl Records {
     /// noted again.
     pub(super) fn confirm(&self, volume: &Name) -> Result<bool, DiskError> {
         let name = file(volume)?;
-        match linked(&self.begun, &name)? {
-            Linked::Text(text) => {
-                let record: Record =
-                    serde_json::from_slice(&text).map_err(|e| unreadable(&self.begun, &name, e))?;
-                self.write(&as_known(&record))?;
-                remove(&self.begun, &name)?;
-                return Ok(true);
-            }
-            Linked::Nothing => return Ok(false),
-            Linked::NoLink => {}
-        }
+        // One process succeeds. Should it die then, what lies there is a link, and read all the same.
         match rustix::fs::renameat(&self.begun, &*name, &self.volumes, &*name) {
-            Ok(()) => Ok(true),
-            Err(Errno::NOENT) => Ok(false),
-            Err(e) => Err(DiskError::io(format!(
-                "moving {}/{name}",
-                self.begun.path().display()
-            ))(e)),
+            Ok(()) => {}
+            Err(Errno::NOENT) => return Ok(false),
+            Err(e) => {
+                let doing = format!("moving {}/{name}", self.begun.path().display());
+                return Err(DiskError::io(doing)(e));
+            }
         }
+        if let Linked::Text(text) = linked(&self.volumes, &name)? {
+            let record = serde_json::from_slice(&text);
+            self.write(&record.map_err(|e| unreadable(&self.volumes, &name, e))?)?;
+        }
+        Ok(true)
     }
 
     /// Removes what processes left that died while they wrote a record, once nobody can be writing it.
@@ -257,20 +262,10 @@ impl Records {
         Ok(())
     }
 
-    /// Removes what processes left that died when they had noted that the API has a volume.
-    pub(super) fn clear_confirmed(&self) -> Result<(), DiskError> {
-        for name in self.begun.names()? {
-            if let Ok(Some(_)) = read(&self.volumes, name.as_str()) {
-                remove(&self.begun, name.as_str())?;
-            }
-        }
-        Ok(())
-    }
-
-    /// Removes the record of a volume of which nothing is left.
+    /// Removes the record of a volume of which nothing is left. An earlier version may have left it in both
+    /// places.
     pub(super) fn forget(&self, volume: &Name) -> Result<(), DiskError> {
         let name = file(volume)?;
-        // In this order: what is left by a death in between is not known to have been confirmed.
         remove(&self.volumes, &name)?;
         remove(&self.begun, &name)
     }
@@ -295,7 +290,7 @@ impl Records {
         Ok(entry.sync()?)
     }
 
-    /// Moves a volume's record; one that is gone was moved before.
+    /// Moves a volume's record; one that is gone was moved before. Of two, as in [`Self::find`], the first.
     pub(super) fn shift(&self, volume: &Name, to: &Dir, as_name: &str) -> Result<(), DiskError> {
         let name = file(volume)?;
         for from in [&self.begun, &self.volumes] {
@@ -303,6 +298,7 @@ impl Records {
                 Ok(()) => {
                     to.sync()?;
                     from.sync()?;
+                    return remove(&self.volumes, &name);
                 }
                 Err(Errno::NOENT) => {}
                 Err(e) => {
@@ -405,24 +401,27 @@ pub(super) fn read(dir: &Dir, name: &str) -> Result<Option<Record>, DiskError> {
 
 fn text(dir: &Dir, name: &str) -> Result<Option<Vec<u8>>, DiskError> {
     let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
-    let fd = match rustix::fs::openat(dir, name, flags, Mode::empty()) {
-        Ok(fd) => fd,
-        Err(Errno::NOENT) => return Ok(None),
-        // It leads nowhere: its text is the record, and is never followed.
-        Err(Errno::LOOP) => {
-            return match linked(dir, name)? {
-                Linked::Text(text) => Ok(Some(text)),
-                Linked::Nothing => Ok(None),
-                Linked::NoLink => Err(unreadable(dir, name, "it changed meanwhile")),
-            };
+    for _ in 0..TRIES {
+        match rustix::fs::openat(dir, name, flags, Mode::empty()) {
+            Ok(fd) => {
+                let mut text = Vec::new();
+                let read = File::from(fd).take(MOST).read_to_end(&mut text);
+                return match read {
+                    Ok(_) => Ok(Some(text)),
+                    Err(e) => Err(unreadable(dir, name, e)),
+                };
+            }
+            Err(Errno::NOENT) => return Ok(None),
+            // It leads nowhere: its text is the record, and is never followed.
+            Err(Errno::LOOP) => match linked(dir, name)? {
+                Linked::Text(text) => return Ok(Some(text)),
+                Linked::Nothing => return Ok(None),
+                Linked::NoLink => {} // a file took its place meanwhile
+            },
+            Err(e) => return Err(unreadable(dir, name, e)),
         }
-        Err(e) => return Err(unreadable(dir, name, e)),
-    };
-    let mut text = Vec::new();
-    match File::from(fd).take(MOST).read_to_end(&mut text) {
-        Ok(_) => Ok(Some(text)),
-        Err(e) => Err(unreadable(dir, name, e)),
     }
+    Err(unreadable(dir, name, "it changes all the time"))
 }
 
 /// What a link says.

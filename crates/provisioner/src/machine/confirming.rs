@@ -5,7 +5,6 @@
 //! volume.
 
 use std::collections::BTreeSet;
-use std::mem;
 use std::time::Duration;
 
 use bitts_api::machine::Effect;
@@ -20,6 +19,10 @@ use crate::volume;
 const LATER: Duration = Duration::from_secs(2);
 /// and how often it is put off by as much while others are made.
 const MOST: u8 = 15;
+/// So many at a time then: a claim that comes waits for no more than these.
+const AT_ONCE: usize = 64;
+/// How long until the next of them.
+const NEXT: Duration = Duration::from_millis(250);
 
 /// The volumes of which it is yet to be noted, all at a time.
 #[derive(Debug, Default)]
@@ -83,11 +86,18 @@ impl Provisioner {
             self.unconfirmed.more = left;
             return self.put_off();
         }
-        for name in mem::take(&mut self.unconfirmed.volumes) {
+        for _ in 0..AT_ONCE {
+            let Some(name) = self.unconfirmed.volumes.pop_first() else {
+                return;
+            };
             if let Some(unit) = self.units.get_mut(&name) {
                 unit.confirm = Confirm::Now;
                 self.dirty.insert(name);
             }
+        }
+        if !self.unconfirmed.volumes.is_empty() {
+            self.unconfirmed.more = 0;
+            self.out.push(Effect::Wake(NEXT, Alarm::Confirm));
         }
     }
 }

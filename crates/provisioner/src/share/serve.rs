@@ -52,6 +52,7 @@ pub(super) fn serve(stream: UnixStream) -> io::Result<()> {
         let (lines, sweeps, ends) = (lines.clone(), sweeps.clone(), ends.clone());
         std::thread::spawn(move || ends.send(answer_all(&worker, &words, &sweeps, &lines)));
     }
+    drop(ends);
     // The process ends with the first that has nothing more to do.
     ended.recv().unwrap_or(Ok(()))
 }

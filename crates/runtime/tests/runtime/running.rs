@@ -94,16 +94,38 @@ async fn events_that_repeat_are_counted_in_one_object() {
 /// Somebody waits for what a role does, and nobody for the word that it went well.
 #[tokio::test(start_paused = true)]
 async fn what_went_well_is_told_once_the_role_has_time_and_a_warning_at_once() {
-    let well = || match event("bound") {
+    let well = |message| match event(message) {
         Effect::Event(event) => Effect::Event(Event {
             severity: Severity::Normal,
             ..event
         }),
         other => other,
     };
-    for (task, waits) in [("slow", 3.0), ("hang", 5.0)] {
+    for (fault, waits) in [
+        (Fault::Status(503, Some(2)), [2.0, 2.0]),
+        (Fault::Hang, [5.0, 6.0]), // each gives way for as long
+    ] {
         let fake = Fake::default();
-        let role = Role::doing(&fake, vec![well(), event("no volume"), Effect::Task(task)]);
+        let claim = fake.put(CLAIM, claim(None));
+        fake.fail("PATCH", 1, fault);
+        let patch = json!({"metadata": {"labels": {"a": "b"}}});
+        let change = write(target(Kind::Claim, &claim), Part::Main, patch);
+        let mut change = Some(change);
+        let decide = move |input: &Input<String, &'static str>| match input {
+            Input::Listed(..) => change
+                .take()
+                .into_iter()
+                .chain([
+                    well("first"),
+                    Effect::Wake(Duration::from_millis(100), "warn"),
+                    Effect::Wake(Duration::from_secs(1), "more"),
+                ])
+                .collect(),
+            Input::Alarm("warn") => vec![event("no volume")],
+            Input::Alarm(_) => vec![well("second")],
+            _ => Vec::new(),
+        };
+        let role = Role::start(&fake, vec![all(Kind::Claim)], None, Box::new(decide));
         let began = Instant::now();
         let written = async |count| {
             while fake.bodies(EVENTS).len() < count {
@@ -114,7 +136,8 @@ async fn what_went_well_is_told_once_the_role_has_time_and_a_warning_at_once() {
             (last.unwrap(), began.elapsed().as_secs_f64().round())
         };
         assert_eq!(written(1).await, ("no volume".to_owned(), 0.0));
-        assert_eq!(written(2).await, ("bound".to_owned(), waits));
+        assert_eq!(written(2).await, ("first".to_owned(), waits[0]));
+        assert_eq!(written(3).await, ("second".to_owned(), waits[1]));
         drop(role);
     }
 }

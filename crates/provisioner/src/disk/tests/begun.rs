@@ -59,62 +59,66 @@ fn a_record_is_a_link_or_a_file_until_its_volume_is_known() {
     }
 }
 
-/// Whoever notes that the API has a volume may die when that is half done.
+/// Whoever notes that the API has a volume may die when its record was moved.
 #[test]
-fn of_two_records_the_one_that_is_known_counts() {
-    type Then = fn(&Disk, &Record);
-    let removed: Then = |disk, record| {
-        let path = disk.root().join("d-pvc-u");
-        disk.remove(&record.volume, &record.claim.uid, &path)
-            .unwrap();
-    };
-    let retained: Then = |disk, record| {
-        let kept = Record {
-            on_delete: OnDelete::Retain,
-            confirmed: true,
-            ..record.clone()
-        };
-        fs::write(recorded(disk), serde_json::to_vec(&kept).unwrap()).unwrap();
-        let path = disk.root().join("d-pvc-u");
-        disk.remove(&record.volume, &record.claim.uid, &path)
-            .unwrap();
-        let kept = own(disk, "retained/pvc-u.json");
-        assert!(kept.symlink_metadata().unwrap().is_file());
-    };
-    let confirmed: Then = |disk, record| {
-        disk.confirm(&record.volume, &record.claim.uid).unwrap();
-        assert!(is_there(&recorded(disk)) && !is_there(&begun(disk)));
-    };
-    let scanned: Then = |disk, record| {
-        let known = disk.scan().unwrap();
-        assert!(known.len() == 1 && known[0].confirmed && known[0].volume == record.volume);
-    };
-    let all = [
-        (removed, false),
-        (retained, false),
-        (confirmed, true),
-        (scanned, true),
-    ];
-    for (then, stays) in all {
+fn a_link_that_was_moved_is_the_record() {
+    for is_share in [false, true] {
+        let (_temp, disk) = disk();
+        let disk = if is_share { &share(&disk) } else { &disk };
         let asked = record("pvc-u", "d-pvc-u");
-        for is_share in [false, true] {
+        disk.make(&asked).unwrap();
+        fs::rename(begun(disk), recorded(disk)).unwrap();
+        let known = Record {
+            confirmed: true,
+            ..asked.clone()
+        };
+        assert_eq!(disk.scan().unwrap(), std::slice::from_ref(&known));
+        assert_eq!(disk.find(&asked.volume).unwrap().as_ref(), Some(&known));
+        assert!(disk.census().unwrap().unreadable.is_empty());
+        let error = disk.discard(&asked.volume, &asked.claim.uid).unwrap_err();
+        assert!(matches!(error, DiskError::Used(_)), "{error}");
+        disk.confirm(&asked.volume, &asked.claim.uid).unwrap();
+        let path = disk.root().join("d-pvc-u");
+        disk.remove(&asked.volume, &asked.claim.uid, &path).unwrap();
+        sweep(disk);
+        assert!(disk.scan().unwrap().is_empty() && !is_there(&recorded(disk)));
+    }
+}
+
+/// A record of an earlier version, written anew when a copy was whole.
+#[test]
+fn nothing_stays_of_a_record_that_lies_in_two_places() {
+    for is_share in [false, true] {
+        for is_known in [false, true] {
             let (_temp, disk) = disk();
             let disk = if is_share { &share(&disk) } else { &disk };
+            let asked = record("pvc-u", "d-pvc-u");
             disk.make(&asked).unwrap();
-            let text = fs::read_link(begun(disk)).unwrap();
-            disk.confirm(&asked.volume, &asked.claim.uid).unwrap();
-            std::os::unix::fs::symlink(&text, begun(disk)).unwrap();
-            let known = Record {
-                confirmed: true,
-                ..asked.clone()
-            };
-            assert_eq!(disk.find(&asked.volume).unwrap().as_ref(), Some(&known));
-            let error = disk.discard(&asked.volume, &asked.claim.uid).unwrap_err();
-            assert!(matches!(error, DiskError::Used(_)), "{error}");
-            then(disk, &asked);
-            assert!(!is_there(&begun(disk)));
-            assert_eq!(is_there(&recorded(disk)), stays);
+            fs::write(recorded(disk), serde_json::to_vec(&asked).unwrap()).unwrap();
+            if is_known {
+                let path = disk.root().join("d-pvc-u");
+                disk.remove(&asked.volume, &asked.claim.uid, &path).unwrap();
+            } else {
+                disk.discard(&asked.volume, &asked.claim.uid).unwrap();
+            }
+            assert!(!is_there(&begun(disk)) && !is_there(&recorded(disk)));
+            sweep(disk);
+            assert!(disk.scan().unwrap().is_empty());
         }
+    }
+}
+
+/// A power failure can leave a link without its text.
+#[test]
+fn a_torn_link_counts_as_none() {
+    let (_temp, disk) = disk();
+    let asked = record("pvc-u", "d-pvc-u");
+    for disk in [&disk, &share(&disk)] {
+        symlink("{\"volume\": \"pvc-u", begun(disk)).unwrap();
+        assert!(disk.scan().unwrap().is_empty());
+        disk.make(&asked).unwrap();
+        assert_eq!(disk.scan().unwrap(), std::slice::from_ref(&asked));
+        disk.discard(&asked.volume, &asked.claim.uid).unwrap();
     }
 }
 
@@ -126,7 +130,7 @@ fn a_planted_link_is_no_record() {
     let asked = record("pvc-u", "d-pvc-u");
     fs::write(&out, serde_json::to_vec(&asked).unwrap()).unwrap();
     for disk in [&disk, &share(&disk)] {
-        std::os::unix::fs::symlink(&out, begun(disk)).unwrap();
+        symlink(&out, begun(disk)).unwrap();
         assert!(disk.scan().unwrap().is_empty());
         let error = disk.make(&asked).unwrap_err();
         assert!(matches!(error, DiskError::Unreadable(..)), "{error}");
@@ -201,9 +205,21 @@ fn a_torn_record_counts_as_none() {
         let file = fs::File::options().write(true).open(other).unwrap();
         file.set_modified(UNIX_EPOCH + Duration::from_secs(1))
             .unwrap();
+        let link = record("pvc-x", "d-pvc-x");
+        disk.make(&link).unwrap();
+        let long_ago = rustix::fs::Timespec {
+            tv_sec: 1,
+            tv_nsec: 0,
+        };
+        let times = rustix::fs::Timestamps {
+            last_access: long_ago,
+            last_modification: long_ago,
+        };
+        let (at, no_follow) = (rustix::fs::CWD, AtFlags::SYMLINK_NOFOLLOW);
+        rustix::fs::utimensat(at, own(&disk, "begun/pvc-x.json"), &times, no_follow).unwrap();
         disk.to_sweep(now()).unwrap();
         assert!(!begun(&disk).exists());
-        assert_eq!(disk.scan().unwrap(), [whole], "a whole one stays");
+        assert_eq!(disk.scan().unwrap(), [whole, link], "whole ones stay");
     }
 }
 
