@@ -237,7 +237,11 @@ impl Records {
         }
         if let Linked::Text(text) = linked(&self.volumes, &name)? {
             let record = serde_json::from_slice(&text);
-            self.write(&record.map_err(|e| unreadable(&self.volumes, &name, e))?)?;
+            let record = record.map_err(|e| unreadable(&self.volumes, &name, e));
+            // As where the disk is full.
+            if let Err(error) = record.and_then(|record| self.write(&record)) {
+                tracing::warn!(%volume, %error, "its record stays a link");
+            }
         }
         Ok(true)
     }
