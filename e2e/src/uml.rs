@@ -320,3 +320,41 @@ fn newest(folder: &Path) -> anyhow::Result<PathBuf> {
     let paths = entries.filter_map(|entry| Some(entry.ok()?.path()));
     paths.max().context("no modules of user-mode Linux")
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// As a guest's processes do, it makes a session of its own.
+    #[test]
+    fn a_guest_ends_with_who_booted_it() -> anyhow::Result<()> {
+        let folder = tempfile::tempdir()?;
+        let id = folder.path().join("id");
+        let script = format!("echo $$ >{}; exec sleep 1000", id.display());
+        let mut guard = Command::new("sh")
+            .args(["-c", GUARD, "guest", "setsid", "sh", "-c", &script])
+            .stdin(Stdio::piped())
+            .process_group(0)
+            .spawn()?;
+        let start = std::time::Instant::now();
+        let running = loop {
+            let text = fs::read_to_string(&id).unwrap_or_default();
+            if text.ends_with('\n') {
+                break Path::new("/proc").join(text.trim());
+            }
+            ensure!(
+                start.elapsed() < Duration::from_secs(30),
+                "it did not start"
+            );
+            std::thread::sleep(Duration::from_millis(10));
+        };
+        ensure!(running.exists());
+        drop(guard.stdin.take());
+        guard.wait()?;
+        while running.exists() {
+            ensure!(start.elapsed() < Duration::from_secs(60), "it stays");
+            std::thread::sleep(Duration::from_millis(10));
+        }
+        Ok(())
+    }
+}

@@ -65,7 +65,7 @@ pub(crate) enum Flight {
 pub(crate) enum Confirm {
     #[default]
     NotYet,
-    /// With all that wait for it.
+    /// In turn with all that are put off.
     Soon,
     Now,
 }

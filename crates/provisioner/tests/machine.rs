@@ -553,6 +553,11 @@ fn failures_back_off() {
     assert_eq!(delays, [1, 2, 4, 8, 16, 32, 64, 128, 256, 300, 300, 300]);
     let told = world.told();
     assert_eq!(told.len(), 1, "{told:?}");
+    // Who knows why it is not there yet is not told that it takes long.
+    for _ in 0..2 {
+        world.feed(Input::Alarm(Alarm::Announce));
+    }
+    assert_eq!(world.told().len(), 1, "{:?}", world.told());
     world.execute(0, Fate::Lost);
     world.edit(&c(), &json!({"metadata": {"labels": {"edit": "1"}}}));
     world.run();
@@ -663,6 +668,30 @@ fn a_size_that_nothing_holds_is_refused() {
     let record = world.root().join(".bitts/volumes/pvc-u2.json");
     let record: Value = serde_json::from_slice(&std::fs::read(record).unwrap()).unwrap();
     assert_eq!(record["quota"], "soft");
+}
+
+/// A claim that comes waits for no more of what nobody waits for than that.
+#[test]
+fn confirmations_come_some_at_a_time() {
+    let mut world = world_with(claim("c", "u1", "fast"));
+    for n in 2..=100 {
+        world.put(
+            Kind::Claim,
+            claim(&format!("c{n}"), &format!("u{n}"), "fast"),
+        );
+    }
+    world.advance();
+    assert!(world.confirm(), "put off: others were made meanwhile");
+    for confirmed in [64, 100] {
+        assert!(world.confirm());
+        world.advance();
+        let steps = world.steps.iter();
+        assert_eq!(
+            steps.filter(|step| step.starts_with("confirm ")).count(),
+            confirmed
+        );
+    }
+    assert!(!world.confirm());
 }
 
 /// That the API has a volume is noted once no others are made any more, but in the end it is.

@@ -31,8 +31,6 @@ const BATCH: usize = 256;
 const MEMORY: Duration = Duration::from_secs(600);
 /// How long what went well gives way to what the role writes: somebody waits for that.
 const GIVES_WAY: Duration = Duration::from_secs(5);
-/// Of so many the first gives way no more.
-const TOO_MANY: usize = 4096;
 /// The API's own limits.
 const LONGEST_MESSAGE: usize = 1024;
 const LONGEST_NAME: usize = 253;
@@ -104,7 +102,7 @@ async fn write_all(
     loop {
         let key = tokio::select! {
             biased;
-            more = events.recv_many(&mut batch, BATCH), if giving_way.0.len() < TOO_MANY => {
+            more = events.recv_many(&mut batch, BATCH), if giving_way.0.len() < QUEUE => {
                 if more == 0 {
                     break;
                 }
@@ -113,8 +111,8 @@ async fn write_all(
                 for key in known.take_in(mem::take(&mut batch), now) {
                     if key.warning {
                         write(&caller, source, &mut known, &key).await;
-                    } else {
-                        giving_way.add(key, now + GIVES_WAY);
+                    } else if known.waits_anew(&key) {
+                        giving_way.0.push_back((now + GIVES_WAY, key));
                     }
                 }
                 continue;
@@ -134,16 +132,11 @@ async fn write_all(
 struct GivingWay(VecDeque<(Instant, Key)>);
 
 impl GivingWay {
-    fn add(&mut self, key: Key, until: Instant) {
-        if !self.0.iter().any(|(_, waits)| *waits == key) {
-            self.0.push_back((until, key));
-        }
-    }
-
     /// The first, once the role has time or it is due.
     async fn next(&mut self, busy: &mut watch::Receiver<bool>) -> Option<Key> {
         let until = self.0.front()?.0;
-        if self.0.len() < TOO_MANY {
+        // Of too many the first gives way no more.
+        if self.0.len() < QUEUE {
             tokio::select! {
                 // An error is the role's end.
                 _ = busy.wait_for(|busy| !busy) => {}
@@ -158,6 +151,7 @@ async fn write(caller: &Caller, source: &'static str, known: &mut Known, key: &K
     let Some(series) = known.0.get_mut(key) else {
         return;
     };
+    series.waits = false;
     match publish(caller, source, key, series).await {
         Ok(()) => count(caller, "written"),
         Err(problem) => {
@@ -198,6 +192,8 @@ struct Series {
     last: Timestamp,
     count: u32,
     heard: Instant,
+    /// Whether it gives way: what happens meanwhile is counted, and written with it.
+    waits: bool,
     /// The path of the event object once there is one.
     path: Option<String>,
 }
@@ -209,6 +205,12 @@ impl Known {
     fn forget(&mut self, now: Instant) {
         self.0
             .retain(|_, series| now.duration_since(series.heard) < MEMORY);
+    }
+
+    /// Whether an event gives way from now on, and did not before.
+    fn waits_anew(&mut self, key: &Key) -> bool {
+        let series = self.0.get_mut(key);
+        series.is_some_and(|series| !mem::replace(&mut series.waits, true))
     }
 
     /// Counts the events of a batch; returns those to be written, each once, in the order in which
@@ -232,6 +234,7 @@ impl Known {
                         last: wall,
                         count: 1,
                         heard: now,
+                        waits: false,
                         path: None,
                     });
                 }
@@ -417,6 +420,7 @@ mod tests {
             last: time,
             count: 1,
             heard: Instant::now(),
+            waits: false,
             path: None,
         };
         let key = Key {

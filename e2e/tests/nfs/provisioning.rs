@@ -316,7 +316,7 @@ const MOST: f64 = 2.0;
 /// and how many calls to the server for each: a look whether the directory is there, the record as a link, the
 /// directory made.
 const CALLS: usize = 5;
-/// Later, that the API has a volume: the link read, the record written as a file and moved, the link removed.
+/// Later, that the API has a volume: the link moved and read, the record written as a file and put in its place.
 const CALLS_LATER: usize = 8;
 
 /// How long a hundred volumes on a share take at once: the provisioner, beside a client that makes each

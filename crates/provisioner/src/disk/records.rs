@@ -302,7 +302,10 @@ impl Records {
                 Ok(()) => {
                     to.sync()?;
                     from.sync()?;
-                    return remove(&self.volumes, &name);
+                    return match std::ptr::eq(from, &self.begun) {
+                        true => remove(&self.volumes, &name),
+                        false => Ok(()),
+                    };
                 }
                 Err(Errno::NOENT) => {}
                 Err(e) => {

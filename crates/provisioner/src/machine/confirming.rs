@@ -24,7 +24,7 @@ const AT_ONCE: usize = 64;
 /// How long until the next of them.
 const NEXT: Duration = Duration::from_millis(250);
 
-/// The volumes of which it is yet to be noted, all at a time.
+/// The volumes of which it is yet to be noted, put off together.
 #[derive(Debug, Default)]
 pub(super) struct Unconfirmed {
     volumes: BTreeSet<Name>,

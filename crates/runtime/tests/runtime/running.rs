@@ -121,7 +121,7 @@ async fn what_went_well_is_told_once_the_role_has_time_and_a_warning_at_once() {
                     Effect::Wake(Duration::from_secs(1), "more"),
                 ])
                 .collect(),
-            Input::Alarm("warn") => vec![event("no volume")],
+            Input::Alarm("warn") => vec![event("no volume"), well("first")],
             Input::Alarm(_) => vec![well("second")],
             _ => Vec::new(),
         };
@@ -137,6 +137,11 @@ async fn what_went_well_is_told_once_the_role_has_time_and_a_warning_at_once() {
         };
         assert_eq!(written(1).await, ("no volume".to_owned(), 0.0));
         assert_eq!(written(2).await, ("first".to_owned(), waits[0]));
+        assert_eq!(
+            fake.bodies(EVENTS)[1]["count"],
+            2,
+            "it was repeated meanwhile"
+        );
         assert_eq!(written(3).await, ("second".to_owned(), waits[1]));
         drop(role);
     }

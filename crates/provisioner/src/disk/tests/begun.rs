@@ -122,6 +122,24 @@ fn a_torn_link_counts_as_none() {
     }
 }
 
+#[test]
+fn a_record_that_cannot_become_a_file_stays_a_link() {
+    let (_temp, disk) = disk();
+    let asked = record("pvc-u", "d-pvc-u");
+    for disk in [&disk, &share(&disk)] {
+        disk.make(&asked).unwrap();
+        let in_the_way = own(disk, "volumes/pvc-u.json.new");
+        fs::create_dir(&in_the_way).unwrap();
+        disk.confirm(&asked.volume, &asked.claim.uid).unwrap();
+        assert!(recorded(disk).is_symlink() && !is_there(&begun(disk)));
+        assert!(disk.find(&asked.volume).unwrap().unwrap().confirmed);
+        fs::remove_dir(&in_the_way).unwrap();
+        let path = disk.root().join("d-pvc-u");
+        disk.remove(&asked.volume, &asked.claim.uid, &path).unwrap();
+        sweep(disk);
+    }
+}
+
 /// A link is read and never followed.
 #[test]
 fn a_planted_link_is_no_record() {
