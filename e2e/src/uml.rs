@@ -330,10 +330,12 @@ mod tests {
     fn a_guest_ends_with_who_booted_it() -> anyhow::Result<()> {
         let folder = tempfile::tempdir()?;
         let id = folder.path().join("id");
-        let script = format!("echo $$ >{}; exec sleep 1000", id.display());
+        let script = format!("echo $$ >{}; exec sleep 100", id.display());
         let mut guard = Command::new("sh")
             .args(["-c", GUARD, "guest", "setsid", "sh", "-c", &script])
             .stdin(Stdio::piped())
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
             .process_group(0)
             .spawn()?;
         let start = std::time::Instant::now();
