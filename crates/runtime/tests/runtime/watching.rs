@@ -133,6 +133,20 @@ async fn a_watch_that_falls_silent_is_noticed() {
     );
 }
 
+/// However long it lasts; and it is as dead as any when it falls silent then.
+#[tokio::test(start_paused = true)]
+async fn a_watch_that_is_heard_of_now_and_then_goes_on() {
+    let fake = Fake::default();
+    fake.put(CLAIM, claim(None));
+    let role = watching_claims(&fake).await;
+    let bookmarks = tokio::spawn(fake.clone().bookmarks());
+    sleep(Duration::from_secs(1_000)).await;
+    assert_eq!(role.story().len(), 1, "{:?}", role.story());
+    bookmarks.abort();
+    sleep(Duration::from_secs(130)).await;
+    assert_eq!(role.story().len(), 2, "{:?}", role.story());
+}
+
 #[tokio::test(start_paused = true)]
 async fn an_api_that_was_restored_from_a_backup_is_believed() {
     let fake = Fake::default();
